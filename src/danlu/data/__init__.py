@@ -1,0 +1,1 @@
+"""From data file to training tokens: read, check, clean, split, render, pack."""

@@ -1,0 +1,152 @@
+"""The one renderer: messages -> text -> token ids and loss mask, used by training, evaluation, chat and export.
+
+The text is the tokenizer's own chat template, byte for byte. Which characters are trained on comes from the
+template's generation spans where it has them, and otherwise from a verified prefix difference: the text up to
+the assistant's turn must be a prefix of the text that includes it, or the turn is not trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from danlu.data.pack import EncodedExample
+from danlu.errors import TemplateError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Message = dict[str, Any]
+Span = tuple[int, int]
+
+DEFAULT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}"
+    "{{ 'Assistant: ' }}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}{{ '\n' }}"
+    "{% else %}{{ message['role'] | capitalize + ': ' + message['content'] + '\n' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' + ' ' }}{% endif %}"
+)
+"""For base tokenizers without a template: `User: ...` / `Assistant: ...<eos>` lines. Stored with the adapter."""
+
+
+@dataclass(frozen=True)
+class RenderedChat:
+    """Text of a conversation and the character spans that are trained on."""
+
+    text: str
+    spans: tuple[Span, ...]
+
+
+class ChatRenderer:
+    """Renders conversations with one tokenizer's chat template."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.uses_default_template = tokenizer.chat_template is None
+        if self.uses_default_template:
+            tokenizer.chat_template = DEFAULT_TEMPLATE
+        template = tokenizer.chat_template
+        if not isinstance(template, str):
+            template = template.get("default", next(iter(template.values())))
+        self.has_generation_spans = "{% generation" in template or "{%- generation" in template
+
+    def prompt_text(self, messages: Sequence[Message], tools: list[Any] | None = None) -> str:
+        """Text that asks for the assistant's next turn."""
+        return self._apply(messages, tools, add_generation_prompt=True)
+
+    def prompt_ids(self, messages: Sequence[Message], tools: list[Any] | None = None) -> list[int]:
+        """Token ids that ask for the assistant's next turn."""
+        return list(self.tokenizer(self.prompt_text(messages, tools), add_special_tokens=False)["input_ids"])
+
+    def render(self, messages: Sequence[Message], tools: list[Any] | None = None, train_on: Sequence[bool] | None = None) -> RenderedChat:
+        """Text and trained spans of a whole conversation.
+
+        `train_on` has one flag per message and narrows which assistant turns are trained on.
+
+        Raises:
+            TemplateError: the template refuses the messages, or no trained span can be told.
+        """
+        if self.has_generation_spans and train_on is None:
+            return self._render_with_spans(messages, tools)
+        return self._render_by_prefix(messages, tools, train_on)
+
+    def encode(self, chats: Sequence[RenderedChat]) -> list[EncodedExample]:
+        """Token ids and loss masks; a token is trained on when it starts inside a span. Parallel in the tokenizer."""
+        if not chats:
+            return []
+        encodings = self.tokenizer([chat.text for chat in chats], add_special_tokens=False, return_offsets_mapping=True)
+        examples = []
+        for chat, ids, offsets in zip(chats, encodings["input_ids"], encodings["offset_mapping"], strict=True):
+            starts = np.asarray([start for start, _ in offsets], np.int64)
+            ends = np.asarray([end for _, end in offsets], np.int64)
+            mask = np.zeros(len(ids), np.bool_)
+            for begin, stop in chat.spans:
+                mask |= (starts >= begin) & (starts < stop) & (ends > begin)
+            examples.append(EncodedExample(np.asarray(ids, np.uint32), mask))
+        return examples
+
+    def _apply(self, messages: Sequence[Message], tools: list[Any] | None, **options: Any) -> str:
+        from jinja2 import TemplateError as JinjaError
+
+        try:
+            text = self.tokenizer.apply_chat_template(list(messages), tools=tools, tokenize=False, **options)
+        except (JinjaError, TypeError, KeyError, ValueError) as error:
+            raise _refused(messages, error) from error
+        return str(text)
+
+    def _render_with_spans(self, messages: Sequence[Message], tools: list[Any] | None) -> RenderedChat:
+        from jinja2 import TemplateError as JinjaError
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        try:
+            texts, spans = render_jinja_template(
+                conversations=[list(messages)],
+                tools=tools,
+                chat_template=self.tokenizer.get_chat_template(tools=tools),
+                return_assistant_tokens_mask=True,
+                **self.tokenizer.special_tokens_map,
+            )
+        except (JinjaError, TypeError, KeyError, ValueError) as error:
+            raise _refused(messages, error) from error
+        return RenderedChat(texts[0], tuple((int(a), int(b)) for a, b in spans[0] if b > a))
+
+    def _render_by_prefix(self, messages: Sequence[Message], tools: list[Any] | None, train_on: Sequence[bool] | None) -> RenderedChat:
+        text = self._apply(messages, tools)
+        spans = []
+        for position, message in enumerate(messages):
+            if message["role"] != "assistant" or (train_on is not None and not train_on[position]):
+                continue
+            before = self._apply(messages[:position], tools, add_generation_prompt=True)
+            through = self._apply(messages[: position + 1], tools)
+            if text.startswith(through) and through.startswith(before):
+                spans.append((len(before), self._end_of_turn(through, len(before))))
+        if not spans and any(m["role"] == "assistant" for m in messages) and (train_on is None or any(train_on)):
+            raise TemplateError(
+                "the chat template gives no way to tell which tokens are the assistant's",
+                why="it has no generation spans, and the text before a turn is not a prefix of the text with it",
+                fix="use a tokenizer whose chat template marks {% generation %} spans",
+            )
+        return RenderedChat(text, tuple(spans))
+
+    def _end_of_turn(self, text: str, begin: int) -> int:
+        """Trained text ends with the end-of-turn token; line breaks the template puts after it are not trained on."""
+        end = len(text)
+        while end > begin and text[end - 1] in "\r\n":
+            end -= 1
+        return end if self._ends_with_special(text[begin:end]) else len(text)
+
+    def _ends_with_special(self, text: str) -> bool:
+        return any(text.endswith(token) for token in self.tokenizer.all_special_tokens)
+
+
+def _refused(messages: Sequence[Message], error: Exception) -> TemplateError:
+    roles = " ".join(str(m.get("role")) for m in messages)
+    return TemplateError(
+        f"the chat template refuses a conversation with roles: {roles}",
+        why=str(error) or type(error).__name__,
+        fix="check the order of roles in the data, or use a model whose template accepts them",
+    )

@@ -1,0 +1,145 @@
+"""Examples -> token files: render, tokenise in batches, shorten what is too long, account for every change.
+
+What is too long for `max_seq_len` loses its oldest exchanges first, then the middle of the last prompt; the
+assistant's turn, its header and its end token are never cut. An answer that does not fit by itself is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from danlu.data.chat import ChatRenderer
+from danlu.data.pack import EncodedExample, TokenFile
+from danlu.errors import TemplateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from danlu.recipe.base import ObjectiveConfig
+
+BATCH = 1000
+CUT_MARK = " … "
+
+
+@dataclass
+class EncodeAccount:
+    """What tokenising changed: one entry per example shortened or dropped."""
+
+    num_examples: int = 0
+    num_tokens: int = 0
+    truncated: list[dict[str, Any]] = field(default_factory=list)
+    dropped: list[dict[str, Any]] = field(default_factory=list)
+
+
+def encode_to_file(
+    examples: Iterable[dict[str, Any]],
+    path: Path,
+    *,
+    objective: ObjectiveConfig,
+    renderer: ChatRenderer,
+    max_seq_len: int,
+    truncation: str,
+    progress: Callable[[int], None] = lambda done: None,
+) -> EncodeAccount:
+    """Stream `examples` into the token file at `path` and return the account of it."""
+    account = EncodeAccount()
+
+    def encoded() -> Iterator[EncodedExample]:
+        iterator = iter(examples)
+        while batch := list(islice(iterator, BATCH)):
+            for group in encode_batch(batch, account, objective, renderer, max_seq_len, truncation):
+                yield from group
+            progress(account.num_examples)
+
+    TokenFile.write(path, encoded())
+    return account
+
+
+def encode_batch(
+    batch: list[dict[str, Any]],
+    account: EncodeAccount,
+    objective: ObjectiveConfig,
+    renderer: ChatRenderer,
+    max_seq_len: int,
+    truncation: str,
+) -> Iterator[list[EncodedExample]]:
+    """Yield the encoded blocks of each example that is kept, in order."""
+    for example, blocks in zip(batch, _encode_each(batch, account, objective, renderer, max_seq_len), strict=True):
+        if blocks is None:
+            continue
+        if max(len(block.ids) for block in blocks) > max_seq_len:
+            blocks = None if truncation == "drop" else _shortened(example, account, objective, renderer, max_seq_len)
+            if blocks is None:
+                _note(account.dropped, example, f"longer than {max_seq_len} tokens" if truncation == "drop" else f"the answer alone is longer than {max_seq_len} tokens")
+                continue
+        if not any(block.mask[1:].any() for block in blocks):
+            _note(account.dropped, example, "no token to train on")
+            continue
+        account.num_examples += 1
+        account.num_tokens += sum(len(block.ids) for block in blocks)
+        yield blocks
+
+
+def _encode_each(
+    batch: list[dict[str, Any]], account: EncodeAccount, objective: ObjectiveConfig, renderer: ChatRenderer, max_seq_len: int
+) -> list[list[EncodedExample] | None]:
+    try:
+        return list(objective.encode(batch, renderer, max_seq_len))  # type: ignore[attr-defined]
+    except TemplateError:
+        if len(batch) > 1:
+            return [blocks for e in batch for blocks in _encode_each([e], account, objective, renderer, max_seq_len)]
+        try:
+            objective.encode(batch, renderer, max_seq_len)  # type: ignore[attr-defined]
+        except TemplateError as error:
+            _note(account.dropped, batch[0], f"the chat template refuses it: {error.why}")
+        return [None]
+
+
+def _shortened(
+    example: dict[str, Any], account: EncodeAccount, objective: ObjectiveConfig, renderer: ChatRenderer, max_seq_len: int
+) -> list[EncodedExample] | None:
+    """Encode the longest shortened form of a conversation that fits, or return None when its answer alone does not."""
+    messages = list(example["messages"])
+    flags = list(example["train_on"]) if example.get("train_on") else None
+    removed_turns = 0
+
+    def encode() -> list[EncodedExample]:
+        shorter = example | {"messages": messages} | ({"train_on": flags} if flags else {})
+        return list(objective.encode([shorter], renderer, max_seq_len)[0])  # type: ignore[attr-defined]
+
+    def fits(blocks: list[EncodedExample]) -> bool:
+        return max(len(block.ids) for block in blocks) <= max_seq_len
+
+    blocks = encode()
+    while not fits(blocks):
+        first = 1 if messages[0]["role"] in ("system", "developer") else 0
+        end = next((i for i in range(first + 1, len(messages)) if messages[i]["role"] == "user"), None)
+        if end is None:
+            break
+        removed_turns += end - first
+        del messages[first:end]
+        if flags:
+            del flags[first:end]
+        blocks = encode()
+    cut_chars = 0
+    while not fits(blocks):
+        longest = max((i for i, m in enumerate(messages) if m["role"] != "assistant"), key=lambda i: len(messages[i]["content"]), default=None)
+        if longest is None or len(messages[longest]["content"]) <= 2 * len(CUT_MARK):
+            return None
+        content = messages[longest]["content"].replace(CUT_MARK, "")
+        keep = min(int(len(content) * 0.9 * max_seq_len / len(blocks[0].ids)), len(content) - 8)
+        keep = max(keep, 0)
+        shorter = content[: keep // 2] + CUT_MARK + content[len(content) - keep // 2 :] if keep > 8 else ""
+        cut_chars += len(messages[longest]["content"]) - len(shorter)
+        messages[longest] = messages[longest] | {"content": shorter}
+        blocks = encode()
+    _note(account.truncated, example, f"shortened to {max_seq_len} tokens: {removed_turns} oldest messages and {cut_chars} characters of the prompt removed")
+    return blocks
+
+
+def _note(entries: list[dict[str, Any]], example: dict[str, Any], reason: str) -> None:
+    entries.append({"line": example.get("line"), "reason": reason})

@@ -1,0 +1,1 @@
+"""Dataset formats: how a row becomes an example. One file each; found by the registry."""

@@ -1,0 +1,117 @@
+"""Token files on disk, the order examples are visited in, and packing them into micro batches.
+
+A token file is three flat arrays (ids, loss mask, offsets) that are memory-mapped, so a run holds only the
+examples it is looking at. Knows nothing of models or templates.
+
+Everything random here is a function of (seed, epoch), never of a global generator: a resumed run sees the
+same batches as one that was never stopped.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from danlu.errors import StorageError
+from danlu.files import storage_errors, write_json
+
+TokenArray = np.ndarray[tuple[int], np.dtype[np.uint32]]
+MaskArray = np.ndarray[tuple[int], np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True)
+class EncodedExample:
+    """Token ids of one example and which of them are trained on (same length)."""
+
+    ids: TokenArray
+    mask: MaskArray
+
+
+class TokenFile(Sequence[EncodedExample]):
+    """A folder with `ids.bin` (uint32), `mask.bin` (uint8) and `offsets.npy` (int64, one more than examples)."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self.offsets = np.load(path / "offsets.npy", allow_pickle=False)
+        except OSError as error:
+            raise StorageError(
+                f"token cache {path} cannot be read", why=str(error), fix="delete it; it is made again"
+            ) from error
+        total = int(self.offsets[-1])
+        self._ids = np.memmap(path / "ids.bin", np.uint32, "r", shape=(total,)) if total else np.zeros(0, np.uint32)
+        self._mask = np.memmap(path / "mask.bin", np.bool_, "r", shape=(total,)) if total else np.zeros(0, np.bool_)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # int only; slices are not needed
+        start, end = self.offsets[index], self.offsets[index + 1]
+        return EncodedExample(np.asarray(self._ids[start:end]), np.asarray(self._mask[start:end]))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example."""
+        return np.diff(self.offsets)
+
+    def num_label_tokens(self) -> int:
+        """Trained tokens in all. A document's first token is predicted from nothing, so it never counts."""
+        total = int(np.count_nonzero(self._mask))
+        starts = self.offsets[:-1][self.lengths > 0]
+        return total - int(np.count_nonzero(self._mask[starts])) if total else 0
+
+    @staticmethod
+    def write(path: Path, examples: Iterable[EncodedExample]) -> int:
+        """Stream `examples` into folder `path`; the folder appears complete or not at all. Returns their number."""
+        import os
+        import shutil
+
+        staging = path.with_name(f".{path.name}.tmp")
+        with storage_errors(path):
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
+            offsets = [0]
+            with (staging / "ids.bin").open("wb") as ids, (staging / "mask.bin").open("wb") as mask:
+                for example in examples:
+                    ids.write(example.ids.astype(np.uint32).tobytes())
+                    mask.write(example.mask.astype(np.bool_).tobytes())
+                    offsets.append(offsets[-1] + len(example.ids))
+            np.save(staging / "offsets.npy", np.asarray(offsets, np.int64))
+            write_json(staging / "summary.json", {"num_examples": len(offsets) - 1, "num_tokens": offsets[-1]})
+            shutil.rmtree(path, ignore_errors=True)
+            os.replace(staging, path)
+        return len(offsets) - 1
+
+
+def epoch_order(num_examples: int, *, seed: int, epoch: int) -> np.ndarray:
+    """The order in which epoch `epoch` visits the examples."""
+    return np.random.default_rng((seed, epoch)).permutation(num_examples)
+
+
+def step_batches(num_examples: int, *, global_batch_size: int, seed: int, start_step: int, num_steps: int) -> Iterator[np.ndarray]:
+    """Yield the example indices of steps `start_step` .. `num_steps - 1`; the last batch of an epoch may be smaller."""
+    steps_per_epoch = -(-num_examples // global_batch_size)
+    for step in range(start_step, num_steps):
+        epoch, position = divmod(step, steps_per_epoch)
+        if step == start_step or position == 0:
+            order = epoch_order(num_examples, seed=seed, epoch=epoch)
+        yield order[position * global_batch_size : (position + 1) * global_batch_size]
+
+
+def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Group positions 0..n-1 so that each group's lengths sum to at most `capacity` (first-fit decreasing).
+
+    An example longer than `capacity` gets a group of its own. Ties keep their order, so the result is deterministic.
+    """
+    groups: list[list[int]] = []
+    room: list[int] = []
+    for position in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        for group, free in enumerate(room):
+            if lengths[position] <= free:
+                groups[group].append(position)
+                room[group] -= lengths[position]
+                break
+        else:
+            groups.append([position])
+            room.append(capacity - lengths[position])
+    return groups

@@ -1,0 +1,1 @@
+"""The proof: is the tuned model better than the base, by how much, how sure, and what did it forget?"""

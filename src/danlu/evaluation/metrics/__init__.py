@@ -1,0 +1,1 @@
+"""Metrics of generated text. One file each; found by the registry."""

@@ -1,0 +1,1 @@
+"""Suites: named, versioned sets of evaluation items. One file each; found by the registry."""

@@ -1,0 +1,1 @@
+"""What to run: the recipe, how it is loaded, checked and completed. No torch, no database."""

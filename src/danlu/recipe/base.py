@@ -1,0 +1,64 @@
+"""The strict base model of every recipe part, and the registries of what a recipe can name."""
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from danlu.plugins import Registry
+
+
+class StrictModel(BaseModel):
+    """Unknown keys are errors; a field's docstring is its help text everywhere."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+class MethodConfig(StrictModel):
+    """Base of every tuning method: which weights change. Its plugin file also defines what it does with a model."""
+
+    type: str
+    makes_adapter: ClassVar[bool] = True
+    """Whether the result is a small adapter beside the base model, or a whole model."""
+
+
+class ObjectiveConfig(StrictModel):
+    """Base of every objective: what the loss is. Its plugin file also defines `encode` and `loss`."""
+
+    type: str
+    needs: ClassVar[str] = "messages"
+    """The kind of example it trains on: `messages`, `text` or `preference`."""
+
+
+class MetricConfig(StrictModel):
+    """Base of every metric on generated text."""
+
+    type: str
+    version: ClassVar[str] = "1"
+    higher_is_better: ClassVar[bool] = True
+
+
+class SuiteConfig(StrictModel):
+    """Base of every suite: a named, versioned set of evaluation items."""
+
+    type: str
+    version: ClassVar[str] = "1"
+
+
+class FormatConfig(StrictModel):
+    """Base of every dataset format: how a row of a file becomes an example."""
+
+    type: str
+
+
+class ExporterConfig(StrictModel):
+    """Base of every exporter: what files a finished run can become."""
+
+    type: str
+
+
+METHODS: Registry[MethodConfig] = Registry("tuning method", package="danlu.training.methods")
+OBJECTIVES: Registry[ObjectiveConfig] = Registry("objective", package="danlu.training.objectives")
+METRICS: Registry[MetricConfig] = Registry("metric", package="danlu.evaluation.metrics")
+SUITES: Registry[SuiteConfig] = Registry("suite", package="danlu.evaluation.suites")
+FORMATS: Registry[FormatConfig] = Registry("dataset format", package="danlu.data.formats")
+EXPORTERS: Registry[ExporterConfig] = Registry("exporter", package="danlu.export.formats")

@@ -1,0 +1,262 @@
+"""The one training loop: steps, validation, checkpoints, stopping, resume.
+
+Its result is a function of the recipe and the token files alone: killed at any instant and started again it
+ends with bitwise the same weights (CPU). It knows the model only through `forward`, the method and the objective.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from danlu.data.pack import TokenFile, pack, step_batches
+from danlu.errors import DivergedError, OutOfMemoryError, StorageError
+from danlu.recipe.recipe import Recipe
+from danlu.reporter import Reporter, truncate_metrics
+from danlu.run_dir import RunDir
+from danlu.training import checkpoint
+from danlu.training.batch import PackedBatch
+from danlu.training.optim import Optimizer, learning_rate
+
+NllFunction = Callable[[nn.Module, PackedBatch], Tensor]
+"""Negative log-likelihood in nats of each label token of a batch."""
+
+MAX_VALIDATION_TOKENS = 100_000
+"""A validation looks at the first examples up to this many tokens, so that it stays a small part of the run."""
+
+
+@dataclass
+class LoopState:
+    """The loop's own numbers; stored in every checkpoint."""
+
+    step: int = 0
+    num_tokens: int = 0
+    num_label_tokens: int = 0
+    training_seconds: float = 0.0
+    best_step: int | None = None
+    best_loss: float | None = None
+    validations_without_gain: int = 0
+    micro_batch_tokens: int = 0
+    resumed_at: list[int] = field(default_factory=list)
+
+
+class Loop:
+    """One training run over token files."""
+
+    def __init__(self, recipe: Recipe, run_dir: RunDir, reporter: Reporter, model: nn.Module, nll: NllFunction, device: torch.device) -> None:
+        self.recipe, self.run_dir, self.reporter, self.model, self.nll, self.device = recipe, run_dir, reporter, model, nll, device
+        self.train_set = TokenFile(run_dir.data / "train.tokens")
+        self.validation_set = TokenFile(run_dir.data / "validation.tokens")
+        self.optimizer = Optimizer(model, recipe.optim)
+        steps_per_epoch = math.ceil(len(self.train_set) / int(recipe.optim.global_batch_size))
+        self.num_steps = recipe.optim.max_steps or max(1, math.ceil(float(recipe.optim.num_epochs) * steps_per_epoch))
+        self.steps_per_epoch = steps_per_epoch
+        self.state = LoopState(micro_batch_tokens=int(recipe.optim.micro_batch_tokens))
+        self._last_save = time.monotonic()
+
+    def run(self) -> str:
+        """Train to the end; return `finished`, `stopped_early` or `paused`."""
+        self._resume()
+        self.model.train()
+        with _stop_signals() as stop:
+            batches = step_batches(
+                len(self.train_set), global_batch_size=int(self.recipe.optim.global_batch_size), seed=self.recipe.seed, start_step=self.state.step, num_steps=self.num_steps
+            )
+            for indices in batches:
+                self._step([int(i) for i in indices])
+                is_last = self.state.step == self.num_steps
+                if len(self.validation_set) and (is_last or self.state.step % int(self.recipe.training.validate_every_steps) == 0):
+                    self._validate()
+                    patience = self.recipe.training.early_stopping_patience
+                    if patience and self.state.validations_without_gain >= patience and not is_last:
+                        self.reporter.event("early_stop", f"no better validation loss for {patience} validations", step=self.state.step)
+                        self._save()
+                        return "stopped_early"
+                if is_last or self._is_save_due() or stop.is_set():
+                    self._save()
+                if stop.is_set() and not is_last:
+                    self.reporter.event("paused", f"stopped by signal after step {self.state.step}; start the same command to go on", step=self.state.step)
+                    return "paused"
+        return "finished"
+
+    def restore_best(self) -> int | None:
+        """Put the weights of the best validation back; return its step, or None when the last weights are kept."""
+        best = self.run_dir.checkpoints / "best"
+        if not self.recipe.training.keep_best or self.state.best_step is None or self.state.best_step == self.state.step:
+            return None
+        checkpoint.restore_weights(self.model, checkpoint.load(best).weights)
+        return self.state.best_step
+
+    def _step(self, indices: list[int]) -> None:
+        start = time.monotonic()
+        examples = [self.train_set[i] for i in indices]
+        num_labels = sum(int(e.mask[1:].sum()) for e in examples)
+        while True:
+            try:
+                total = self._forward_backward(examples, num_labels)
+                break
+            except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                self._halve_micro_batch(max(len(e.ids) for e in examples), error)
+        loss = total / max(1, num_labels)
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the loss became {loss} at step {self.state.step + 1}",
+                why="usually a learning rate that is too high, or broken weights",
+                fix=f"lower optim.learning_rate (now {self.recipe.optim.learning_rate}) by 3 to 10 times",
+            )
+        rate = learning_rate(self.recipe.optim, self.state.step, self.num_steps)
+        grad_norm = self.optimizer.step(rate, self.recipe.optim.max_grad_norm)
+        self.state.step += 1
+        num_tokens = sum(len(e.ids) for e in examples)
+        self.state.num_tokens += num_tokens
+        self.state.num_label_tokens += num_labels
+        seconds = time.monotonic() - start
+        self.state.training_seconds += seconds
+        self.reporter.metrics(
+            step=self.state.step,
+            num_steps=self.num_steps,
+            epoch=round(self.state.step / self.steps_per_epoch, 4),
+            loss=loss,
+            learning_rate=rate,
+            grad_norm=grad_norm,
+            num_tokens=self.state.num_tokens,
+            tokens_per_second=round(num_tokens / seconds, 1),
+            peak_memory_bytes=peak_memory_bytes(self.device),
+        )
+
+    def _forward_backward(self, examples: list[Any], num_labels: int) -> float:
+        total = 0.0
+        for number, group in enumerate(pack([len(e.ids) for e in examples], self.state.micro_batch_tokens)):
+            batch = PackedBatch.from_examples([examples[i] for i in group], self.device)
+            # Dropout depends on (seed, step, micro batch) only, so that a resumed run draws the same masks.
+            torch.manual_seed((self.recipe.seed * 1_000_003 + self.state.step) * 1009 + number)
+            if batch.num_label_tokens == 0:
+                continue
+            nll = self.nll(self.model, batch).sum()
+            (nll / num_labels).backward()
+            total += float(nll.detach())
+        return total
+
+    def _halve_micro_batch(self, longest: int, error: BaseException) -> None:
+        self.optimizer.zero_grad()
+        if self.state.micro_batch_tokens <= longest:
+            raise OutOfMemoryError(
+                f"an example of {longest} tokens does not fit in memory by itself",
+                why=str(error).splitlines()[0],
+                fix=f"set data.max_seq_len below {longest}, or use a smaller base model or method lora",
+            ) from error
+        self.state.micro_batch_tokens = max(longest, self.state.micro_batch_tokens // 2)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.reporter.event("out_of_memory", f"out of memory: going on with {self.state.micro_batch_tokens} tokens per forward pass; the loss does not change", step=self.state.step)
+
+    @torch.no_grad()
+    def _validate(self) -> None:
+        self.model.eval()
+        total, count = 0.0, 0
+        for batch in batches_of(self.validation_set, self.state.micro_batch_tokens, self.device, max_tokens=MAX_VALIDATION_TOKENS):
+            total += float(self.nll(self.model, batch).sum())
+            count += batch.num_label_tokens
+        self.model.train()
+        loss = total / max(1, count)
+        is_best = self.state.best_loss is None or loss < self.state.best_loss
+        self.reporter.metrics(step=self.state.step, validation_loss=loss, is_best=is_best)
+        if not is_best:
+            self.state.validations_without_gain += 1
+            return
+        self.state.best_loss, self.state.best_step, self.state.validations_without_gain = loss, self.state.step, 0
+        if self.recipe.training.keep_best:
+            self._try_save("best", checkpoint.Checkpoint(checkpoint.trained_weights(self.model), {}, asdict(self.state)))
+
+    def _is_save_due(self) -> bool:
+        every = self.recipe.training.checkpoint_every_steps
+        return bool(every and self.state.step % every == 0) or time.monotonic() - self._last_save > self.recipe.training.checkpoint_every_seconds
+
+    def _save(self) -> None:
+        content = checkpoint.Checkpoint(checkpoint.trained_weights(self.model), self.optimizer.state(), asdict(self.state))
+        if self._try_save(f"step-{self.state.step:06d}", content):
+            checkpoint.rotate(self.run_dir.checkpoints)
+        self._last_save = time.monotonic()
+
+    def _try_save(self, name: str, content: checkpoint.Checkpoint) -> bool:
+        try:
+            checkpoint.save(self.run_dir.checkpoints / name, content)
+            return True
+        except StorageError as error:
+            self.reporter.event("alarm", f"checkpoint {name} could not be written ({error.why}); training goes on with the older one", step=self.state.step)
+            return False
+
+    def _resume(self) -> None:
+        folder, rejected = checkpoint.newest_valid(self.run_dir.checkpoints)
+        for bad, reason in rejected:
+            self.reporter.event("alarm", f"checkpoint {bad.name} is not used: {reason}")
+        if folder is not None:
+            saved = checkpoint.load(folder)
+            checkpoint.restore_weights(self.model, saved.weights)
+            self.optimizer.restore(saved.optimizer)
+            self.state = LoopState(**saved.state)
+            self.state.resumed_at.append(self.state.step)
+            self.reporter.event("resumed", f"going on after step {self.state.step} of {self.num_steps}", step=self.state.step)
+        truncate_metrics(self.run_dir.metrics, after_step=self.state.step)
+
+
+def batches_of(tokens: TokenFile, micro_batch_tokens: int, device: torch.device, *, max_tokens: int | None = None) -> Iterator[PackedBatch]:
+    """Packed batches over a token file in order, up to `max_tokens` tokens; examples stay in file order inside a batch."""
+    group: list[Any] = []
+    size = seen = 0
+    for index in range(len(tokens)):
+        example = tokens[index]
+        if max_tokens is not None and seen and seen + len(example.ids) > max_tokens:
+            break
+        if group and size + len(example.ids) > micro_batch_tokens:
+            yield PackedBatch.from_examples(group, device)
+            group, size = [], 0
+        group.append(example)
+        size += len(example.ids)
+        seen += len(example.ids)
+    if group:
+        yield PackedBatch.from_examples(group, device)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory held so far: of the GPU where there is one, else of this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error).lower()
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """Turn SIGTERM and the first Ctrl-C into an event; a second Ctrl-C ends the process at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

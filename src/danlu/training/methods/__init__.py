@@ -1,0 +1,1 @@
+"""Tuning methods: which weights change. One file each; found by the registry."""

@@ -1,0 +1,1 @@
+"""Objectives: what the loss is. One file each; found by the registry."""
