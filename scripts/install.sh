@@ -59,7 +59,7 @@ auto | cpu | cuda) ;;
 esac
 
 # What is installed is decided by these; a finished environment remembers them.
-wanted="$torch $(cat requirements/torch.txt requirements/runtime.txt requirements/dev.txt pyproject.toml | cksum) $(pwd)"
+wanted="$torch $(cat requirements/torch.txt requirements/runtime.txt requirements/dev.txt pyproject.toml | cksum) at $(pwd)"
 if [ -f "$stamp" ]; then
     have=$(cat "$stamp")
     # A plain `make` keeps the build of torch that was asked for before.
@@ -76,6 +76,8 @@ if [ -z "$python" ]; then
         "install one, or name it: make PYTHON=/path/to/python3.12"
 fi
 
+# Scripts inside an environment name its folder: one that was moved has to be made again.
+if [ -n "${have:-}" ] && [ "${have##* at }" != "$(pwd)" ]; then rm -rf "$venv"; fi
 # From here to the stamp an interruption leaves an environment that does not count as complete.
 rm -f "$stamp"
 if ! is_supported "$venv/bin/python" || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
