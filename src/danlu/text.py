@@ -15,3 +15,8 @@ def language() -> str:
 def say(en: str, zh: str) -> str:
     """Return the text in the person's language."""
     return zh if language() == "zh" else en
+
+
+def printable(text: str) -> str:
+    """Replace control characters (but line breaks and tabs) so that data cannot steer a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)

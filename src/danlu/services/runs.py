@@ -65,6 +65,12 @@ def run(written: Recipe, *, run_dir: Path | None = None, new: bool = False, list
         return RunResult(found, outcome, build(_resolved(found), found))
 
 
+def resume(name: str, listeners: Iterable[Listener] = ()) -> RunResult:
+    """Go on with the run `name` (id, folder or `last`)."""
+    run_dir = open_run(name)
+    return run(Recipe.model_validate(run_dir.read_record()["written"]), run_dir=run_dir.path, listeners=listeners)
+
+
 def list_runs(settings: Settings | None = None) -> list[dict[str, Any]]:
     """Runs of this home, newest first: id, state, dataset, base model, verdict."""
     rows = []
