@@ -4,6 +4,7 @@ TORCH ?=
 export PYTHON TORCH
 BIN := .venv/bin
 # torch in every test worker would start a thread per core; one each is faster and repeatable.
+WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
@@ -18,11 +19,11 @@ venv: ## create .venv from the lock files, or keep it when it is up to date (PYT
 demo: venv ## the whole loop on the embedded model: data, training, proof (CPU is enough)
 	@$(BIN)/danlu demo
 
-test: venv ## all tests
-	@$(TEST_ENV) $(BIN)/python -m pytest $(ARGS)
+test: venv ## all tests (WORKERS=2 processes; ARGS for pytest)
+	@$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 fast: venv ## the tests without the slow ones
-	@$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" $(ARGS)
+	@$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
 
 check: lint types layers docs-check test ## what has to pass before a merge
 
