@@ -155,12 +155,12 @@ _TOO_FEW = (" So few examples are not conclusive.", "样例太少，结论不可
 def verdict_text(primary: dict[str, Any]) -> dict[str, str]:
     """Two or three sentences for someone who has never trained a model."""
     p = primary["p"]
-    facts = {key: primary[key] for key in ("base", "tuned", "wins", "losses", "num_examples")} | {"p": f"p = {p:.4f}" if p >= 0.0002 else "p < 0.0002"}
+    facts = {key: primary[key] for key in ("base", "tuned", "wins", "losses", "num_examples")} | {"p": f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"}
     low, high = primary["relative_ci"]
     texts = []
-    for language, percent in enumerate(("{:+.1f} %", "{:+.1f}%")):
-        interval = "" if low is None else _INTERVALS[language].format(low=percent.format(100 * low), high=percent.format(100 * high))
-        change = percent.format(100 * (primary["relative"] or 0))
+    for language, sign in enumerate((" %", "%")):
+        interval = "" if low is None else _INTERVALS[language].format(low=_percent(low) + sign, high=_percent(high) + sign)
+        change = _percent(primary["relative"] or 0) + sign
         text = _HEADS[primary["label"]][language] + _FACTS[language].format(change=change, interval=interval, **facts)
         if primary["label"] == "no_difference" and primary["minimal_detectable_delta"] and primary["base"] > 0:
             text += _UNDETECTABLE[language].format(share=100 * primary["minimal_detectable_delta"] / primary["base"])
@@ -168,6 +168,10 @@ def verdict_text(primary: dict[str, Any]) -> dict[str, str]:
             text += _TOO_FEW[language]
         texts.append(text)
     return {"en": texts[0], "zh": texts[1]}
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "\u2212")
 
 
 def finite(value: Any) -> Any:

@@ -16,7 +16,7 @@ from danlu.evaluation.report.curves import Point
 Label = tuple[str, str]
 """(English, Chinese)."""
 SIZES = {"wide": (1072, 300), "half": (520, 200), "narrow": (330, 220)}
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 44
+_RIGHT, _TOP, _BOTTOM = 12, 12, 44
 
 
 @dataclass(frozen=True)
@@ -30,33 +30,33 @@ class Series:
 def line_chart(
     series: Sequence[Series], *, title: Label, x: Label, y: Label, sizes: Sequence[str] = ("wide", "narrow"), mark: tuple[float, Label] | None = None
 ) -> Markup:
-    """Lines over steps with labelled axes; `mark` draws a dashed vertical line."""
-    return Markup("").join(_one_chart(series, size, title, x, y, mark) for size in sizes)
+    """Lines over steps with labelled axes; `mark` draws a dashed vertical line, `from_zero` starts the vertical axis at 0."""
+    return Markup("").join(_one_chart(series, size, title, x, y, mark, from_zero) for size in sizes)
 
 
-def _one_chart(series: Sequence[Series], size: str, title: Label, x: Label, y: Label, mark: tuple[float, Label] | None) -> Markup:
+def _one_chart(series: Sequence[Series], size: str, title: Label, x: Label, y: Label, mark: tuple[float, Label] | None, from_zero: bool) -> Markup:
     width, height = SIZES[size]
     xs = [px for line in series for px, _ in line.points]
-    ys = [py for line in series for _, py in line.points]
+    ys = [py for line in series for _, py in line.points] + [0.0] * from_zero
     x_low, x_high = min(xs), max(max(xs), min(xs) + 1)
     y_ticks = nice_ticks(min(ys), max(ys), 4 if size == "half" else 5)
     y_low, y_high = min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys))
-    right, bottom = width - _RIGHT, height - _BOTTOM
+    left, right, bottom = 32 + 7 * max(len(number(tick)) for tick in y_ticks), width - _RIGHT, height - _BOTTOM
 
     def px(value: float) -> float:
-        return round(_LEFT + (value - x_low) / (x_high - x_low) * (right - _LEFT), 1)
+        return round(left + (value - x_low) / (x_high - x_low) * (right - left), 1)
 
     def py(value: float) -> float:
         return round(bottom - (value - y_low) / (y_high - y_low) * (bottom - _TOP), 1)
 
     parts = []
     for tick in y_ticks:
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{py(tick)}" y2="{py(tick)}"/>')
-        parts.append(f'<text x="{_LEFT - 8}" y="{py(tick) + 4}" text-anchor="end">{number(tick)}</text>')
+        parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{py(tick)}" y2="{py(tick)}"/>')
+        parts.append(f'<text x="{left - 8}" y="{py(tick) + 4}" text-anchor="end">{number(tick)}</text>')
     for tick in nice_ticks(x_low, x_high, 4 if size != "wide" else 8):
         if x_low <= tick <= x_high and tick == floor(tick):
             parts.append(f'<text x="{px(tick)}" y="{bottom + 18}" text-anchor="middle">{number(tick)}</text>')
-    parts.append(f'<line class="axis" x1="{_LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
+    parts.append(f'<line class="axis" x1="{left}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
     if mark is not None:
         anchor, shift = ("end", -6) if px(mark[0]) > width / 2 else ("start", 6)
         parts.append(f'<line class="mark" x1="{px(mark[0])}" x2="{px(mark[0])}" y1="{_TOP}" y2="{bottom}"/>')
@@ -66,7 +66,7 @@ def _one_chart(series: Sequence[Series], size: str, title: Label, x: Label, y: L
         parts.append(f'<polyline class="{line.style}" points="{path}"/>')
         if "dots" in line.style.split() or len(line.points) == 1:
             parts += [f'<circle class="{line.style}" cx="{px(a)}" cy="{py(b)}" r="3"/>' for a, b in line.points]
-    parts.append(_text(x, (_LEFT + right) / 2, height - 8, "middle"))
+    parts.append(_text(x, (left + right) / 2, height - 8, "middle"))
     middle = (_TOP + bottom) / 2
     parts.append(_text(y, 12, middle, "middle", f' transform="rotate(-90 12 {middle})"'))
     return Markup(f'<svg class="chart {size}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title[0])}">{"".join(parts)}</svg>')
@@ -109,7 +109,7 @@ def number(value: float) -> str:
     """Short text of an axis value."""
     if value == 0:
         return "0"
-    if abs(value) < 0.001:
+    if abs(value) < 0.0001:
         return f"{value:.0e}".replace("e-0", "e-")
     if abs(value) >= 10_000:
         return f"{value / 1000:g}k"

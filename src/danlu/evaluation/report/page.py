@@ -97,13 +97,15 @@ def _charts(report: dict[str, Any], curves: Curves) -> dict[str, Markup]:
         ("speed", curves.tokens_per_second, ("tokens per second", "词元/秒")),
     ):
         if points:
-            found[name] = line_chart([Series(thinned(points), "s1" if name == "speed" else "s3")], title=y, x=STEP, y=y, sizes=("half", "narrow"))
+            found[name] = line_chart(
+                [Series(thinned(points), "s1" if name == "speed" else "s3")], title=y, x=STEP, y=y, sizes=("half", "narrow"), from_zero=True
+            )
     return found
 
 
 def _forecast(report: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows of forecast against actual: the numbers of run.json's forecast that were measured as well."""
-    actual = {**report["timing"], **report["memory"], **(report["training"] or {})}
+    actual = {**(report["training"] or {}), **report["memory"], **report["timing"]}
     rows = []
     for key, expected in (report["forecast"] or {}).items():
         measured = actual.get(key)

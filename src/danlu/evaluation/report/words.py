@@ -45,13 +45,23 @@ _NAMES = {
     "evaluation_seconds": ("Evaluation time", "评测时间"),
     "wall_seconds": ("Whole run", "总用时"),
     "peak_memory_bytes": ("Peak memory", "内存峰值"),
+    "optimizer_steps_seconds": ("Optimizer steps alone", "仅优化步"),
+    "evaluation_heldout_seconds": ("Held-out suite", "留出样例评测"),
+    "evaluation_retention_seconds": ("Retention suite", "通用能力评测"),
+    "evaluation_memorised_seconds": ("Memorisation check", "记忆检查"),
     "num_steps": ("Optimizer steps", "优化步数"),
+    "device": ("Device", "设备"),
+    "platform": ("Platform", "平台"),
+    "num_cpus": ("CPU cores", "CPU 核数"),
+    "memory_bytes": ("Memory", "内存"),
+    "danlu": ("Danlu", "Danlu"),
+    "python": ("Python", "Python"),
 }
 
 
 def name(key: str) -> Label:
     """A key of the report in words."""
-    plain = key.replace("_", " ")
+    plain = key.removesuffix("_seconds").removesuffix("_bytes").replace("_", " ")
     return _NAMES.get(key, (plain[:1].upper() + plain[1:], plain))
 
 
@@ -68,7 +78,8 @@ def signed(number: float | None, unit: str) -> str:
     """Like `value`, always with a sign."""
     if number is None:
         return "\u2013"
-    return ("+" if number >= 0 else "\u2212") + value(abs(number), unit)
+    text = value(abs(number), unit)
+    return text if not text.strip("0.") else ("+" if number > 0 else "\u2212") + text
 
 
 def percent(share: float | None) -> str:
