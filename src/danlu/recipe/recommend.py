@@ -29,7 +29,7 @@ class Facts:
     available_memory_bytes: int
     has_gpu: bool
     has_bfloat16: bool
-    detected_format: str
+    detected_format: dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -164,8 +164,6 @@ def _prepare(written: Recipe, run_dir: RunDir, reporter: Reporter, dataset: Path
 
     reporter.stage("data")
     accounting = prepare(written, run_dir, reporter, dataset=dataset, mix=mix)
-    for warning in accounting.warnings:
-        reporter.event("warning", str(warning))
     config = check_model_dir(base.folder, needs_weights=getattr(written.method, "init", "pretrained") != "random")
     renderer = ChatRenderer(load_tokenizer(base.folder))
     if renderer.uses_default_template and written.objective.needs == "messages":
@@ -183,7 +181,7 @@ def _prepare(written: Recipe, run_dir: RunDir, reporter: Reporter, dataset: Path
     write_json(run_dir.recipe, recipe.to_dict())
 
 
-def _facts(written: Recipe, run_dir: RunDir, renderer: ChatRenderer, config: dict[str, Any], base: BaseModel, detected_format: str) -> Facts:
+def _facts(written: Recipe, run_dir: RunDir, renderer: ChatRenderer, config: dict[str, Any], base: BaseModel, detected_format: dict[str, Any]) -> Facts:
     """Measure what the recommendations need: token lengths of the first examples, model size, machine."""
     config = config.get("text_config", config)
     model_max = int(config.get("max_position_embeddings") or config.get("n_positions") or 2048)
