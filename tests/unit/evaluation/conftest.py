@@ -31,7 +31,7 @@ def rows(count: int) -> list[dict[str, Any]]:
                 {"role": "user", "content": f"{PLACES[i % 8]}第 {i} 天怎么安排比较好？带着老人和小孩。"},
                 {
                     "role": "assistant",
-                    "content": f"上午先去{PLACES[i % 8]}，人少，缆车排队不超过半小时；中午在山下吃饭。Take bus no. {i} at 13:30, then walk slowly to the second viewpoint.",
+                    "content": f"上午先去{PLACES[i % 8]}，人少，缆车排队不超过半小时。Take bus no. {i} at 13:30, then walk to the second viewpoint.",
                 },
             ],
         }
