@@ -165,6 +165,34 @@ def test_a_batch_generates_what_each_prompt_generates_alone(tokenizer: Any) -> N
         assert together[i] == expected
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+def test_an_adapter_with_packed_attention_generates_and_is_left_as_it_was(tokenizer: Any) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    from danlu.training.kernels.attention import NAME
+
+    plain, model, renderer = tiny_model(len(tokenizer), 4), tiny_model(len(tokenizer), 4), ChatRenderer(tokenizer)
+    model.set_attn_implementation(NAME)
+    adapted = get_peft_model(model, LoraConfig(target_modules="all-linear", r=4, init_lora_weights=False)).eval()
+    prompts = [renderer.prompt_ids(row["messages"][:1]) for row in TEST_ROWS[:5]]
+
+    def answers(any_model: Any) -> dict[int, generate.Completion]:
+        return {i: c for batch in generate.generate(any_model, renderer, prompts, max_new_tokens=8) for i, c in batch.items()}
+
+    stored = model.generation_config
+    with adapted.disable_adapter():
+        assert answers(adapted) == answers(plain)
+    with_adapter = answers(adapted)
+    assert model.config._attn_implementation == NAME and model.generation_config is stored
+    assert with_adapter == answers(adapted.merge_and_unload()) != answers(plain)
+
+
+def test_batches_keep_similar_lengths_and_fit_the_cache() -> None:
+    batches = generate.plan_batches([5, 100, 7, 90, 5], max_new_tokens=10, bytes_per_token=generate.MAX_CACHE_BYTES // 250)
+    assert batches == [[1, 3], [2, 0, 4]]
+    assert generate.plan_batches([], 10, 1) == []
+
+
 def test_a_killed_evaluation_goes_on_and_a_finished_one_is_not_repeated(tokenizer: Any, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate, "MAX_ROWS", 4)
     recipe, pair = recipe_of(run_dir), TwoModels(tokenizer, tiny_model(len(tokenizer), 1), tiny_model(len(tokenizer), 2))

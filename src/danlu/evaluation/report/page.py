@@ -40,7 +40,7 @@ def render(report: dict[str, Any], curves: Curves) -> str:
             recipe_yaml=yaml.safe_dump(report["recipe"], allow_unicode=True, sort_keys=False),
             made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             forecast=_forecast(report),
-            rows=words.accounting(report["rows"]),
+            rows=words.accounting(report["rows"], report["encoded"]),
             words=words,
         )
     )

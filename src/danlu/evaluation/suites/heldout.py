@@ -58,7 +58,7 @@ class Heldout(SuiteConfig):
 
 def _tasks(evaluation: Evaluation, examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Prompt, reference and prompt ids of the first examples that have an answer to compare with."""
-    tasks = []
+    tasks: list[dict[str, Any]] = []
     for index, example in enumerate(examples):
         split = split_last_answer(example)
         if split is not None and len(tasks) < evaluation.recipe.evaluation.max_generations:
