@@ -156,7 +156,7 @@ def _write(recipe: Recipe, folder: Path, staged: Staged, plan: Plan, mixed: dict
 
 def _columns(staged: Staged) -> dict[str, Any]:
     config = staged.format
-    fields = getattr(config, "model_fields_set", set()) - {"type"}
+    fields: set[str] = getattr(config, "model_fields_set", set()) - {"type"}
     return {name: getattr(config, name) for name in sorted(fields)}
 
 

@@ -14,7 +14,7 @@ import orjson
 
 from danlu.data.clean import add_system, chosen_only, clean_example, placeholders
 from danlu.data.detect import DETECT_ROWS, choose_format, unused_columns
-from danlu.data.duplicates import NearDuplicates, exact_hash, normalise
+from danlu.data.duplicates import NearDuplicates, exact_hash
 from danlu.data.examples import Example, Format, Kind, LineFormat, Row, RowError
 from danlu.data.json_rows import Entry, Unreadable
 from danlu.data.read import RowStream, lines_of, open_rows
@@ -25,6 +25,8 @@ from danlu.recipe.base import FormatConfig
 BATCH_ROWS, BATCH_CHARS = 2048, 500_000
 NEAR_CHARS = 200_000
 """Characters of a text that near duplicates are told by."""
+SEPARATOR = "\u241f"
+"""Between the parts of an example; printable, so that hashing can tell text without line ends at a glance."""
 DETECT_LINES = 400
 PROGRESS_SECONDS = 0.5
 
@@ -56,7 +58,7 @@ class Staged:
         return len(self.lines)
 
     def read_near_texts(self, rows: Sequence[int]) -> Iterator[str]:
-        """Normalised texts of staged rows."""
+        """Texts of staged rows that near duplicates are told by."""
         with self.examples_path.open("rb") as file:
             for row in rows:
                 file.seek(int(self.offsets[row]))
@@ -253,13 +255,14 @@ def exact_text(example: Example) -> str:
             parts.append(message["content"])
             if "tool_calls" in message:
                 parts.append(orjson.dumps(message["tool_calls"]).decode())
-    return "\x1f".join(parts)
+    return SEPARATOR.join(parts)
 
 
 def near_text(example: Example) -> str:
-    """Normalised text that near duplicates are told by: prompt and answer, without system messages."""
+    """What near duplicates are told by: the beginning of prompt and answer, without system messages."""
     if "text" in example:
-        return normalise(example["text"][: 2 * NEAR_CHARS])[:NEAR_CHARS]
+        return str(example["text"][:NEAR_CHARS])
     contents = [m["content"] for m in example["messages"] if m["role"] not in ("system", "developer")]
-    contents += [m["content"] for m in example.get("chosen", ())]
-    return normalise(" ".join(contents)[: 2 * NEAR_CHARS])[:NEAR_CHARS]
+    if "chosen" in example:
+        contents += [m["content"] for m in example["chosen"]]
+    return "\n".join(contents)[:NEAR_CHARS]

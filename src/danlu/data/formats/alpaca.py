@@ -1,9 +1,10 @@
 """Alpaca rows: `instruction`, optional `input`, `output`, and optional `system` and `history`."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from functools import lru_cache
+from typing import Any, ClassVar, Literal, NamedTuple
 
-from danlu.data.examples import Example, Kind, Message, Row, RowError, find_column, note_conversions, require_column, share, to_text
+from danlu.data.examples import Example, Kind, Message, Row, RowError, find_column, note_conversions, share, to_text
 from danlu.recipe.base import FORMATS, FormatConfig
 
 
@@ -35,13 +36,17 @@ class Alpaca(FormatConfig):
 
     def to_example(self, row: Row) -> Example:
         """Conversation of the history, the instruction and the answer."""
-        instruction = row[require_column(row, (self.instruction,))]
-        further, answer = self._input_and_output(row)
-        messages: list[Message] = []
-        system = find_column(tuple(row), (self.system,))
-        if system and to_text(row[system]).strip():
-            messages.append({"role": "system", "content": to_text(row[system])})
-        messages += self._history(row)
+        layout = _layout(tuple(row), (self.instruction, self.input, self.output, self.system, self.history))
+        if layout.instruction is None:
+            raise RowError(f"no column {self.instruction!r}")
+        instruction, system = row[layout.instruction], row[layout.system] if layout.system else None
+        if layout.output is None:
+            further, answer = self._only_instance(row)
+        else:
+            further, answer = row[layout.input] if layout.input else None, row[layout.output]
+        messages = _history(row[layout.history]) if layout.history else []
+        if system and to_text(system).strip():
+            messages.insert(0, {"role": "system", "content": to_text(system)})
         prompt, extra = to_text(instruction), to_text(further)
         messages.append({"role": "user", "content": f"{prompt}\n{extra}" if extra.strip() else prompt})
         messages.append({"role": "assistant", "content": to_text(answer)})
@@ -60,25 +65,39 @@ class Alpaca(FormatConfig):
             return False
         return find_column(columns, self._output_names) is not None or isinstance(row.get("instances"), list)
 
-    def _input_and_output(self, row: Row) -> tuple[Any, Any]:
+    def _only_instance(self, row: Row) -> tuple[Any, Any]:
+        """Input and answer of a row that keeps them in a list of `instances` (self-instruct seed tasks)."""
         instances = row.get("instances")
-        if isinstance(instances, list) and self.output is None and "output" not in row:
-            if len(instances) != 1 or not isinstance(instances[0], dict):
-                raise RowError(f"`instances` holds {len(instances)} entries; only one can be read")
-            row = instances[0]
-        further = find_column(tuple(row), (self.input,))
-        return row[further] if further else None, row[require_column(row, self._output_names)]
+        if instances is None:
+            raise RowError(f"no column {(self.output or 'output')!r}")
+        if not isinstance(instances, list) or len(instances) != 1 or not isinstance(instances[0], dict):
+            raise RowError("`instances` is not a list with one entry")
+        return instances[0].get("input"), instances[0].get("output")
 
-    def _history(self, row: Row) -> list[Message]:
-        column = find_column(tuple(row), (self.history,))
-        if not column or not row[column]:
-            return []
-        turns: list[Message] = []
-        pairs = row[column]
-        if not isinstance(pairs, list):
-            raise RowError("`history` is not a list of [question, answer] pairs")
-        for pair in pairs:
-            if not isinstance(pair, list | tuple) or len(pair) != 2:
-                raise RowError("`history` is not a list of [question, answer] pairs")
-            turns += [{"role": "user", "content": to_text(pair[0])}, {"role": "assistant", "content": to_text(pair[1])}]
-        return turns
+
+class _Layout(NamedTuple):
+    """Which columns of a row are which; None for those it does not have."""
+
+    instruction: str | None
+    input: str | None
+    output: str | None
+    system: str | None
+    history: str | None
+
+
+@lru_cache(maxsize=256)
+def _layout(columns: tuple[str, ...], names: tuple[str, str, str | None, str, str]) -> _Layout:
+    instruction, further, output, system, history = names
+    outputs = (output,) if output else ("output", "response")
+    return _Layout(*(find_column(columns, one) for one in ((instruction,), (further,), outputs, (system,), (history,))))
+
+
+def _history(pairs: Any) -> list[Message]:
+    if not pairs:
+        return []
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise RowError("`history` is not a list of [question, answer] pairs")
+    turns: list[Message] = []
+    for question, answer in pairs:
+        turns += [{"role": "user", "content": to_text(question)}, {"role": "assistant", "content": to_text(answer)}]
+    return turns
