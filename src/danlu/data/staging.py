@@ -247,12 +247,12 @@ class _Stager:
 def exact_text(example: Example) -> str:
     """What makes two examples the same: roles, contents and calls."""
     if "text" in example:
-        return str(example["text"])
+        return str(example["text"]).strip()
     parts = []
     for key in ("messages", "chosen", "rejected"):
         for message in example.get(key, ()):
             parts.append(message["role"])
-            parts.append(message["content"])
+            parts.append(message["content"].strip())
             if "tool_calls" in message:
                 parts.append(orjson.dumps(message["tool_calls"]).decode())
     return SEPARATOR.join(parts)
