@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import orjson
 
+from danlu.data.accounting import DataWarning
+from danlu.data.convert import open_dataset
 from danlu.data.duplicates import first_rows
 from danlu.data.examples import Example, Kind, Message
 from danlu.data.staging import Staged, stage
@@ -24,6 +26,7 @@ HAN = re.compile("[㐀-䶿一-鿿]")
 LATIN = re.compile("[A-Za-z]")
 LETTER = re.compile(r"[^\W\d_]")
 
+PERSONAL_NAMES = {"phone": "电话", "id_card": "身份证号", "email": "邮箱", "bank_card": "银行卡号"}
 EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})*\.[A-Za-z]{2,24}")
 PHONE = re.compile(r"(?<![\d.])(?:\+?86[- ]?)?1[3-9]\d[- ]?\d{4}[- ]?\d{4}(?!\d)|(?<!\d)\+\d{1,3}[- ]?(?:\d[- ]?){7,11}\d(?!\d)")
 ID_CARD = re.compile(r"(?<!\d)[1-9]\d{5}(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}[\dXx](?![\dA-Za-z])")
@@ -74,7 +77,7 @@ class Inspection:
     """Share of usable rows that are mostly Chinese (`zh`), mostly Latin letters (`en`) or neither (`other`)."""
     personal_data: dict[str, int]
     """Usable rows with something that looks like a `phone`, `id_card`, `email` or `bank_card` number."""
-    warnings: list[str]
+    warnings: list[DataWarning]
     examples: list[Example]
     """The first usable ones."""
 
@@ -91,12 +94,15 @@ def inspect(path: Path, format: str | FormatConfig = "auto", limit: int | None =
         FormatError: its format cannot be told, or its rows do not fit the one asked for.
         UnknownNameError: there is no format of that name.
     """
-    config = FORMATS[format]() if isinstance(format, str) and format != "auto" else format
+    config = format if format == "auto" else FORMATS.parse(format)
     with tempfile.TemporaryDirectory(prefix="danlu-inspect-") as folder:
-        staged = stage(Path(path), Path(folder), format=config, limit=limit, progress=progress)
+        staged = stage(open_dataset(Path(path), format=config, limit=limit), Path(folder), progress)
         is_first = first_rows(staged.hashes) == np.arange(staged.num_rows) if staged.num_rows else np.zeros(0, np.bool_)
         groups = staged.near.groups(is_first, staged.read_near_texts)
-        return _Doctor(staged, is_first).inspection(path, num_near=int(np.count_nonzero(is_first & (groups != np.arange(staged.num_rows)))), is_partial=limit is not None)
+        num_near = int(np.count_nonzero(is_first & (groups != np.arange(staged.num_rows))))
+        return _Doctor(staged, is_first).inspection(path, num_near=num_near, is_partial=limit is not None)
+            path, num_near=int(np.count_nonzero(is_first & (groups != np.arange(staged.num_rows)))), is_partial=limit is not None
+        )
 
 
 class _Doctor:
@@ -112,7 +118,7 @@ class _Doctor:
         self.fixed: Counter[str] = Counter()
         self.first_lines: dict[str, int] = {}
         self.num_fixed = 0
-        for _, line, action, reasons in staged.read_notes():
+        for _, line, _, reasons in staged.read_notes():
             for reason in reasons:
                 self.first_lines.setdefault(reason, line)
         for row, _, action, reasons in staged.read_notes():
@@ -138,11 +144,11 @@ class _Doctor:
         staged = self.staged
         return Inspection(
             path=str(path),
-            container=staged.stream.container,
-            encoding=staged.stream.source.encoding,
-            format=staged.format.type,
-            makes=staged.makes,
-            unit=staged.stream.unit,
+            container=staged.dataset.stream.container,
+            encoding=staged.dataset.stream.source.encoding,
+            format=staged.dataset.format.type,
+            makes=staged.dataset.makes,
+            unit=staged.dataset.stream.unit,
             rows_in=staged.rows_in,
             usable=self.num_usable,
             dropped=staged.dropped.total(),
@@ -160,23 +166,45 @@ class _Doctor:
             examples=self.examples,
         )
 
-    def _warnings(self, num_near: int, *, is_partial: bool) -> list[str]:
-        staged, warnings = self.staged, list(self.staged.warnings)
+    def _warnings(self, num_near: int, *, is_partial: bool) -> list[DataWarning]:
+        staged, warnings, usable = self.staged, list(self.staged.dataset.warnings), self.num_usable
+
+        def warn(kind: str, english: str, chinese: str) -> None:
+            warnings.append(DataWarning(kind, english, chinese))
+
         if is_partial:
-            warnings.append(f"only the first {staged.rows_in} rows were looked at")
-        elif self.num_usable < FEW_ROWS:
-            warnings.append(f"only {self.num_usable} usable rows: with fewer than {FEW_ROWS} no honest proof of a gain is possible")
+            warn("partial", f"only the first {staged.rows_in} rows were looked at", f"只看了前 {staged.rows_in} 行")
+        elif usable < FEW_ROWS:
+            warn(
+                "few_rows",
+                f"only {usable} usable rows: with fewer than {FEW_ROWS} no honest proof of a gain is possible",
+                f"只有 {usable} 行可用：少于 {FEW_ROWS} 行时，无法如实证明有没有提升",
+            )
         if staged.dropped.total() * 10 > staged.rows_in:
             reason, count = staged.dropped.most_common(1)[0]
-            warnings.append(f"{staged.dropped.total()} of {staged.rows_in} rows cannot be used, most often because: {reason} ({count}, first {staged.stream.unit} {self.first_lines[reason]})")
-        num_duplicate = staged.num_rows - self.num_usable + num_near
-        if num_duplicate * 3 > max(1, staged.num_rows):
-            warnings.append(f"{num_duplicate} of {staged.num_rows} rows repeat an earlier one exactly or nearly")
-        if staged.makes == "messages" and self.num_usable and _lengths(self.completions).p50 < SHORT_ANSWER_CHARS:
-            warnings.append(f"half of the answers have fewer than {SHORT_ANSWER_CHARS} characters; the model will learn to answer that briefly")
-        found = {name: count for name, count in self.personal.items() if count}
-        if found:
-            warnings.append(f"rows with what looks like personal data: {', '.join(f'{name} {count}' for name, count in found.items())}")
+            dropped, first = staged.dropped.total(), self.first_lines[reason]
+            warn(
+                "many_dropped",
+                f"{dropped} of {staged.rows_in} rows cannot be used, most often because: {reason} ({count}, first {staged.dataset.stream.unit} {first})",
+                f"{staged.rows_in} 行中有 {dropped} 行不能用，最常见的原因：{reason}（{count} 行，首次在第 {first} 行）",
+            )
+        num_repeated = staged.num_rows - usable + num_near
+        if num_repeated * 3 > max(1, staged.num_rows):
+            warn(
+                "duplicates",
+                f"{num_repeated} of {staged.num_rows} rows repeat an earlier one exactly or nearly",
+                f"{staged.num_rows} 行中有 {num_repeated} 行与前面的相同或几乎相同",
+            )
+        if staged.dataset.makes == "messages" and usable and _lengths(self.completions).p50 < SHORT_ANSWER_CHARS:
+            warn(
+                "short_answers",
+                f"half of the answers have fewer than {SHORT_ANSWER_CHARS} characters; the model will learn to answer that briefly",
+                f"一半的回答不到 {SHORT_ANSWER_CHARS} 个字；模型会学着答得这么短",
+            )
+        if found := {name: count for name, count in self.personal.items() if count}:
+            english = ", ".join(f"{name} {count}" for name, count in found.items())
+            chinese = "，".join(f"{PERSONAL_NAMES[name]} {count}" for name, count in found.items())
+            warn("personal_data", f"rows with what looks like personal data: {english}", f"疑似含个人信息的行：{chinese}")
         return warnings
 
 

@@ -14,16 +14,16 @@ class Alpaca(FormatConfig):
 
     type: Literal["alpaca"] = "alpaca"
     makes: ClassVar[Kind] = "messages"
-    instruction: str = "instruction"
-    """Column of the instruction."""
-    input: str = "input"
-    """Column of further input, put on a new line below the instruction."""
+    instruction: str | None = None
+    """Column of the instruction; by itself it takes `instruction`, `instruct` or `指令`."""
+    input: str | None = None
+    """Column of further input, put on a new line below the instruction; by itself it takes `input` or `输入`."""
     output: str | None = None
-    """Column of the answer; by itself it takes `output` or `response`."""
-    system: str = "system"
-    """Column of the system message."""
-    history: str = "history"
-    """Column of earlier turns."""
+    """Column of the answer; by itself it takes `output`, `response` or `输出`."""
+    system: str | None = None
+    """Column of the system message; by itself it takes `system`."""
+    history: str | None = None
+    """Column of earlier [question, answer] pairs; by itself it takes `history`."""
 
     def detect(self, rows: Sequence[Row]) -> float:
         """0.9 times the share of rows with an instruction and an answer."""
@@ -31,14 +31,13 @@ class Alpaca(FormatConfig):
 
     def columns(self, names: Sequence[str]) -> set[str]:
         """The columns that are read."""
-        wanted = ((self.instruction,), (self.input,), self._output_names, (self.system,), (self.history,), ("instances",))
-        return {column for one in wanted if (column := find_column(tuple(names), one))}
+        return {column for column in _layout(tuple(names), self._names) if column} | {"instances"}
 
     def to_example(self, row: Row) -> Example:
         """Conversation of the history, the instruction and the answer."""
-        layout = _layout(tuple(row), (self.instruction, self.input, self.output, self.system, self.history))
+        layout = _layout(tuple(row), self._names)
         if layout.instruction is None:
-            raise RowError(f"no column {self.instruction!r}")
+            raise RowError(f"no column {self.instruction or 'instruction'!r}")
         instruction, system = row[layout.instruction], row[layout.system] if layout.system else None
         if layout.output is None:
             further, answer = self._only_instance(row)
@@ -56,14 +55,12 @@ class Alpaca(FormatConfig):
         return note_conversions(example, instruction, further, answer)
 
     @property
-    def _output_names(self) -> tuple[str, ...]:
-        return (self.output,) if self.output else ("output", "response")
+    def _names(self) -> "_Names":
+        return (self.instruction, self.input, self.output, self.system, self.history)
 
     def _has_columns(self, row: Row) -> bool:
-        columns = tuple(row)
-        if find_column(columns, (self.instruction,)) is None:
-            return False
-        return find_column(columns, self._output_names) is not None or isinstance(row.get("instances"), list)
+        layout = _layout(tuple(row), self._names)
+        return layout.instruction is not None and (layout.output is not None or isinstance(row.get("instances"), list))
 
     def _only_instance(self, row: Row) -> tuple[Any, Any]:
         """Input and answer of a row that keeps them in a list of `instances` (self-instruct seed tasks)."""
@@ -85,11 +82,13 @@ class _Layout(NamedTuple):
     history: str | None
 
 
+_Names = tuple[str | None, str | None, str | None, str | None, str | None]
+USUAL = (("instruction", "instruct", "指令"), ("input", "输入"), ("output", "response", "输出"), ("system",), ("history",))
+
+
 @lru_cache(maxsize=256)
-def _layout(columns: tuple[str, ...], names: tuple[str, str, str | None, str, str]) -> _Layout:
-    instruction, further, output, system, history = names
-    outputs = (output,) if output else ("output", "response")
-    return _Layout(*(find_column(columns, one) for one in ((instruction,), (further,), outputs, (system,), (history,))))
+def _layout(columns: tuple[str, ...], names: _Names) -> _Layout:
+    return _Layout(*(find_column(columns, (name,) if name else usual) for name, usual in zip(names, USUAL, strict=True)))
 
 
 def _history(pairs: Any) -> list[Message]:
