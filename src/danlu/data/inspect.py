@@ -101,8 +101,6 @@ def inspect(path: Path, format: str | FormatConfig = "auto", limit: int | None =
         groups = staged.near.groups(is_first, staged.read_near_texts)
         num_near = int(np.count_nonzero(is_first & (groups != np.arange(staged.num_rows))))
         return _Doctor(staged, is_first).inspection(path, num_near=num_near, is_partial=limit is not None)
-            path, num_near=int(np.count_nonzero(is_first & (groups != np.arange(staged.num_rows)))), is_partial=limit is not None
-        )
 
 
 class _Doctor:
