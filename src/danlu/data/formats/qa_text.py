@@ -13,7 +13,9 @@ DIALOGUE = frozenset({"用户", "客户", "助手", "客服", "user", "human", "
 """Markers of a conversation: without a blank line in between, the next question belongs to the same example."""
 SYSTEMS = "系统|system"
 MARKER = re.compile(
-    rf"^[ \t　]*(?:\d{{1,6}}[.、．)）][ \t　]*)?[【\[]?(?:(?P<ask>{ASKS})|(?P<answer>{ANSWERS})|(?P<system>{SYSTEMS}))[ ]?\d{{0,6}}[】\]]?[ \t　]*[:：][ \t　]*",
+    r"^[ \t　]*(?:\d{1,6}[.、．)）][ \t　]*)?[【\[]?"
+    rf"(?:(?P<ask>{ASKS})|(?P<answer>{ANSWERS})|(?P<system>{SYSTEMS}))"
+    r"[ ]?\d{0,6}[】\]]?[ \t　]*[:：][ \t　]*",
     re.IGNORECASE | re.MULTILINE,
 )
 INLINE_ANSWER = re.compile(rf"(?:(?<=[\s　。？！?!.])|^)(?:{ANSWERS})[ ]?[:：][ \t　]*", re.IGNORECASE)
