@@ -14,9 +14,11 @@ import re
 import unicodedata
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 import yaml
 
@@ -508,14 +510,29 @@ def add_identity(corpus: Corpus, data: Path) -> None:
         corpus.add_chat(source, [(row["instruction"], completion)])
 
 
-def write_rows(rows: Iterable[tuple[str, dict]], path: Path) -> Counter:
-    """Write shuffled rows to `path` and its validation sibling; return the number of rows in each by (source, split)."""
+def document_file(source: str) -> str:
+    """File of a document source; the recipe weighs the two languages against each other."""
+    return f"pretrain.{source[:2]}"
+
+
+def chat_file(source: str) -> str:
+    """File of a chat source; the recipe repeats the small ones and thins out the big one."""
+    if source == "en_sgd_dialogues":
+        return "chat.dialogue"
+    return "chat.smalltalk" if source.endswith(("_identity", "_chatterbot")) else "chat"
+
+
+def write_rows(rows: Iterable[tuple[str, dict]], out: Path, file_of: Callable[[str], str]) -> Counter:
+    """Write shuffled rows to `<file>.jsonl` and `<file>.validation.jsonl`; return the number of rows in each by (source, split)."""
     num_rows: Counter = Counter()
-    validation_path = path.with_suffix(".validation.jsonl")
-    with path.open("w", encoding="utf-8") as train, validation_path.open("w", encoding="utf-8") as validation:
+    with ExitStack() as stack:
+        files: dict[str, TextIO] = {}
         for key, row in sorted(rows, key=lambda item: hash_content(json.dumps(item[1], ensure_ascii=False))):
             split = "validation" if is_validation(key) else "train"
-            (validation if split == "validation" else train).write(json.dumps(row, ensure_ascii=False) + "\n")
+            name = file_of(row["source"]) + (".validation" if split == "validation" else "")
+            if name not in files:
+                files[name] = stack.enter_context((out / f"{name}.jsonl").open("w", encoding="utf-8"))
+            files[name].write(json.dumps(row, ensure_ascii=False) + "\n")
             num_rows[row["source"], split] += 1
     return num_rows
 
@@ -546,7 +563,7 @@ def build_corpus(data: Path, out: Path) -> dict[str, dict]:
     out.mkdir(parents=True, exist_ok=True)
     documents = ((key, {"text": text, "source": source}) for source, rows in corpus.documents.items() for key, text in rows)
     chats = ((key, {"messages": messages, "source": source}) for source, rows in corpus.chats.items() for key, messages in rows)
-    summary = summarise(corpus, write_rows(documents, out / "pretrain.jsonl"), write_rows(chats, out / "chat.jsonl"))
+    summary = summarise(corpus, write_rows(documents, out, document_file), write_rows(chats, out, chat_file))
     (out / "sources.json").write_text(json.dumps(summary, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     return summary
 

@@ -63,12 +63,19 @@ def row_to_texts(row: dict) -> list[str]:
     return [row["text"]] if "text" in row else [message["content"] for message in row["messages"]]
 
 
+def rows_of(folder: Path, kind: str, *, validation: bool = False) -> Iterator[dict]:
+    """Yield the rows of every `pretrain*.jsonl` or `chat*.jsonl` file, training or validation ones."""
+    for path in sorted(folder.glob(f"{kind}*.jsonl")):
+        if (".validation" in path.name) == validation:
+            yield from read_rows(path)
+
+
 def sample_balanced(folder: Path) -> dict[str, list[str]]:
     """Return training texts by language, at most `BYTES_PER_LANGUAGE` each and no source over `MAX_SOURCE_SHARE` of it."""
     texts: dict[str, list[str]] = defaultdict(list)
     num_bytes: Counter = Counter()
-    for name in ("pretrain.jsonl", "chat.jsonl"):
-        for row in read_rows(folder / name):
+    for kind in ("pretrain", "chat"):
+        for row in rows_of(folder, kind):
             source = row["source"]
             language = source[:2]
             if num_bytes[language] >= BYTES_PER_LANGUAGE or num_bytes[source] >= MAX_SOURCE_SHARE * BYTES_PER_LANGUAGE:
@@ -162,7 +169,7 @@ def check_chat_template(tokenizer: PreTrainedTokenizerFast) -> None:
 def report_compression(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Print characters and bytes per token on held-out documents, by language."""
     num_chars, num_bytes, num_tokens = Counter(), Counter(), Counter()
-    for row in read_rows(folder / "pretrain.validation.jsonl"):
+    for row in rows_of(folder, "pretrain", validation=True):
         language = row["source"][:2]
         num_chars[language] += len(row["text"])
         num_bytes[language] += len(row["text"].encode())
@@ -177,7 +184,7 @@ def report_counts(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     counts: dict[str, Counter] = {"pretrain": Counter(), "chat": Counter()}
     num_rows: dict[str, Counter] = {"pretrain": Counter(), "chat": Counter()}
     for kind in counts:
-        rows = list(read_rows(folder / f"{kind}.jsonl"))
+        rows = list(rows_of(folder, kind))
         texts = [row["text"] + END_OF_TEXT if kind == "pretrain" else tokenizer.apply_chat_template(row["messages"], tokenize=False) for row in rows]
         for start in range(0, len(texts), 2_000):
             batch = tokenizer(texts[start : start + 2_000], verbose=False)["input_ids"]
@@ -204,7 +211,7 @@ def main() -> None:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(arguments.out)
     if len(tokenizer) != arguments.vocab_size:
         raise ValueError(f"the vocabulary holds {len(tokenizer)} tokens, not {arguments.vocab_size}")
-    held_out = [text for name in ("pretrain", "chat") for row in read_rows(arguments.corpus / f"{name}.validation.jsonl") for text in row_to_texts(row)]
+    held_out = [text for name in ("pretrain", "chat") for row in rows_of(arguments.corpus, name, validation=True) for text in row_to_texts(row)]
     check_lossless(tokenizer, LOSSLESS_PROBES + held_out)
     check_chat_template(tokenizer)
     report_compression(tokenizer, arguments.corpus)

@@ -34,12 +34,12 @@ class RunDir:
         """
         candidates = [Path(name), runs_dir / str(name)]
         if str(name) == "last":
-            candidates = sorted(runs_dir.glob("*/recipe.json"), key=lambda p: p.stat().st_mtime, reverse=True)
+            candidates = sorted(runs_dir.glob("*/run.json"), key=lambda p: p.stat().st_mtime, reverse=True)
             candidates = [p.parent for p in candidates[:1]]
         for candidate in candidates:
-            if (candidate / "recipe.json").is_file():
+            if (candidate / "run.json").is_file():
                 return cls(candidate.resolve())
-        known = sorted(p.parent.name for p in runs_dir.glob("*/recipe.json"))
+        known = sorted(p.parent.name for p in runs_dir.glob("*/run.json"))
         raise RunNotFoundError(
             f"no run {str(name)!r}",
             why=f"runs in {runs_dir}: {', '.join(known[-5:])}" if known else f"{runs_dir} holds no runs",

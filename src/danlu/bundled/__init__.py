@@ -16,3 +16,10 @@ def dataset_path(name: str) -> Path | None:
     stem = name.removeprefix(PREFIX)
     candidates = [FOLDER / "examples" / f"{stem}.jsonl", FOLDER / f"{stem}.jsonl"]
     return next((path for path in candidates if "/" not in stem and path.is_file()), None)
+
+
+def recipe_path(name: str) -> Path | None:
+    """Recipe of a bundled example (`danlu/zhangjiajie`), or None."""
+    stem = name.removeprefix(PREFIX)
+    path = FOLDER / "examples" / f"{stem}.yaml"
+    return path if name.startswith(PREFIX) and "/" not in stem and path.is_file() else None

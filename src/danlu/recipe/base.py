@@ -35,6 +35,8 @@ class MetricConfig(StrictModel):
     type: str
     version: ClassVar[str] = "1"
     higher_is_better: ClassVar[bool] = True
+    unit: ClassVar[str] = "0-1"
+    """Range of a score, as shown beside it."""
 
 
 class SuiteConfig(StrictModel):

@@ -191,11 +191,6 @@ class Recipe(StrictModel):
         """SHA-256 of the canonical JSON; compare resolved recipes only."""
         return hashlib.sha256(orjson.dumps(self.to_dict(), option=orjson.OPT_SORT_KEYS)).hexdigest()
 
-    @property
-    def is_resolved(self) -> bool:
-        """Whether nothing is left `auto`."""
-        return '"auto"' not in self.model_dump_json()
-
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return self.model_dump(mode="json")

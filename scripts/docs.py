@@ -1,0 +1,228 @@
+"""Write the generated pages of docs/ from the code: errors, recipe, JSON Schema, command line.
+
+`python scripts/docs.py` writes them; with `--check` it writes nothing and exits with 1 when one is out of date.
+What only some installations have (plugins of other packages) is left out, so that the pages depend on this repository alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, SerializeAsAny
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from danlu import errors
+from danlu.plugins import Registry
+from danlu.recipe import base
+from danlu.recipe.recipe import Recipe
+
+DOCS = Path(__file__).parent.parent / "docs"
+NOTE = "<!-- Written by scripts/docs.py (make docs). Do not edit. -->\n"
+REGISTRIES = [value for value in vars(base).values() if isinstance(value, Registry)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a page is out of date")
+    check = parser.parse_args().check
+    stale = [name for name, content in pages().items() if not (DOCS / name).is_file() or (DOCS / name).read_text("utf-8") != content]
+    for name in stale:
+        if check:
+            print(f"docs/{name} is out of date; run `make docs` and commit the result", file=sys.stderr)
+        else:
+            (DOCS / name).write_text(pages()[name], "utf-8")
+            print(f"docs/{name} written")
+    return 1 if check and stale else 0
+
+
+def pages() -> dict[str, str]:
+    """Return the content of every generated page by its name in docs/."""
+    schema = json.dumps(Recipe.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+    return {"errors.md": errors_page(), "recipe.md": recipe_page(), "recipe.schema.json": schema, "cli.md": cli_page()}
+
+
+# --- errors
+
+
+def error_classes(root: type[errors.DanluError] = errors.DanluError) -> Iterator[type[errors.DanluError]]:
+    """Yield `root` and everything below it that danlu.errors defines, parents first."""
+    if root.__module__ == errors.__name__:
+        yield root
+        for child in root.__subclasses__():
+            yield from error_classes(child)
+
+
+def errors_page() -> str:
+    """One section per error class: its code (the anchor), what it means, why it exists, what to do."""
+    lines = [NOTE, "# Errors", ""]
+    lines += ["Every error says what happened, why, and what to do, and carries a code that does not change between versions.", ""]
+    lines += ["| code | class | is also | exit code | HTTP status |", "|---|---|---|--:|--:|"]
+    classes = sorted(error_classes(), key=lambda cls: cls.code)
+    for cls in classes:
+        also = ", ".join(f"`{parent.__name__}`" for parent in cls.__bases__ if parent is not Exception)
+        lines.append(f"| [{cls.code}](#{cls.code.lower()}) | `{cls.__name__}` | {also} | {cls.exit_code} | {cls.http_status} |")
+    for cls in classes:
+        what, *rest = inspect.getdoc(cls).split("\n")  # type: ignore[union-attr]  # a test demands the docstring
+        lines += ["", f"## {cls.code}", "", f"`{cls.__name__}`: {what}", ""]
+        lines += [f"- **{line.split(':', 1)[0]}:**{line.split(':', 1)[1]}" for line in rest if line.strip()]
+    return "\n".join(lines) + "\n"
+
+
+# --- recipe
+
+
+def recipe_page() -> str:
+    """One table per part of the recipe, then one per registered method, objective, metric, ..."""
+    lines = [NOTE, "# The recipe", "", "Everything that determines one run. The same fields are the YAML file, the command line", ""]
+    lines[-2] += " (`danlu run recipe.yaml --optim.learning_rate 1e-4`)"
+    lines[-2] += " and [recipe.schema.json](recipe.schema.json). Unknown fields are errors. `auto` is filled in before the run, each with its reason."
+    for path, model in parts(Recipe):
+        lines += [f"## {path or 'recipe'}", "", summary(model), "", *table(model, path), ""]
+    for registry in REGISTRIES:
+        lines += [
+            f"## {registry.noun}",
+            "",
+            f"Written as `{{type: NAME, ...}}` or, with its defaults, as `NAME`. A package can add one: entry-point group `{registry.package}`.",
+            "",
+        ]
+        for name in own_names(registry):
+            lines += [f"### {name}", "", summary(registry[name]), ""]
+            if set(registry[name].model_fields) - {"type"}:
+                lines += [*table(registry[name], ""), ""]
+    return "\n".join(lines)
+
+
+def own_names(registry: Registry[Any]) -> list[str]:
+    """Return the names that this repository registers."""
+    return [name for name in registry if registry[name].__module__.startswith(f"{registry.package}.")]
+
+
+def parts(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """Yield (dotted path, class) of `model` and of every plain model nested in it."""
+    yield path, model
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel) and not registry_of(field.metadata):
+            yield from parts(field.annotation, f"{path}.{name}".lstrip("."))
+
+
+def table(model: type[BaseModel], path: str) -> list[str]:
+    """Markdown table of the fields of `model`."""
+    rows = ["| field | type | default | meaning |", "|---|---|---|---|"]
+    for name, field in model.model_fields.items():
+        if name == "type":
+            continue
+        annotation: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+        here = f"{path}.{name}".lstrip(".")
+        kind = f"[{here}](#{here.replace('.', '')})" if is_part(field) else type_name(annotation)
+        rows.append(f"| `{name}` | {kind} | {default(field)} | {help_text(field)} |".replace(" |  |", " | |"))
+    return rows
+
+
+def is_part(field: FieldInfo) -> bool:
+    """Whether the field is a nested model with a section of its own."""
+    return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel) and not registry_of(field.metadata)
+
+
+def registry_of(metadata: Any) -> Registry[Any] | None:
+    """Return the registry among the metadata of an annotation."""
+    return next((entry for entry in metadata if isinstance(entry, Registry)), None)
+
+
+def summary(model: type[BaseModel]) -> str:
+    """First paragraph of the docstring, on one line."""
+    return " ".join((inspect.getdoc(model) or "").split("\n\n")[0].split())
+
+
+def help_text(field: FieldInfo) -> str:
+    """The field's docstring, or that of the part it holds."""
+    text = field.description or (summary(field.annotation) if is_part(field) else "")  # type: ignore[arg-type]
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def default(field: FieldInfo) -> str:
+    """The default as it would be written in YAML."""
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True) if is_part(field) is False else PydanticUndefined
+    return "" if value is PydanticUndefined else f"`{json.dumps(value, ensure_ascii=False)}`".replace('"', "")
+
+
+def type_name(annotation: Any) -> str:
+    """An annotation in words: `integer >= 1 or auto`."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        registry = registry_of(arguments[1:])
+        if registry:
+            return f"[{registry.noun}](#{registry.noun.replace(' ', '-')})"
+        first, *others = type_name(arguments[0]).split(" or ")
+        return " or ".join([" ".join([first, *constraints(arguments[1:])]), *others])
+    if origin in (Union, types.UnionType):
+        return " or ".join(type_name(argument) for argument in arguments)
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in arguments)
+    if origin is list:
+        return f"list of {type_name(arguments[0])}"
+    if origin is dict:
+        return f"mapping of {type_name(arguments[0])} to {type_name(arguments[1])}"
+    return {str: "text", int: "integer", float: "number", bool: "`true` or `false`", type(None): "`null`"}.get(
+        annotation, getattr(annotation, "__name__", str(annotation))
+    )
+
+
+def constraints(metadata: Any) -> Iterator[str]:
+    """Yield the bounds among the metadata of an annotation, such as `>= 1`."""
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "min_length": "length >=", "max_length": "length <="}
+    for entry in metadata:
+        if isinstance(entry, FieldInfo):
+            yield from constraints(entry.metadata)
+        elif not isinstance(entry, SerializeAsAny):
+            yield from (f"{sign} {getattr(entry, name)}" for name, sign in signs.items() if getattr(entry, name, None) is not None)
+
+
+# --- command line
+
+
+def cli_page() -> str:
+    """One section per command: usage, what it does, its arguments and options."""
+    from typer.main import get_command
+
+    from danlu.cli.main import app
+
+    lines = [NOTE, "# The command line", ""]
+    for path, command in commands(get_command(app), ("danlu",)):
+        lines += [f"## {' '.join(path)}", "", " ".join((command.help or "").split()), ""]
+        rows = [parameter_row(parameter) for parameter in command.params if not getattr(parameter, "hidden", False)]
+        if rows:
+            lines += ["| | | |", "|---|---|---|", *rows, ""]
+    return "\n".join(lines)
+
+
+def commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield (words, command) of a command tree, parents first."""
+    yield path, command
+    for name, child in getattr(command, "commands", {}).items():
+        yield from commands(child, (*path, name))
+
+
+def parameter_row(parameter: Any) -> str:
+    """One row: how it is written, what it means, its default."""
+    if parameter.param_type_name == "argument":
+        written = f"`{(parameter.metavar or parameter.name).upper()}`"
+    else:
+        written = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+    fallback = parameter.default
+    shown = "required" if parameter.required else "" if fallback in (None, False, (), []) or callable(fallback) else f"default `{fallback}`"
+    meaning = " ".join((getattr(parameter, "help", None) or "").split()).replace("|", "\\|")
+    return f"| {written} | {meaning} | {shown} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

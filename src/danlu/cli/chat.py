@@ -1,0 +1,75 @@
+"""danlu chat."""
+
+import sys
+
+import typer
+
+from danlu.text import printable, say
+
+HELP_EN = "/base and /tuned switch the model, /temperature 0.7, /top_p 0.9, /max 256, /reset, /quit"
+HELP_ZH = "/base 与 /tuned 切换模型，/temperature 0.7，/top_p 0.9，/max 256，/reset 清空对话，/quit 退出"
+
+
+def chat(
+    name: str = typer.Argument("last", help="Run id, run folder, `last`, or a base model such as danlu/tiny."),
+    message: str = typer.Option(None, "--message", help="Ask once and leave."),
+    system: str = typer.Option(None, "--system", help="System message."),
+    base: bool = typer.Option(False, "--base", help="Begin with the base model."),
+    temperature: float = typer.Option(0.7, "--temperature", min=0.0, max=5.0, help="0 always takes the likeliest token."),
+    top_p: float = typer.Option(0.9, "--top-p", min=0.01, max=1.0, help="Draw from the likeliest tokens that together have this probability."),
+    max_tokens: int = typer.Option(256, "--max-tokens", min=1, help="Longest answer in tokens."),
+    seed: int = typer.Option(None, "--seed", help="Draw the same answer again."),
+) -> None:
+    """Talk to a finished run, switching between base and tuned model."""
+    from danlu.services.chat import ChatOptions, ChatSession
+
+    session = ChatSession(name, system=system)
+    options = ChatOptions("base" if base else "tuned", temperature, top_p, max_tokens)
+    if seed is not None:
+        import torch
+
+        torch.manual_seed(seed)
+    if message is not None:
+        _answer(session, message, options)
+        return
+    typer.echo(say(HELP_EN, HELP_ZH))
+    while True:
+        try:
+            text = input(f"{options.model}> ").strip()
+        except EOFError:
+            return
+        if text.startswith("/"):
+            if text in ("/quit", "/exit"):
+                return
+            typer.echo(_command(text, session, options))
+        elif text:
+            _answer(session, text, options)
+
+
+def _answer(session: object, text: str, options: object) -> None:
+    for piece in session.ask(text, options):  # type: ignore[attr-defined]
+        sys.stdout.write(printable(piece))
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
+def _command(text: str, session: object, options: object) -> str:
+    name, _, value = text[1:].partition(" ")
+    if name in ("base", "tuned"):
+        options.model = name  # type: ignore[attr-defined]
+        return name
+    if name == "reset":
+        session.reset()  # type: ignore[attr-defined]
+        return say("conversation cleared", "对话已清空")
+    limits = {"temperature": ("temperature", float, 0.0, 5.0), "top_p": ("top_p", float, 0.01, 1.0), "max": ("max_new_tokens", int, 1, 100_000)}
+    if name in limits:
+        field, kind, low, high = limits[name]
+        try:
+            number = kind(value)
+        except ValueError:
+            number = None
+        if number is None or not low <= number <= high:
+            return say(f"{name} takes a number from {low} to {high}", f"{name} 的取值范围是 {low} 到 {high}")
+        setattr(options, field, number)
+        return f"{name} = {number}"
+    return say(HELP_EN, HELP_ZH)

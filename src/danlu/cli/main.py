@@ -1,0 +1,99 @@
+"""Entry point: builds the command tree, runs it, and shows errors as what / why / fix.
+
+Nothing heavy is imported here: every command imports what it needs when it is called.
+"""
+
+import os
+import sys
+from typing import Any
+
+import typer
+
+from danlu.cli import chat, data, demo, export, recipe, run
+from danlu.errors import DanluError, InternalError
+
+app = typer.Typer(
+    name="danlu",
+    help="Turn a general language model into your own specialist, and prove that it got better.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+app.command("run", context_settings=EXTRA)(run.run)
+app.command("resume")(run.resume)
+app.command("runs")(run.runs)
+app.command("report")(run.report)
+app.command("chat")(chat.chat)
+app.command("export")(export.export)
+app.command("demo")(demo.demo)
+app.add_typer(data.app, name="data")
+app.add_typer(recipe.app, name="recipe")
+
+
+def _version(value: bool) -> None:
+    if value:
+        import danlu
+
+        typer.echo(f"danlu {danlu.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+) -> None:
+    if debug:
+        os.environ["DANLU_DEBUG"] = "1"
+
+
+def main() -> None:
+    """Run the command line; exit code 0, the error's own, 2 for wrong usage, 130 after Ctrl-C."""
+    # Hugging Face's own bars and advice would cut through the live view.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        app()
+    except DanluError as error:
+        sys.exit(_show(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of a pipe (`| head`) has gone; closing stdout again at exit must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:  # noqa: BLE001  # the door's last handler
+        if os.environ.get("DANLU_DEBUG"):
+            raise
+        defect = InternalError(f"danlu crashed: {type(error).__name__}: {error}", why="a defect in Danlu, not in your input", fix="run again with `danlu --debug ...` and report the traceback")
+        sys.exit(_show(defect))
+
+
+def _show(error: DanluError) -> int:
+    if os.environ.get("DANLU_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    _write(f"error {error}\n  docs: docs/errors.md#{error.code.lower()}")
+    return error.exit_code
+
+
+def _write(message: str) -> None:
+    """Write to stderr what a terminal can show: control characters of file names and data stay visible, not active."""
+    from danlu.text import printable
+
+    print(printable(message), file=sys.stderr)
+
+
+def json_out(value: Any) -> None:
+    """Write a value as JSON to stdout: the machine-readable result of a command."""
+    import orjson
+
+    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY).decode() + "\n")
+
+
+if __name__ == "__main__":
+    main()

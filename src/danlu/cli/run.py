@@ -1,0 +1,127 @@
+"""danlu run, resume, runs, report."""
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from danlu.text import say
+
+
+def run(
+    context: typer.Context,
+    what: list[str] = typer.Argument(None, help="Recipe files (YAML), a bundled example (danlu/zhangjiajie), and overrides such as optim.learning_rate=1e-4."),
+    data: str = typer.Option(None, "--data", "-d", help="Data file, instead of the recipe's `dataset`."),
+    model: str = typer.Option(None, "--model", "-m", help="Base model, instead of the recipe's `base_model`; danlu/tiny when neither names one."),
+    method: str = typer.Option(None, "--method", help="Tuning method: lora or full."),
+    objective: str = typer.Option(None, "--objective", help="Objective: sft or pretrain."),
+    run_dir: Path = typer.Option(None, "--run-dir", help="Folder of the run; a new one under DANLU_HOME/runs by default."),
+    new: bool = typer.Option(False, "--new", help="Start a new run even when an unfinished one of the same recipe exists."),
+    as_json: bool = typer.Option(False, "--json", help="Print report.json to stdout, progress to stderr."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
+) -> None:
+    """Carry out a recipe: data, training, proof, report. Started again, it goes on where it was.
+
+    Any setting of the recipe can be given as path=value or as --path value, e.g. --method.rank 8.
+    """
+    from danlu.cli.live import terminal_view
+    from danlu.services import runs
+
+    recipe = build_recipe([*(what or []), *context.args], data=data, model=model, method=method, objective=objective)
+    with terminal_view(quiet=quiet, plain=as_json) as listener:
+        result = runs.run(recipe, run_dir=run_dir, new=new, listeners=[listener])
+    _show_result(result, as_json)
+
+
+def resume(
+    name: str = typer.Argument("last", help="Run id, run folder, or `last`."),
+    as_json: bool = typer.Option(False, "--json", help="Print report.json to stdout, progress to stderr."),
+) -> None:
+    """Go on with a run that was paused, killed or failed."""
+    from danlu.cli.live import terminal_view
+    from danlu.services import runs
+
+    with terminal_view(plain=as_json) as listener:
+        result = runs.resume(name, listeners=[listener])
+    _show_result(result, as_json)
+
+
+def runs(as_json: bool = typer.Option(False, "--json", help="Machine-readable.")) -> None:
+    """List runs, newest first."""
+    from danlu.cli.main import json_out
+    from danlu.services import runs as service
+
+    rows = service.list_runs()
+    if as_json:
+        json_out(rows)
+        return
+    if not rows:
+        typer.echo(say("No runs yet. Start with: danlu demo", "还没有运行记录。先试试：danlu demo"))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for title in (say("run", "运行"), say("state", "状态"), say("base model", "基座模型"), say("dataset", "数据集"), say("verdict", "结论")):
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(row[key] or "-")) for key in ("id", "state", "base_model", "dataset", "verdict")))
+    Console().print(table)
+
+
+def report(
+    name: str = typer.Argument("last", help="Run id, run folder, or `last`."),
+    as_json: bool = typer.Option(False, "--json", help="Print report.json to stdout."),
+) -> None:
+    """Show the proof of a run, and make report.html and report.json again from its files."""
+    from danlu.services import runs as service
+
+    run_dir, content = service.report(name)
+    _show_report(run_dir.report_html, content, as_json)
+
+
+def build_recipe(what: list[str], *, data: str | None = None, model: str | None = None, method: str | None = None, objective: str | None = None) -> Any:
+    """Merge recipe files, bundled examples, options and overrides into a Recipe."""
+    from danlu import bundled
+    from danlu.errors import RecipeError
+    from danlu.recipe.load import load_recipe
+
+    files, overrides = [], []
+    words = iter(what)
+    for word in words:
+        if word.startswith("--"):
+            overrides.append(word[2:] if "=" in word else f"{word[2:]}={next(words, '')}")
+        elif "=" in word and not Path(word).exists():
+            overrides.append(word)
+        elif (bundled_recipe := bundled.recipe_path(word)) is not None:
+            files.append(bundled_recipe)
+        elif word.lower().endswith((".yaml", ".yml")) or not Path(word).exists():
+            files.append(Path(word))
+        else:
+            raise RecipeError(f"{word} is not a recipe", why="recipes are .yaml files; data files are given with --data", fix=f"danlu run --data {word}")
+    values: dict[str, Any] = {key: value for key, value in (("dataset", data), ("base_model", model), ("method", method), ("objective", objective)) if value}
+    if not files and "base_model" not in values and not any(o.startswith("base_model=") for o in overrides):
+        values["base_model"] = "danlu/tiny"
+    return load_recipe(files, overrides, values)
+
+
+def _show_result(result: Any, as_json: bool) -> None:
+    from danlu.cli.main import json_out
+
+    if result.outcome == "paused":
+        if as_json:
+            json_out({"run_id": result.run_dir.id, "state": "paused"})
+        typer.echo(say(f"Paused. Go on with: danlu resume {result.run_dir.id}", f"已暂停。继续：danlu resume {result.run_dir.id}"), err=as_json)
+        return
+    _show_report(result.run_dir.report_html, result.report, as_json)
+
+
+def _show_report(html: Path, content: dict[str, Any], as_json: bool) -> None:
+    from danlu.cli.main import json_out
+    from danlu.cli.summary import print_summary
+
+    if as_json:
+        json_out(content)
+    else:
+        print_summary(content, html)

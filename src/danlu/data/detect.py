@@ -1,0 +1,104 @@
+"""Telling which dataset format a file is in, from its first rows, and whether the objective can use it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from danlu.data.examples import Format, Kind, Row, nearest_name
+from danlu.errors import FormatError
+from danlu.recipe.base import FORMATS, FormatConfig
+
+DETECT_ROWS = 100
+SURE = 0.4
+"""Least confidence of a format that is taken."""
+OBJECTIVE_OF: dict[Kind, str] = {"messages": "sft", "text": "pretrain", "preference": "dpo"}
+
+
+def choose_format(config: FormatConfig | str, rows: Sequence[Row], path: Path, needs: Kind | None = None) -> Format:
+    """Return the format asked for, or the one that fits `rows` best; check that it gives what the objective needs.
+
+    Raises:
+        FormatError: no format fits, a column asked for is not there, or the objective cannot use it.
+    """
+    if isinstance(config, str):
+        chosen = _detect(rows, path, needs)
+    else:
+        chosen = cast("Format", config)
+        _check_columns(config, rows, path)
+    if needs is not None and chosen.makes != needs and (chosen.makes, needs) != ("preference", "messages"):
+        raise _unfit(chosen, needs, path)
+    return chosen
+
+
+def column_names(rows: Sequence[Row]) -> list[str]:
+    """Names of all columns of `rows`, in order of appearance."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def unused_columns(chosen: Format, rows: Sequence[Row]) -> list[str]:
+    """Columns that the format does not read, though they hold something."""
+    names = column_names(rows)
+    used = chosen.columns(names)
+    return [name for name in names if name not in used and any(row.get(name) not in (None, "", [], {}) for row in rows)]
+
+
+def _detect(rows: Sequence[Row], path: Path, needs: Kind | None) -> Format:
+    formats = [cast("Format", FORMATS[name]()) for name in FORMATS]
+    scores = {candidate.type: candidate.detect(rows) for candidate in formats}
+    formats.sort(key=lambda candidate: -scores[candidate.type])
+    # A column of text can be asked and answered, or only read: what the objective needs decides.
+    for candidate in formats:
+        if needs == "text" == candidate.makes and scores[candidate.type] >= SURE and scores[formats[0].type] < 0.9:
+            return candidate
+    if not formats or scores[formats[0].type] < SURE:
+        names = column_names(rows)
+        raise FormatError(
+            f"cannot tell the dataset format of {path}",
+            why=f"columns found: {', '.join(names[:12]) or 'none'}; none of {', '.join(FORMATS)} fits",
+            fix=_hint(names),
+        )
+    return formats[0]
+
+
+def _hint(names: Sequence[str]) -> str:
+    question = next((name for wanted in ("question", "prompt", "instruction", "问题") if (name := nearest_name(wanted, names))), None)
+    answer = next((name for wanted in ("answer", "completion", "output", "答案") if (name := nearest_name(wanted, names)) and name != question), None)
+    prompt, completion = question or "<column of the prompt>", answer or "<column of the answer>"
+    return f"say which columns to use: data.format: {{type: prompt_completion, prompt: {prompt}, completion: {completion}}}"
+
+
+def _check_columns(config: FormatConfig, rows: Sequence[Row], path: Path) -> None:
+    names = column_names(rows)
+    plain = {name.strip().lower() for name in names}
+    for field in config.model_fields_set - {"type"}:
+        wanted = getattr(config, field)
+        if isinstance(wanted, str) and wanted.strip().lower() not in plain:
+            near = nearest_name(wanted, names)
+            raise FormatError(
+                f"{path} has no column {wanted!r}, which data.format.{field} names",
+                why=f"columns found: {', '.join(names[:20]) or 'none'}",
+                fix=f"set data.format.{field} to {near!r}" if near else f"set data.format.{field} to one of them",
+            )
+    chosen = cast("Format", config)
+    if not chosen.detect(rows):
+        raise FormatError(
+            f"no row at the start of {path} is of format {config.type}",
+            why=f"columns found: {', '.join(names[:20]) or 'none'}",
+            fix="leave out data.format (it is told from the content), or name the columns in it",
+        )
+
+
+def _unfit(chosen: Format, needs: Kind, path: Path) -> FormatError:
+    fits = OBJECTIVE_OF[chosen.makes]
+    extra = {
+        "text": "give conversations or question-answer pairs, or train on plain text with objective: {type: pretrain}",
+        "messages": f"use objective: {{type: {fits}}}, or give plain text (a `text` column or a .txt file)",
+        "preference": f"use objective: {{type: {fits}}} or sft (which trains on the chosen answers)",
+    }
+    if needs == "preference":
+        extra = dict.fromkeys(extra, f"use objective: {{type: {fits}}}, or give rows with `prompt`, `chosen` and `rejected`")
+    return FormatError(
+        f"{path} holds {chosen.makes if chosen.makes != 'text' else 'plain text'} (format {chosen.type}), but the objective needs {needs}",
+        why="an objective can only learn from its own kind of example",
+        fix=extra[chosen.makes],
+    )

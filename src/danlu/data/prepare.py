@@ -1,0 +1,302 @@
+"""The data stage as a program: a user's file in, clean, accounted and split examples out. Knows nothing of tokens.
+
+Two passes: the first stages clean examples on disk (see staging.py), then duplicates and splits are told from their
+hashes, and the second copies each example to its split. Memory is bounded by a few hundred bytes a row.
+"""
+
+import hashlib
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from danlu import __version__
+from danlu.data.accounting import Accounting
+from danlu.data.duplicates import first_rows
+from danlu.data.examples import Kind
+from danlu.data.sources import hash_file, open_source
+from danlu.data.split import NAMES, TEST, TRAIN, VALIDATION, Split, shuffled, split_rows
+from danlu.data.staging import Staged, stage
+from danlu.errors import TooFewExamplesError
+from danlu.files import atomic_open, read_json, storage_errors, write_json
+from danlu.recipe.recipe import Recipe
+from danlu.reporter import Reporter
+from danlu.run_dir import RunDir
+
+DROPPED = -1
+
+
+def prepare(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, dataset: Path, mix: Mapping[str, Path]) -> Accounting:
+    """Write train, validation and test .jsonl, dropped.jsonl and accounting.json into the run's data folder.
+
+    `mix` gives the file of each name in `recipe.data.mix`. Does nothing when it has been done with the same input.
+
+    Raises:
+        DataError: a file cannot be read.
+        FormatError: its format cannot be told, or does not fit the objective.
+        TooFewExamplesError: nothing is left to train on.
+    """
+    needs: Kind = recipe.objective.needs  # type: ignore[assignment]
+    paths = {"": dataset, **mix}
+    sources = {name: _describe(path) for name, path in paths.items()}
+    known = _known(run_dir.data)
+    num_lines = {name: _identify(source, paths[name], known, name) for name, source in sources.items()}
+    if known and known.key == _key(recipe, sources):
+        return known
+    staging = run_dir.data / ".staging"
+    with storage_errors(run_dir.data):
+        shutil.rmtree(staging, ignore_errors=True)
+    try:
+        total = _total(dataset, num_lines[""])
+        staged = stage(
+            dataset, staging / "main", format=recipe.data.format, needs=needs, system=recipe.data.system,
+            progress=lambda done: reporter.progress("reading rows", done, max(total, done) if total else None),
+        )  # fmt: skip
+        plan = _plan(recipe, staged, dataset)
+        mixed = {name: _stage_mix(recipe, needs, name, path, staging, staged, plan, reporter) for name, path in mix.items()}
+        accounting = _write(recipe, run_dir.data, staged, plan, mixed, sources)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    for warning in accounting.warnings:
+        reporter.event("data_warning", warning)
+    return accounting
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What becomes of each staged row."""
+
+    places: np.ndarray
+    """TRAIN, VALIDATION, TEST or DROPPED."""
+    original: np.ndarray
+    """First row with the same content; itself when it is the first."""
+    groups: np.ndarray
+    """First row of its group of near duplicates."""
+    split: Split
+
+
+def _plan(recipe: Recipe, staged: Staged, dataset: Path) -> Plan:
+    original = first_rows(staged.hashes) if staged.num_rows else np.zeros(0, np.int64)
+    is_first = original == np.arange(staged.num_rows)
+    groups = staged.near.groups(is_first, staged.read_near_texts)
+    is_used = is_first & (groups == np.arange(staged.num_rows)) if recipe.data.near_duplicates == "drop" else is_first
+    shares = recipe.data.split
+    rows = np.flatnonzero(is_used)
+    split = split_rows(staged.hashes[rows], groups[rows], validation=shares.validation, test=shares.test, seed=recipe.seed)
+    if not split.counts[TRAIN]:
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in staged.dropped.most_common(3))
+        raise TooFewExamplesError(
+            f"{dataset}: no example is left to train on",
+            why=f"{staged.rows_in} rows read as {staged.format.type}; dropped: {reasons or 'none'}",
+            fix="correct the rows, or set data.format if the columns were taken wrongly",
+        )
+    places = np.full(staged.num_rows, DROPPED, np.int8)
+    places[rows] = split.places
+    return Plan(places, original, groups, split)
+
+
+def _write(recipe: Recipe, folder: Path, staged: Staged, plan: Plan, mixed: dict[str, "Mixed"], sources: dict[str, dict[str, Any]]) -> Accounting:
+    fixed: Counter[str] = Counter()
+    num_fixed = num_duplicate = num_near = 0
+    with ExitStack() as stack:
+        files = [stack.enter_context(atomic_open(folder / f"{name}.jsonl")) for name in NAMES]
+        dropped = stack.enter_context(atomic_open(folder / "dropped.jsonl"))
+        notes = staged.read_notes()
+        note = next(notes, None)
+        for row, written in enumerate(staged.read_lines()):
+            place = plan.places[row]
+            while note and note[0] == row:
+                if note[2] == "dropped" or place != DROPPED:
+                    dropped.write(_entry(note[1], note[2], "; ".join(note[3])))
+                if note[2] == "fixed" and place != DROPPED:
+                    num_fixed += 1
+                    fixed.update(note[3])
+                note = next(notes, None)
+            if place != DROPPED:
+                files[place].write(written)
+            elif plan.original[row] != row:
+                num_duplicate += 1
+                dropped.write(_entry(int(staged.lines[row]), "duplicate", "same content", int(staged.lines[plan.original[row]])))
+            else:
+                num_near += 1
+                dropped.write(_entry(int(staged.lines[row]), "near_duplicate", "nearly the same content", int(staged.lines[plan.groups[row]])))
+        while note:
+            dropped.write(_entry(note[1], note[2], "; ".join(note[3])))
+            note = next(notes, None)
+        for one in mixed.values():
+            for written in one.lines():
+                files[TRAIN].write(written)
+    accounting = Accounting(
+        source=sources[""],
+        format={"type": staged.format.type} | _columns(staged),
+        container=staged.stream.container,
+        encoding=staged.stream.source.encoding,
+        unit=staged.stream.unit,
+        rows_in=staged.rows_in,
+        dropped=staged.dropped.total(),
+        duplicate=num_duplicate,
+        near_duplicate=num_near,
+        near_duplicates_kept=int(np.count_nonzero((plan.places != DROPPED) & (plan.groups != np.arange(staged.num_rows)))),
+        fixed=num_fixed,
+        splits=dict(zip(NAMES, plan.split.counts, strict=True)),
+        reasons={"dropped": dict(staged.dropped.most_common()), "fixed": dict(fixed.most_common())},
+        mix={name: one.account | {"source": sources[name]} for name, one in mixed.items()},
+        warnings=[*staged.warnings, *_split_warnings(recipe, staged, plan), *(w for one in mixed.values() for w in one.warnings)],
+        key=_key(recipe, sources),
+    )
+    write_json(folder / "accounting.json", accounting.to_dict())
+    return accounting
+
+
+def _columns(staged: Staged) -> dict[str, Any]:
+    config = staged.format
+    fields = getattr(config, "model_fields_set", set()) - {"type"}
+    return {name: getattr(config, name) for name in sorted(fields)}
+
+
+def _entry(line: int, action: str, reason: str, duplicate_of: int | None = None) -> bytes:
+    entry: dict[str, Any] = {"line": line, "action": action, "reason": reason}
+    if duplicate_of is not None:
+        entry["duplicate_of"] = duplicate_of
+    return orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _split_warnings(recipe: Recipe, staged: Staged, plan: Plan) -> list[str]:
+    warnings = []
+    used = sum(plan.split.counts)
+    for name, share, count in (
+        ("validation", recipe.data.split.validation, plan.split.counts[VALIDATION]),
+        ("test", recipe.data.split.test, plan.split.counts[TEST]),
+    ):
+        if share and not count:
+            warnings.append(f"the {name} split is empty: {used} examples are too few for a share of {share:g} (or all belong to one group of near duplicates)")
+    if used:
+        largest = int(np.bincount(plan.groups[plan.places != DROPPED]).max())
+        if largest > max(2, used // 4):
+            warnings.append(f"{largest} of {used} examples nearly equal one another; they are kept in one split")
+    if staged.rows_in and staged.dropped.total() * 10 > staged.rows_in:
+        reason, count = staged.dropped.most_common(1)[0]
+        warnings.append(f"{staged.dropped.total()} of {staged.rows_in} rows were dropped, most often because: {reason} ({count})")
+    return warnings
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Rows of another dataset that are added to training."""
+
+    staged: Staged
+    name: str
+    rows: np.ndarray
+    """Staged rows in the order they are added; a row may be there again."""
+    account: dict[str, Any]
+    warnings: list[str]
+
+    def lines(self) -> Iterator[bytes]:
+        """The examples as JSON lines that name their source."""
+        with self.staged.examples_path.open("rb") as file:
+            for row in self.rows:
+                file.seek(int(self.staged.offsets[row]))
+                example = orjson.loads(file.readline())
+                yield orjson.dumps(example | {"source": self.name}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _stage_mix(recipe: Recipe, needs: Kind, name: str, path: Path, staging: Path, main: Staged, plan: Plan, reporter: Reporter) -> Mixed:
+    """Stage a mixed dataset, leave out what equals a held-out row, and draw from the rest."""
+    staged = stage(
+        path, staging / f"mix-{len(list(staging.iterdir()))}", needs=needs, system=recipe.data.system,
+        progress=lambda done: reporter.progress(f"reading rows of {name}", done, None),
+    )  # fmt: skip
+    is_held_out = (plan.places == VALIDATION) | (plan.places == TEST)
+    is_free = first_rows(staged.hashes) == np.arange(staged.num_rows) if staged.num_rows else np.zeros(0, np.bool_)
+    num_own = int(np.count_nonzero(is_free))
+    is_free &= ~np.isin(staged.hashes, main.hashes[is_held_out])
+    is_free &= ~_near_to(main, is_held_out, staged, is_free)
+    free = np.flatnonzero(is_free)
+    if not len(free):
+        raise TooFewExamplesError(
+            f"{path}: no row is left to mix in as {name!r}",
+            why=f"{staged.rows_in} rows read, {staged.dropped.total()} dropped, {num_own} nearly equal held-out examples",
+            fix=f"give another file, or remove data.mix.{name}",
+        )
+    share = recipe.data.mix[name]
+    wanted = round(share * plan.split.counts[TRAIN])
+    order = free[np.argsort(shuffled(staged.hashes[free], recipe.seed), kind="stable")]
+    rows = np.resize(order, wanted)
+    repeated = max(0, wanted - len(free))
+    account = {
+        "share": share, "rows_in": staged.rows_in, "dropped": staged.dropped.total(), "available": len(free), "added": wanted, "repeated": repeated,
+        "held_out_duplicates": num_own - len(free), "format": staged.format.type,
+    }  # fmt: skip
+    warnings = [f"{name}: {warning}" for warning in staged.warnings]
+    if repeated:
+        warnings.append(f"{name}: {wanted} examples were asked for and {len(free)} are there; {repeated} are repetitions")
+    if not wanted:
+        warnings.append(f"{name}: a share of {share:g} of {plan.split.counts[TRAIN]} training examples is no whole example; none is mixed in")
+    return Mixed(staged, name, rows, account, warnings)
+
+
+def _near_to(main: Staged, is_held_out: np.ndarray, other: Staged, is_free: np.ndarray) -> np.ndarray:
+    """Which rows of `other` nearly equal a held-out row of `main`."""
+    from danlu.data.duplicates import NearDuplicates
+
+    folder = other.examples_path.parent / "held_out"
+    folder.mkdir()
+    both = NearDuplicates(folder)
+    held_out = np.flatnonzero(is_held_out)
+    for staged, rows in ((main, held_out), (other, np.flatnonzero(is_free))):
+        for start in range(0, len(rows), 1024):
+            both.add(list(staged.read_near_texts([int(row) for row in rows[start : start + 1024]])))
+    both.close()
+    free = np.flatnonzero(is_free)
+
+    def read(rows: Any) -> Iterator[str]:
+        for row in rows:
+            yield from main.read_near_texts([held_out[row]]) if row < len(held_out) else other.read_near_texts([free[row - len(held_out)]])
+
+    labels = both.groups(np.ones(both.num_rows, np.bool_), read)
+    # Held-out rows come first, so a group with one of them is labelled by one.
+    near = np.zeros(other.num_rows, np.bool_)
+    near[free] = labels[len(held_out) :] < len(held_out)
+    return near
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    open_source(path)
+    stat = path.stat()
+    return {"name": path.name, "num_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": ""}
+
+
+def _identify(source: dict[str, Any], path: Path, known: Accounting | None, name: str) -> int:
+    """Fill in the file's hash, known if its size and time are; return its number of lines (0 when unknown)."""
+    before = {} if known is None else known.source if not name else known.mix.get(name, {}).get("source", {})
+    if all(before.get(field) == source[field] for field in ("num_bytes", "mtime_ns")):
+        source["sha256"] = before["sha256"]
+        return 0
+    source["sha256"], num_lines = hash_file(path)
+    return num_lines
+
+
+def _total(dataset: Path, num_lines: int) -> int | None:
+    return num_lines if dataset.suffix.lower() in (".jsonl", ".csv", ".tsv") and num_lines else None
+
+
+def _key(recipe: Recipe, sources: dict[str, dict[str, Any]]) -> str:
+    """Hash of everything that determines the result."""
+    parts = [__version__, recipe.objective.needs, recipe.seed, recipe.data.model_dump(mode="json", exclude={"max_seq_len", "truncation"})]
+    parts += [[name, source["sha256"]] for name, source in sources.items()]
+    return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _known(folder: Path) -> Accounting | None:
+    """The account of an earlier call, if its files are all there."""
+    path = folder / "accounting.json"
+    if not all((folder / f"{name}.jsonl").exists() for name in (*NAMES, "dropped")) or not path.exists():
+        return None
+    value = read_json(path)
+    return Accounting.from_dict(value) if value.get("key") else None

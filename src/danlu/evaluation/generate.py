@@ -1,0 +1,133 @@
+"""Greedy answers of a model to many prompts: left-padded batches with KV cache, the same in any batch.
+
+Knows nothing of files, suites or metrics.
+
+Shapes: B rows of a batch, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from danlu.data.chat import ChatRenderer
+
+MAX_CACHE_BYTES = 256 << 20
+MAX_ROWS = 64
+_PROBE = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model wrote. `is_cut`: it had not ended after `max_new_tokens`."""
+
+    text: str
+    num_tokens: int
+    is_cut: bool
+
+
+def stop_ids(renderer: ChatRenderer, model: Any) -> list[int]:
+    """Ids that end a completion: the model's and the tokenizer's end tokens, and what the chat template ends a turn with."""
+    tokenizer = renderer.tokenizer
+    found: set[int] = set()
+    for value in (tokenizer.eos_token_id, model.config.eos_token_id, getattr(model.generation_config, "eos_token_id", None)):
+        found.update(value if isinstance(value, list | tuple) else [] if value is None else [value])
+    [probe] = renderer.encode([renderer.render(_PROBE)])
+    last = int(probe.ids[probe.mask][-1])
+    if last in tokenizer.all_special_ids or last in tokenizer.added_tokens_decoder:
+        found.add(last)
+    return sorted(int(i) for i in found)
+
+
+def max_positions(model: Any) -> int | None:
+    """Most tokens the model can look at, where its config says so."""
+    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    value = getattr(config, "max_position_embeddings", None)
+    return int(value) if value else None
+
+
+def plan_batches(lengths: Sequence[int], max_new_tokens: int, bytes_per_token: int) -> list[list[int]]:
+    """Positions of prompts in batches of similar length whose KV cache fits; a function of the arguments only."""
+    batches: list[list[int]] = []
+    for position in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        batch = batches[-1] if batches else []
+        row_bytes = (lengths[batch[0] if batch else position] + max_new_tokens) * bytes_per_token
+        if not batch or len(batch) >= MAX_ROWS or (len(batch) + 1) * row_bytes > MAX_CACHE_BYTES:
+            batches.append([position])
+        else:
+            batch.append(position)
+    return batches
+
+
+def cache_bytes_per_token(model: Any) -> int:
+    """Size of the KV cache per token of one row."""
+    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * width * model.dtype.itemsize)
+
+
+def generate(
+    model: Any,
+    renderer: ChatRenderer,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    skip: Callable[[Sequence[int]], bool] = lambda batch: False,
+) -> Iterator[dict[int, Completion]]:
+    """Yield the completions of each batch by prompt position. Batches for which `skip(positions)` holds are left out.
+
+    Every prompt and `max_new_tokens` together must fit the model's positions.
+    """
+    stops = stop_ids(renderer, model)
+    with _plain_greedy(model, stops) as config:
+        for batch in plan_batches([len(p) for p in prompts], max_new_tokens, cache_bytes_per_token(model)):
+            if not skip(batch):
+                yield dict(zip(batch, _complete(model, renderer.tokenizer, [prompts[i] for i in batch], config, max_new_tokens), strict=True))
+
+
+def _complete(model: Any, tokenizer: Any, prompts: list[Sequence[int]], config: Any, max_new_tokens: int) -> list[Completion]:
+    import torch
+
+    width = max(len(p) for p in prompts)
+    device = next(model.parameters()).device
+    ids_BT = torch.full((len(prompts), width), config.pad_token_id, dtype=torch.long)
+    mask_BT = torch.zeros_like(ids_BT)
+    for row, prompt in enumerate(prompts):
+        ids_BT[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
+        mask_BT[row, width - len(prompt) :] = 1
+    with torch.inference_mode():
+        output_BT = model.generate(input_ids=ids_BT.to(device), attention_mask=mask_BT.to(device), generation_config=config, max_new_tokens=max_new_tokens)
+    stops = set(config.eos_token_id)
+    completions = []
+    for ids in output_BT[:, width:].tolist():
+        end = next((i for i, token in enumerate(ids) if token in stops), None)
+        text = tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        completions.append(Completion(text.strip(), len(ids) if end is None else end + 1, end is None))
+    return completions
+
+
+@contextmanager
+def _plain_greedy(model: Any, stops: list[int]) -> Iterator[Any]:
+    """Stock attention, no sampling settings a model may have stored, pad id that is never attended; put back at the end."""
+    from transformers import GenerationConfig
+
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config = GenerationConfig(do_sample=False, num_beams=1, use_cache=True, eos_token_id=stops, pad_token_id=stops[0] if stops else 0)
+    owners = [model] if inner is model else [model, inner]
+    stored = [owner.generation_config for owner in owners]
+    attention = inner.config._attn_implementation
+    try:
+        for owner in owners:
+            owner.generation_config = config
+        if attention not in ("sdpa", "eager"):
+            inner.set_attn_implementation("sdpa" if inner._supports_sdpa else "eager")
+        yield config
+    finally:
+        for owner, value in zip(owners, stored, strict=True):
+            owner.generation_config = value
+        if inner.config._attn_implementation != attention:
+            inner.set_attn_implementation(attention)

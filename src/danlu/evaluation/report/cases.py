@@ -1,0 +1,66 @@
+"""The held-out examples that gained most and least, with what both models wrote."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from danlu.evaluation.suites.heldout import split_last_answer
+from danlu.files import read_jsonl
+
+if TYPE_CHECKING:
+    from danlu.run_dir import RunDir
+
+NUM_CASES = 5
+MAX_CHARS = 2_000
+
+
+def best_and_worst(heldout: dict[str, Any], run_dir: RunDir) -> dict[str, list[dict[str, Any]]]:
+    """Five examples each, by change of nats per token; among those with generated answers where there are any.
+
+    No example is in both lists: with fewer than ten, the better half is `best`.
+    """
+    generation = heldout["generation"]
+    changes = {}
+    for position, example in enumerate(heldout["index"]):
+        tokens = max(1, heldout["label_tokens"][position])
+        changes[example] = tuple(heldout["nats"][name][position] / tokens for name in ("base", "tuned"))
+    candidates = [e for e in generation["examples"] if e in changes] if generation else []
+    ranked = sorted(candidates or changes, key=lambda e: (changes[e][1] - changes[e][0], e))
+    count = min(NUM_CASES, (len(ranked) + 1) // 2)
+    best, worst = ranked[:count], ranked[::-1][: min(NUM_CASES, len(ranked) - count)]
+    rows = _rows(run_dir, {*best, *worst})
+    answers = {(a["model"], a["example"]): a for a in read_jsonl(run_dir.evaluation / "generations.jsonl") if a["example"] in rows}
+    positions = {example: i for i, example in enumerate(generation["examples"])} if generation else {}
+
+    def case(example: int) -> dict[str, Any]:
+        prompt, reference = _texts(rows.get(example, {}))
+        base, tuned = changes[example]
+        scores = generation["scores"] if example in positions else {}
+        return {
+            "example": example,
+            "line": rows.get(example, {}).get("line"),
+            "prompt": prompt,
+            "reference": reference,
+            "nll_per_token": {"base": base, "tuned": tuned, "delta": tuned - base},
+            "answers": {name: _cut(answers[name, example]["prediction"]) if (name, example) in answers else None for name in ("base", "tuned")},
+            "scores": {metric: {name: found[name][positions[example]] for name in ("base", "tuned")} for metric, found in scores.items()},
+        }
+
+    return {"best": [case(e) for e in best], "worst": [case(e) for e in worst]}
+
+
+def _rows(run_dir: RunDir, wanted: set[int]) -> dict[int, dict[str, Any]]:
+    return {number: row for number, row in enumerate(read_jsonl(run_dir.data / "test.jsonl")) if number in wanted}
+
+
+def _texts(row: dict[str, Any]) -> tuple[list[dict[str, str]], str | None]:
+    """(messages of the prompt, reference), cut to MAX_CHARS; a plain text is its own reference."""
+    if "text" in row:
+        return [], _cut(row["text"])
+    split = split_last_answer(row)
+    messages, reference = split if split else (row.get("messages", []), None)
+    return [{"role": str(m.get("role")), "content": _cut(str(m.get("content") or ""))} for m in messages], reference and _cut(reference)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_CHARS else text[:MAX_CHARS] + " \u2026"

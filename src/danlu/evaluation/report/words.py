@@ -1,0 +1,148 @@
+"""How numbers and names read, in English and Chinese."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Label = tuple[str, str]
+
+VERDICTS = {"improved": ("Improved", "变好了"), "no_difference": ("No difference shown", "未见差别"), "regressed": ("Regressed", "变差了")}
+RETENTION = {"kept": ("Kept", "保持"), "slightly_worse": ("Slightly worse", "略有下降"), "forgotten": ("Forgotten", "明显遗忘")}
+TONES = {"improved": "good", "no_difference": "warn", "regressed": "bad", "kept": "good", "slightly_worse": "warn", "forgotten": "bad"}
+
+_NAMES = {
+    "nll_per_token": ("Loss per token", "每词元损失"),
+    "perplexity": ("Perplexity", "困惑度"),
+    "nll_per_byte": ("Loss per byte", "每字节损失"),
+    "exact_match": ("Exact match", "完全一致"),
+    "rouge_l": ("ROUGE-L", "ROUGE-L"),
+    "bleu": ("BLEU", "BLEU"),
+    "chrf": ("chrF", "chrF"),
+    "rows_in": ("Rows in the file", "文件行数"),
+    "used": ("Used", "使用"),
+    "trained": ("Trained on", "用于训练"),
+    "train": ("Training split", "训练集"),
+    "validation": ("Validation split", "验证集"),
+    "test": ("Test split", "测试集"),
+    "dropped": ("Dropped", "丢弃"),
+    "fixed": ("Fixed", "修正"),
+    "truncated": ("Shortened", "截短"),
+    "duplicate": ("Duplicates", "重复"),
+    "duplicates": ("Duplicates", "重复"),
+    "near_duplicates": ("Near duplicates", "近似重复"),
+    "format": ("Format", "格式"),
+    "reasons": ("Reasons", "原因"),
+    "splits": ("Splits", "划分"),
+    "en": ("English", "英文"),
+    "zh": ("Chinese", "中文"),
+    "other": ("Other", "其他"),
+    "user": ("User", "用户"),
+    "system": ("System", "系统"),
+    "assistant": ("Assistant", "助手"),
+    "tool": ("Tool", "工具"),
+    "training_seconds": ("Training time", "训练时间"),
+    "data_seconds": ("Data preparation", "数据准备"),
+    "evaluation_seconds": ("Evaluation time", "评测时间"),
+    "wall_seconds": ("Whole run", "总用时"),
+    "peak_memory_bytes": ("Peak memory", "内存峰值"),
+    "optimizer_steps_seconds": ("Optimizer steps alone", "仅优化步"),
+    "evaluation_heldout_seconds": ("Held-out suite", "留出样例评测"),
+    "evaluation_retention_seconds": ("Retention suite", "通用能力评测"),
+    "evaluation_memorised_seconds": ("Memorisation check", "记忆检查"),
+    "num_steps": ("Optimizer steps", "优化步数"),
+    "device": ("Device", "设备"),
+    "platform": ("Platform", "平台"),
+    "num_cpus": ("CPU cores", "CPU 核数"),
+    "memory_bytes": ("Memory", "内存"),
+    "danlu": ("Danlu", "Danlu"),
+    "python": ("Python", "Python"),
+}
+
+
+def name(key: str) -> Label:
+    """A key of the report in words."""
+    plain = key.removesuffix("_seconds").removesuffix("_bytes").replace("_", " ")
+    return _NAMES.get(key, (plain[:1].upper() + plain[1:], plain))
+
+
+def value(number: float | None, unit: str) -> str:
+    """A metric value with the digits its unit deserves."""
+    if number is None:
+        return "\u2013"
+    if unit == "0-100":
+        return f"{number:.1f}"
+    return f"{number:.3f}" if abs(number) < 1000 else f"{number:,.0f}"
+
+
+def signed(number: float | None, unit: str) -> str:
+    """Like `value`, always with a sign."""
+    if number is None:
+        return "\u2013"
+    text = value(abs(number), unit)
+    return text if not text.strip("0.") else ("+" if number > 0 else "\u2212") + text
+
+
+def percent(share: float | None) -> str:
+    """A change as percent with sign, e.g. -34.6 %."""
+    if share is None:
+        return "\u2013"
+    text = f"{abs(100 * share):.1f}"
+    return f"{'0.0' if text == '0.0' else ('+' if share > 0 else chr(0x2212)) + text} %"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value with at most four digits."""
+    if p is None:
+        return "\u2013"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def duration(seconds: float) -> Label:
+    """Seconds in words."""
+    if seconds < 60:
+        shown = f"{seconds:.1f}" if seconds < 10 else f"{seconds:.0f}"
+        return f"{shown} s", f"{shown} 秒"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s", f"{minutes} 分 {rest} 秒"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min", f"{hours} 小时 {minutes} 分"
+
+
+def size(num_bytes: float | None) -> str:
+    """Bytes in decimal units."""
+    if num_bytes is None:
+        return "\u2013"
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= scale:
+            return f"{num_bytes / scale:.2f} {unit}" if unit in ("TB", "GB") else f"{num_bytes / scale:.0f} {unit}"
+    return f"{num_bytes:.0f} B"
+
+
+def quantity(key: str, number: Any) -> Label:
+    """A number in the unit its name ends with."""
+    if not isinstance(number, int | float) or isinstance(number, bool):
+        return str(number), str(number)
+    if key.endswith("_seconds"):
+        return duration(number)
+    if key.endswith("_bytes"):
+        return size(number), size(number)
+    text = f"{number:,}" if isinstance(number, int) else f"{number:,.4g}"
+    return text, text
+
+
+def accounting(rows: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Lines of the data accounting: {name, value, level}; reasons one level below what they explain."""
+    lines: list[dict[str, Any]] = []
+
+    def add(found: dict[str, Any], level: int) -> None:
+        for key, item in found.items():
+            if isinstance(item, dict):
+                if item:
+                    lines.append({"name": name(key), "value": None, "level": level})
+                    add(item, level + 1)
+            elif isinstance(item, int | float | str) and not isinstance(item, bool):
+                lines.append({"name": name(key), "value": quantity(key, item), "level": level})
+
+    add(rows or {}, 0)
+    return lines

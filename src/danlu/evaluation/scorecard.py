@@ -1,0 +1,183 @@
+"""The scorecard: from the suites' per-example numbers to a verdict, with intervals, p-values and caveats.
+
+Reads and returns plain values; needs no model and no torch, so that it can be made again at any time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from danlu.evaluation import caveats, compare
+from danlu.evaluation.compare import Comparison, Paired
+from danlu.files import read_json
+
+if TYPE_CHECKING:
+    from danlu.recipe.recipe import Recipe
+    from danlu.run_dir import RunDir
+
+PRIMARY = "nll_per_token"
+NLL_TIE = 1e-4
+"""Nats per token below which an example counts as a tie."""
+SCORE_TIE = 1e-9
+KEPT_BELOW = 0.02
+FORGOTTEN_ABOVE = 0.10
+
+
+def build(recipe: Recipe, run_dir: RunDir) -> dict[str, Any]:
+    """The scorecard of what has been measured so far. Parts that were not measured are None."""
+    heldout, retention = (_read(run_dir, name) for name in ("heldout", "retention"))
+    memorised = _read(run_dir, "memorised")
+    metrics = compare_heldout(heldout, seed=recipe.seed) if heldout and heldout["num_examples"] else {}
+    kept = compare_retention(retention, seed=recipe.seed) if retention and retention["num_examples"] else None
+    verdict = verdict_of(metrics[PRIMARY]) if metrics else None
+    return {
+        "schema_version": 1,
+        "verdict": verdict,
+        "metrics": metrics,
+        "retention": kept,
+        "warnings": caveats.find(run_dir, heldout=heldout, retention=kept, memorised=memorised),
+        "heldout": summary(heldout) if heldout else None,
+        "seconds": {name: found["seconds"] for name, found in (("heldout", heldout), ("retention", retention), ("memorised", memorised)) if found},
+    }
+
+
+def _read(run_dir: RunDir, name: str) -> dict[str, Any] | None:
+    path = run_dir.evaluation / f"{name}.json"
+    return dict(read_json(path)) if path.exists() else None
+
+
+def summary(heldout: dict[str, Any]) -> dict[str, Any]:
+    """How many rows, tokens and answers the numbers rest on."""
+    generation = heldout["generation"]
+    return {
+        "num_examples": heldout["num_examples"],
+        "num_label_tokens": sum(heldout["label_tokens"]),
+        "num_bytes": sum(heldout["bytes"]),
+        "num_dropped": len(heldout["dropped"]),
+        "num_truncated": len(heldout["truncated"]),
+        "num_generated": len(generation["examples"]) if generation else 0,
+        "max_new_tokens": generation["max_new_tokens"] if generation else None,
+    }
+
+
+def compare_heldout(heldout: dict[str, Any], *, seed: int) -> dict[str, dict[str, Any]]:
+    """Every metric of the held-out suite by name, the primary one first."""
+    per_token = Paired(heldout["nats"]["base"], heldout["nats"]["tuned"], heldout["label_tokens"], seed=seed)
+    per_byte = Paired(heldout["nats"]["base"], heldout["nats"]["tuned"], heldout["bytes"], seed=seed)
+    # The three share one test: they are the same nats, divided differently.
+    p = per_token.p_value()
+    lower = {"higher_is_better": False, "tie_margin": NLL_TIE, "p": p}
+    found = {PRIMARY: _entry(compare.compare(per_token, **lower), "nats/token", "1")}  # type: ignore[arg-type]
+    found["perplexity"] = _entry(
+        compare.compare(per_token, **lower, statistic=compare.perplexity_difference, transform=compare.perplexity),  # type: ignore[arg-type]
+        "exp(nats/token)",
+        "1",
+    )
+    if sum(heldout["bytes"]):
+        found["nll_per_byte"] = _entry(compare.compare(per_byte, **lower), "nats/byte", "1")  # type: ignore[arg-type]
+    for name, scores in (heldout["generation"] or {"scores": {}})["scores"].items():
+        paired = Paired(scores["base"], scores["tuned"], seed=seed)
+        found[name] = _entry(compare.compare(paired, higher_is_better=scores["higher_is_better"], tie_margin=SCORE_TIE), scores["unit"], scores["version"])
+    return found
+
+
+def _entry(comparison: Comparison, unit: str, version: str) -> dict[str, Any]:
+    detectable = compare.minimal_detectable(comparison.standard_error)
+    return finite(comparison.to_dict() | {"unit": unit, "version": version, "label": compare.label(comparison), "minimal_detectable_delta": detectable})
+
+
+def compare_retention(retention: dict[str, Any], *, seed: int) -> dict[str, Any]:
+    """Relative change of nats per token on general text, its label, and the same by language."""
+    languages = np.asarray(retention["languages"])
+    nats = {name: np.asarray(values) for name, values in retention["nats"].items()}
+    tokens = np.asarray(retention["label_tokens"])
+
+    def part(rows: Any) -> dict[str, Any]:
+        paired = Paired(nats["base"][rows], nats["tuned"][rows], tokens[rows], seed=seed)
+        found = compare.compare(paired, higher_is_better=False, tie_margin=NLL_TIE)
+        low, high = found.relative_ci
+        entry = {
+            "label": retention_label(found.relative, low, high),
+            "metric": PRIMARY,
+            "unit": "nats/token",
+            **found.to_dict(),
+            "delta_ci": list(found.ci),
+            "ci": [low, high],
+        }
+        del entry["relative_ci"]
+        return finite(entry)
+
+    whole = part(np.ones(len(tokens), bool))
+    whole["thresholds"] = {"kept_below": KEPT_BELOW, "forgotten_above": FORGOTTEN_ABOVE}
+    whole["by_language"] = {str(name): part(languages == name) for name in sorted(set(languages.tolist()))}
+    return whole
+
+
+def retention_label(rise: float | None, low: float | None, high: float | None) -> str:
+    """`kept`, `slightly_worse` or `forgotten` from the relative rise of the loss and its 95 % interval.
+
+    Kept: the whole interval is below +2 %, or the rise is below +2 % and may as well be zero. Forgotten: the
+    whole interval is above +10 %. Anything between is slightly worse.
+    """
+    if rise is None or low is None or high is None:
+        return "kept" if rise is not None and rise < KEPT_BELOW else "slightly_worse"
+    if high < KEPT_BELOW or (low <= 0 and rise < KEPT_BELOW):
+        return "kept"
+    return "forgotten" if low > FORGOTTEN_ABOVE else "slightly_worse"
+
+
+def verdict_of(primary: dict[str, Any]) -> dict[str, Any]:
+    """The verdict on the primary metric, in numbers and in plain words."""
+    keys = ("label", "base", "tuned", "delta", "relative", "ci", "relative_ci", "p", "num_examples", "wins", "ties", "losses", "minimal_detectable_delta")
+    return {"metric": PRIMARY, "unit": "nats/token", "alpha": compare.ALPHA, **{key: primary[key] for key in keys}, "text": verdict_text(primary)}
+
+
+_HEADS = {
+    "improved": ("The tuned model is better than the base on examples it never saw", "微调后的模型在从未见过的样例上优于基座模型"),
+    "regressed": ("The tuned model is worse than the base on examples it never saw", "微调后的模型在从未见过的样例上不如基座模型"),
+    "no_difference": ("No difference between the tuned model and the base can be shown", "无法证明微调后的模型与基座模型有差别"),
+}
+_FACTS = (
+    ": its loss went from {base:.3f} to {tuned:.3f} nats per token ({change}{interval}; {p}). "
+    "It does better on {wins} and worse on {losses} of {num_examples} held-out examples.",
+    "：每个词元的损失从 {base:.3f} 变为 {tuned:.3f} 奈特（{change}{interval}；{p}）。在 {num_examples} 条留出样例中，{wins} 条变好，{losses} 条变差。",
+)
+_INTERVALS = (", 95 % interval {low} to {high}", "，95% 区间 {low} 至 {high}")
+_UNDETECTABLE = (
+    " With this many examples a change smaller than about {share:.1f} % cannot be told from chance.",
+    "以这样的样例数，小于约 {share:.1f}% 的变化无法与偶然区分。",
+)
+_TOO_FEW = (" So few examples are not conclusive.", "样例太少，结论不可靠。")
+
+
+def verdict_text(primary: dict[str, Any]) -> dict[str, str]:
+    """Two or three sentences for someone who has never trained a model."""
+    p = primary["p"]
+    facts = {key: primary[key] for key in ("base", "tuned", "wins", "losses", "num_examples")} | {"p": f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"}
+    low, high = primary["relative_ci"]
+    texts = []
+    for language, sign in enumerate((" %", "%")):
+        interval = "" if low is None else _INTERVALS[language].format(low=_percent(low) + sign, high=_percent(high) + sign)
+        change = _percent(primary["relative"] or 0) + sign
+        text = _HEADS[primary["label"]][language] + _FACTS[language].format(change=change, interval=interval, **facts)
+        if primary["label"] == "no_difference" and primary["minimal_detectable_delta"] and primary["base"] > 0:
+            text += _UNDETECTABLE[language].format(share=100 * primary["minimal_detectable_delta"] / primary["base"])
+        if primary["num_examples"] < caveats.FEW_TEST_ROWS:
+            text += _TOO_FEW[language]
+        texts.append(text)
+    return {"en": texts[0], "zh": texts[1]}
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "\u2212")
+
+
+def finite(value: Any) -> Any:
+    """The same value with NaN and infinities as None."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,174 @@
+"""The held-out split: likelihood of its answers, and answers generated for its prompts, before and after."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from danlu.recipe.base import SUITES, SuiteConfig
+
+if TYPE_CHECKING:
+    from danlu.evaluation.run import Evaluation
+    from danlu.recipe.recipe import Recipe
+
+MODELS = ("base", "tuned")
+
+
+@SUITES.register
+class Heldout(SuiteConfig):
+    """Rows of the dataset that were kept away from training."""
+
+    type: Literal["heldout"] = "heldout"
+    version: ClassVar[str] = "1"
+
+    def settings(self, recipe: Recipe) -> dict[str, Any]:
+        """What the numbers depend on besides data and weights; a change makes them be computed again."""
+        return recipe.evaluation.model_dump(mode="json", include={"metrics", "max_new_tokens", "max_generations"})
+
+    def measure(self, evaluation: Evaluation) -> dict[str, Any]:
+        """Nats, tokens and bytes of each example and, for conversations, metric scores of generated answers."""
+        from danlu.evaluation import likelihood
+        from danlu.files import read_jsonl
+
+        recipe, pair = evaluation.recipe, evaluation.pair
+        examples = list(read_jsonl(evaluation.run_dir.data / "test.jsonl"))
+        encoded = likelihood.encode_set(examples, recipe.objective, pair.renderer, max_seq_len=int(recipe.data.max_seq_len), truncation=recipe.data.truncation)
+        tasks = _tasks(evaluation, examples) if recipe.evaluation.metrics else []
+        answers = _Answers(evaluation)
+        nats: dict[str, list[float]] = {}
+        tokens: list[int] = []
+        for name in MODELS:
+            with getattr(pair, name)() as model:
+                nats[name], tokens = likelihood.measure(evaluation, model, encoded, f"heldout: likelihood, {name}")
+                answers.generate(model, name, tasks)
+        return {
+            "num_examples": len(encoded.index),
+            "index": encoded.index,
+            "lines": [examples[i].get("line") for i in encoded.index],
+            "label_tokens": tokens,
+            "bytes": encoded.num_bytes,
+            "nats": nats,
+            "dropped": encoded.account.dropped,
+            "truncated": encoded.account.truncated,
+            "generation": answers.result(tasks),
+        }
+
+
+def _tasks(evaluation: Evaluation, examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Prompt, reference and prompt ids of the first examples that have an answer to compare with."""
+    tasks = []
+    for index, example in enumerate(examples):
+        split = split_last_answer(example)
+        if split is not None and len(tasks) < evaluation.recipe.evaluation.max_generations:
+            prompt, reference = split
+            ids = evaluation.pair.renderer.prompt_ids(prompt, example.get("tools"))
+            tasks.append({"example": index, "line": example.get("line"), "reference": reference, "ids": ids})
+    return tasks
+
+
+def split_last_answer(example: dict[str, Any]) -> tuple[list[dict[str, Any]], str] | None:
+    """(messages before the last trained answer, that answer), or None when there is none in plain text."""
+    messages = example.get("messages") or []
+    flags = example.get("train_on") or [True] * len(messages)
+    for position in reversed(range(1, len(messages))):
+        content = messages[position].get("content")
+        if messages[position]["role"] == "assistant" and flags[position] and isinstance(content, str) and content.strip():
+            return messages[:position], content
+    return None
+
+
+class _Answers:
+    """Generated answers, stored batch by batch in generations.jsonl and reused from there."""
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        self.evaluation = evaluation
+        self.path = evaluation.run_dir.evaluation / "generations.jsonl"
+        self.max_new_tokens = evaluation.recipe.evaluation.max_new_tokens
+        self.skipped: dict[int, str] = {}
+
+    def stored(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """Rows by (model, example)."""
+        from danlu.files import read_jsonl
+
+        rows = (row for row in read_jsonl(self.path) if row["suite"] == "heldout" and row["max_new_tokens"] == self.max_new_tokens)
+        return {(row["model"], row["example"]): row for row in rows}
+
+    def generate(self, model: Any, name: str, tasks: list[dict[str, Any]]) -> None:
+        """Answer what is not answered yet. A batch is made as a whole or not at all, so resumed runs see the same batches."""
+        from danlu.evaluation import generate
+
+        limit = generate.max_positions(model)
+        self.skipped = {
+            t["example"]: "the prompt leaves no room for an answer in the model's context"
+            for t in tasks
+            if limit and len(t["ids"]) + self.max_new_tokens > limit
+        }
+        tasks = [t for t in tasks if t["example"] not in self.skipped]
+        have = {example for stored_name, example in self.stored() if stored_name == name}
+
+        def is_done(batch: Any) -> bool:
+            return all(tasks[i]["example"] in have for i in batch)
+
+        done = 0
+        with _appending(self.path) as append:
+            for batch in generate.generate(model, self.evaluation.pair.renderer, [t["ids"] for t in tasks], max_new_tokens=self.max_new_tokens, skip=is_done):
+                append([self._row(tasks[i], name, completion) for i, completion in sorted(batch.items())])
+                done += len(batch)
+                self.evaluation.reporter.progress(f"heldout: answers, {name}", done, len(tasks) - len(have))
+
+    def _row(self, task: dict[str, Any], name: str, completion: Any) -> dict[str, Any]:
+        return {
+            "suite": "heldout",
+            "version": Heldout.version,
+            "model": name,
+            "example": task["example"],
+            "line": task["line"],
+            "reference": task["reference"],
+            "prediction": completion.text,
+            "num_tokens": completion.num_tokens,
+            "is_cut": completion.is_cut,
+            "max_new_tokens": self.max_new_tokens,
+        }
+
+    def result(self, tasks: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """Scores of each metric by example, or None when nothing was generated."""
+        tasks = [t for t in tasks if t["example"] not in self.skipped]
+        if not tasks:
+            return None
+        from danlu.evaluation.text import has_loop
+
+        rows = self.stored()
+        scores: dict[str, Any] = {}
+        for metric in self.evaluation.recipe.evaluation.metrics:
+            both = {name: [metric.score(rows[name, t["example"]]["prediction"], t["reference"]) for t in tasks] for name in MODELS}  # type: ignore[attr-defined]
+            scores[metric.type] = {"version": metric.version, "unit": metric.unit, "higher_is_better": metric.higher_is_better, **both}
+        return {
+            "max_new_tokens": self.max_new_tokens,
+            "examples": [t["example"] for t in tasks],
+            "skipped": [{"example": example, "reason": reason} for example, reason in sorted(self.skipped.items())],
+            "num_cut": {name: sum(rows[name, t["example"]]["is_cut"] for t in tasks) for name in MODELS},
+            "num_loops": {name: sum(has_loop(rows[name, t["example"]]["prediction"]) and not has_loop(t["reference"]) for t in tasks) for name in MODELS},
+            "scores": scores,
+        }
+
+
+@contextmanager
+def _appending(path: Any) -> Iterator[Any]:
+    """A function that appends rows with one write; what a crash left unfinished is cut off first."""
+    import orjson
+
+    from danlu.evaluation.run import open_lines
+    from danlu.files import storage_errors
+
+    descriptor = open_lines(path)
+
+    def append(rows: list[dict[str, Any]]) -> None:
+        with storage_errors(path):
+            os.write(descriptor, b"".join(orjson.dumps(row) + b"\n" for row in rows))
+
+    try:
+        yield append
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,157 @@
+"""From YAML files and dotted overrides to a Recipe, with every mistake reported at once: place, value, what was meant."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from danlu.errors import RecipeError
+from danlu.recipe.base import METHODS, OBJECTIVES
+from danlu.recipe.recipe import Recipe
+
+MAX_RECIPE_BYTES = 1_000_000
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML without aliases (they can expand without end) and without duplicate keys (the last would win silently)."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            event = self.peek_event()
+            raise yaml.constructor.ConstructorError(None, None, "anchors and aliases are not allowed in a recipe", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def load_recipe(files: Sequence[Path] = (), overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> Recipe:
+    """Merge `files` left to right, then `values`, then `overrides` (`optim.learning_rate=1e-4`), and validate.
+
+    Raises:
+        RecipeError: a file cannot be read, or the result does not validate; all mistakes are listed.
+    """
+    merged: dict[str, Any] = {}
+    for file in files:
+        _merge(merged, read_yaml(file))
+    _merge(merged, dict(values or {}))
+    for override in overrides:
+        _merge(merged, parse_override(override))
+    return validate(merged, source=", ".join(str(file) for file in files) or "the command line")
+
+
+def validate(values: dict[str, Any], *, source: str) -> Recipe:
+    """Validate plain values as a Recipe.
+
+    Raises:
+        RecipeError: with one line per mistake.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        lines = [_describe(entry, values) for entry in error.errors(include_url=False)]
+        count = f"{len(lines)} mistakes" if len(lines) > 1 else "1 mistake"
+        raise RecipeError(
+            f"{count} in the recipe ({source})\n" + "\n".join(f"    {line}" for line in lines),
+            why="every field is checked before anything starts",
+            fix="correct the lines above; all fields are described in docs/recipe.md",
+        ) from error
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Read one recipe file as plain values."""
+    try:
+        content = file.read_bytes()
+    except IsADirectoryError as error:
+        raise RecipeError(f"{file} is a folder", why="a recipe is one YAML file", fix="give the .yaml file") from error
+    except OSError as error:
+        raise RecipeError(f"cannot read {file}", why=error.strerror or repr(error), fix="check the path") from error
+    if len(content) > MAX_RECIPE_BYTES:
+        raise RecipeError(f"{file} is {len(content):,} bytes", why="a recipe is a short YAML file; is this a data file?", fix=f"danlu run --data {file}")
+    try:
+        values = yaml.load(content, Loader=_StrictLoader)  # noqa: S506  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{file} is not valid YAML", why=" ".join(str(error).split()), fix="correct the line named above") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise RecipeError(f"{file} is not a text file of sane depth", why=type(error).__name__, fix="give a UTF-8 YAML file") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"{file} does not hold a mapping", why=f"its top level is {type(values).__name__}", fix="start from docs/recipe.md")
+    return {str(key): value for key, value in values.items()}
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """Turn `a.b=value` into nested values; the value is read as YAML."""
+    path, separator, raw = text.partition("=")
+    if not separator or not path.strip():
+        raise RecipeError(f"{text!r} is not an override", why="overrides are written path=value", fix="for example optim.learning_rate=1e-4")
+    try:
+        value: Any = yaml.load(raw, Loader=_StrictLoader) if raw else None  # noqa: S506
+    except yaml.YAMLError as error:
+        raise RecipeError(f"the value of {path} is not valid YAML: {raw!r}", why=" ".join(str(error).split()), fix="quote it") from error
+    for key in reversed(path.strip().lstrip("-").split(".")):
+        value = {key: value}
+    return dict(value)
+
+
+def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
+    """Merge mappings; a mapping that names another `type` replaces the old one, since its fields belong to that type."""
+    for key, value in other.items():
+        old = into.get(key)
+        if isinstance(old, str) and isinstance(value, dict) and key in ("method", "objective") and "type" not in value:
+            old = {"type": old}
+        if isinstance(old, dict) and isinstance(value, dict) and value.get("type", old.get("type")) == old.get("type"):
+            _merge(old, value)
+            into[key] = old
+        elif key in ("method", "objective") and old is None and isinstance(value, dict) and "type" not in value:
+            into[key] = {"type": Recipe.model_fields[key].default} | value
+        else:
+            into[key] = dict(value) if isinstance(value, dict) else value
+
+
+def _describe(entry: Any, values: dict[str, Any]) -> str:
+    location = [part for part in entry["loc"] if not _is_union_branch(part)]
+    path = ".".join(str(part) for part in location) or "recipe"
+    message = str(entry["msg"]).removeprefix("Value error, ")
+    if entry["type"] == "extra_forbidden":
+        near = get_close_matches(str(location[-1]), list(_fields_at(location[:-1], values)), n=1, cutoff=0.5)
+        message = "there is no such setting" + (f"; did you mean {near[0]!r}?" if near else "")
+    elif entry["type"] == "missing":
+        return f"{path}: missing"
+    elif message.startswith("DL"):
+        message = "; ".join(line.strip() for line in message.split(": ", 1)[1].splitlines())
+    given = repr(entry["input"])
+    return f"{path}: {message} (given: {given if len(given) <= 60 else given[:57] + '...'})"
+
+
+def _is_union_branch(part: Any) -> bool:
+    """Pydantic puts the tried branch of a union into the location; a person did not write it."""
+    return isinstance(part, str) and (part in ("float", "int", "str") or "[" in part or part.endswith("Config"))
+
+
+def _fields_at(location: Sequence[Any], values: Any) -> Iterator[str]:
+    """Names a mapping at `location` may hold."""
+    model: type[BaseModel] = Recipe
+    for part in location:
+        values = values.get(part) if isinstance(values, dict) else None
+        name = values.get("type", Recipe.model_fields[part].default) if isinstance(values, dict) and part in ("method", "objective") else None
+        if part == "method" and isinstance(name, str):
+            model = METHODS[name]
+        elif part == "objective" and isinstance(name, str):
+            model = OBJECTIVES[name]
+        elif part in model.model_fields:
+            annotation = model.model_fields[part].annotation
+            if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+                return
+            model = annotation
+        else:
+            return
+    yield from model.model_fields

@@ -1,0 +1,50 @@
+"""Use case: show examples of a data file exactly as a model will read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from danlu.recipe.base import OBJECTIVES
+
+
+@dataclass(frozen=True)
+class RenderedExample:
+    """One example after the chat template: text pieces, ids and loss mask, token by token."""
+
+    line: int
+    tokens: list[str]
+    ids: list[int]
+    mask: list[bool]
+    _stretches: list[tuple[str, bool]]
+
+    def stretches(self) -> Iterator[tuple[str, bool]]:
+        """Text in order, cut where `is trained` changes."""
+        yield from self._stretches
+
+
+def rendered_examples(dataset: str, model: str, objective: str) -> Iterator[RenderedExample]:
+    """Yield the examples of `dataset` as `model` will read them, in file order; rows that would be dropped are left out."""
+    from danlu.data.chat import ChatRenderer
+    from danlu.data.prepare import examples
+    from danlu.models.catalogue import find_base_model
+    from danlu.models.load import load_tokenizer
+    from danlu.services.runs import find_dataset
+
+    config = OBJECTIVES[objective]()
+    renderer = ChatRenderer(load_tokenizer(find_base_model(model).folder))
+    for example in examples(find_dataset(dataset), needs=config.needs):
+        for block in config.encode([example], renderer, 10**9)[0]:  # type: ignore[attr-defined]
+            ids, mask = [int(i) for i in block.ids], [bool(m) for m in block.mask]
+            tokens = [renderer.tokenizer.decode([i]) for i in ids]
+            yield RenderedExample(example["line"], tokens, ids, mask, _stretches(renderer, ids, mask))
+
+
+def _stretches(renderer: object, ids: list[int], mask: list[bool]) -> list[tuple[str, bool]]:
+    pieces: list[tuple[str, bool]] = []
+    start = 0
+    for position in range(1, len(ids) + 1):
+        if position == len(ids) or mask[position] != mask[start]:
+            pieces.append((renderer.tokenizer.decode(ids[start:position]), mask[start]))  # type: ignore[attr-defined]
+            start = position
+    return pieces

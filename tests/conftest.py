@@ -1,0 +1,80 @@
+"""What every test stands on: no network, a home folder of its own, and the way to the real data sets."""
+
+import ipaddress
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+SHARED_DATA = Path(os.environ.get("DANLU_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
+
+# Read by huggingface_hub when it is imported, in this process and in the ones that tests start.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _is_local(address: Any) -> bool:
+    if not isinstance(address, tuple):
+        return True  # a Unix socket
+    host = str(address[0])
+    if host in ("localhost", ""):
+        return True
+    try:
+        return ipaddress.ip_address(host.split("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+class _LocalSocket(socket.socket):
+    """A socket that reaches this machine only, so that no test depends on the network without anyone noticing."""
+
+    def connect(self, address: Any) -> None:
+        if not _is_local(address):
+            raise AssertionError(f"a test tried to reach {address}; tests use this machine only")
+        super().connect(address)
+
+    def connect_ex(self, address: Any) -> int:
+        if not _is_local(address):
+            raise AssertionError(f"a test tried to reach {address}; tests use this machine only")
+        return super().connect_ex(address)
+
+
+socket.socket = _LocalSocket  # type: ignore[misc]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "shared_data" in getattr(item, "fixturenames", ()):
+            item.add_marker("shared")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device; this machine has none")
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the runs of the tests out of the user's home folder."""
+    monkeypatch.setenv("DANLU_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root folder of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real data sets that are kept beside the checkout and never in it."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no real data sets at {SHARED_DATA} (set DANLU_SHARED_DATA to their folder)")
+    return SHARED_DATA
