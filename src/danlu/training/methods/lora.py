@@ -7,7 +7,7 @@ names are PEFT's own.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -46,10 +46,15 @@ class LoRA(MethodConfig):
                 fix=f"set method.rank to {smallest} or less",
             )
         is_transposed = any(type(module).__name__ == "Conv1D" for module in model.modules())  # GPT-2 stores its weights the other way round
-        config: dict[str, Any] = dict(
-            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, fan_in_fan_out=is_transposed, bias="none", task_type="CAUSAL_LM"
+        peft_config = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=self.target_modules,
+            fan_in_fan_out=is_transposed,
+            bias="none",
+            task_type="CAUSAL_LM",
         )
-        peft_config = LoraConfig(target_modules=self.target_modules, **config)
         if fused and not getattr(model, "is_quantized", False):
             from torch.nn import Linear
 
