@@ -98,7 +98,9 @@ def load(folder: Path) -> Checkpoint:
     reason = problem(folder)
     if reason:
         raise CheckpointError(f"checkpoint {folder} does not verify", why=reason, fix="resume from an older checkpoint, or start again")
-    return Checkpoint(load_file(folder / "weights.safetensors"), load_file(folder / "optimizer.safetensors"), orjson.loads((folder / "state.json").read_bytes()))
+    return Checkpoint(
+        load_file(folder / "weights.safetensors"), load_file(folder / "optimizer.safetensors"), orjson.loads((folder / "state.json").read_bytes())
+    )
 
 
 def newest_valid(checkpoints: Path) -> tuple[Path | None, list[tuple[Path, str]]]:

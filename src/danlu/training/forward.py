@@ -9,14 +9,18 @@ Shapes: T tokens, L label rows, D width, V vocabulary.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from danlu.data.pack import EncodedExample, pack
 from danlu.training.batch import PackedBatch
-from danlu.training.kernels import attention
+from danlu.training.kernels import attention, decoder
 from danlu.training.kernels.cross_entropy import linear_cross_entropy
 
 
@@ -31,11 +35,17 @@ def reference_nll(model: nn.Module, batch: PackedBatch) -> Tensor:
 def fast_nll(model: nn.Module, batch: PackedBatch) -> Tensor:
     """Negative log-likelihood in nats of each label token [L], without padding and without full logits."""
     causal_lm = unwrap(model)
-    with attention.packed(batch.lengths):
-        hidden = causal_lm.get_decoder()(input_ids=batch.ids_T[None], position_ids=batch.positions_T[None], use_cache=False).last_hidden_state
-    hidden_LD = hidden[0].index_select(0, batch.label_rows_L)
+    core = causal_lm.get_decoder()
+    parts = decoder.plan(core)
+    if parts is not None:
+        hidden_LD = decoder.hidden_at_labels(core, parts, batch)
+    else:
+        with attention.packed(batch.lengths):
+            hidden = core(input_ids=batch.ids_T[None], position_ids=batch.positions_T[None], use_cache=False).last_hidden_state
+        hidden_LD = hidden[0].index_select(0, batch.label_rows_L)
     head = causal_lm.get_output_embeddings()
-    return linear_cross_entropy(hidden_LD, head.weight, getattr(head, "bias", None), batch.labels_L, scale=_logit_scale(causal_lm.config), softcap=getattr(causal_lm.config, "final_logit_softcapping", None))
+    softcap = getattr(causal_lm.config, "final_logit_softcapping", None)
+    return linear_cross_entropy(hidden_LD, head.weight, getattr(head, "bias", None), batch.labels_L, scale=_logit_scale(causal_lm.config), softcap=softcap)
 
 
 def unwrap(model: nn.Module) -> Any:
@@ -56,3 +66,46 @@ def example_nll(nll_L: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor]:
     sums.index_add_(0, batch.row_example_L, nll_L.double())
     counts = torch.bincount(batch.row_example_L, minlength=len(batch.lengths))
     return sums, counts
+
+
+@torch.no_grad()
+def score_examples(
+    model: nn.Module, examples: Sequence[EncodedExample], *, micro_batch_tokens: int, device: torch.device | str, path: Literal["fast", "reference"]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Nats (float64) and number of label tokens (int64) of each example, in the order given, both [N].
+
+    The model is left as it was: training mode, attention implementation.
+    """
+    nats, counts = np.zeros(len(examples)), np.zeros(len(examples), np.int64)
+    nll = fast_nll if path == "fast" else reference_nll
+    was_training = model.training
+    model.eval()
+    try:
+        with _attention_of(unwrap(model), path):
+            for group in pack([len(e.ids) for e in examples], micro_batch_tokens):
+                batch = PackedBatch.from_examples([examples[i] for i in group], device)
+                if batch.num_label_tokens:
+                    sums, numbers = example_nll(nll(model, batch), batch)
+                    nats[group], counts[group] = sums.cpu().numpy(), numbers.cpu().numpy()
+    finally:
+        model.train(was_training)
+    return nats, counts
+
+
+@contextmanager
+def _attention_of(causal_lm: Any, path: str) -> Iterator[None]:
+    """Make the attention of `causal_lm` fit the path for a while."""
+    previous = causal_lm.config._attn_implementation
+    if path == "fast":
+        wanted = attention.NAME
+    elif previous != attention.NAME:
+        wanted = previous
+    else:
+        wanted = "eager" if getattr(causal_lm.config, "attn_logit_softcapping", None) else "sdpa"
+    if wanted != previous:
+        causal_lm.set_attn_implementation(wanted)
+    try:
+        yield
+    finally:
+        if wanted != previous:
+            causal_lm.set_attn_implementation(previous)

@@ -70,7 +70,11 @@ class Loop:
         self.model.train()
         with _stop_signals() as stop:
             batches = step_batches(
-                len(self.train_set), global_batch_size=int(self.recipe.optim.global_batch_size), seed=self.recipe.seed, start_step=self.state.step, num_steps=self.num_steps
+                len(self.train_set),
+                global_batch_size=int(self.recipe.optim.global_batch_size),
+                seed=self.recipe.seed,
+                start_step=self.state.step,
+                num_steps=self.num_steps,
             )
             for indices in batches:
                 self._step([int(i) for i in indices])
@@ -160,7 +164,11 @@ class Loop:
         self.state.micro_batch_tokens = max(longest, self.state.micro_batch_tokens // 2)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.reporter.event("out_of_memory", f"out of memory: going on with {self.state.micro_batch_tokens} tokens per forward pass; the loss does not change", step=self.state.step)
+        self.reporter.event(
+            "out_of_memory",
+            f"out of memory: going on with {self.state.micro_batch_tokens} tokens per forward pass; the loss does not change",
+            step=self.state.step,
+        )
 
     @torch.no_grad()
     def _validate(self) -> None:

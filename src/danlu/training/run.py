@@ -32,7 +32,9 @@ def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path,
     is_fast = recipe.training.path == "fast"
     torch.manual_seed(recipe.seed)
     random_weights = getattr(recipe.method, "init", "pretrained") == "random"
-    model = load_model(model_dir, dtype=getattr(torch, str(recipe.training.dtype)), attention=PACKED_ATTENTION if is_fast else None, random_weights=random_weights)
+    model = load_model(
+        model_dir, dtype=getattr(torch, str(recipe.training.dtype)), attention=PACKED_ATTENTION if is_fast else None, random_weights=random_weights
+    )
     model = model.to(device)
     model = recipe.method.apply(model, fused=is_fast)  # type: ignore[attr-defined]
     loop = Loop(recipe, run_dir, reporter, model, fast_nll if is_fast else reference_nll, torch.device(device))
@@ -43,7 +45,16 @@ def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path,
     if best_step is not None:
         reporter.event("best", f"the weights of step {best_step} are kept: its validation loss was the lowest", step=best_step)
     _save_result(recipe, run_dir, model, model_dir)
-    write_json(result_path, {"outcome": outcome, "num_steps": loop.num_steps, "kept_step": best_step or loop.state.step, "peak_memory_bytes": peak_memory_bytes(torch.device(device)), **asdict(loop.state)})
+    write_json(
+        result_path,
+        {
+            "outcome": outcome,
+            "num_steps": loop.num_steps,
+            "kept_step": best_step or loop.state.step,
+            "peak_memory_bytes": peak_memory_bytes(torch.device(device)),
+            **asdict(loop.state),
+        },
+    )
     return outcome
 
 

@@ -1,12 +1,16 @@
-"""Attention inside each example of a packed batch, as a Transformers attention function named `danlu_packed`.
+"""Attention inside each example of a packed batch, also as a Transformers attention function named `danlu_packed`.
 
-Shapes: T tokens of all examples, H query heads, K key/value heads, C head width.
+Queries are taken block by block, so that nothing is computed for keys that a whole block cannot see; the key/value
+head's group of query heads shares one product. The backward pass computes the scores again instead of keeping them.
+
+Shapes: T tokens of all examples, L tokens of one, H query heads, K key/value heads, G = H / K, C head width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -14,22 +18,124 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from danlu.training.kernels import gemm
+
 NAME = "danlu_packed"
-_lengths: tuple[int, ...] | None = None
+BLOCK_ROWS = 256
+"""Query positions per block."""
+_lengths: ContextVar[tuple[int, ...] | None] = ContextVar("danlu_packed_lengths", default=None)
 
 
 @contextmanager
 def packed(lengths: tuple[int, ...]) -> Iterator[None]:
-    """Tell the attention function how long each example of the batch is."""
-    global _lengths
-    previous, _lengths = _lengths, lengths
+    """Tell the attention function how long each example of the batch is. Holds for this thread (or task) only."""
+    token = _lengths.set(lengths)
     try:
         yield
     finally:
-        _lengths = previous
+        _lengths.reset(token)
 
 
-def _attend(
+def attend(query_THC: Tensor, key_TKC: Tensor, value_TKC: Tensor, lengths: tuple[int, ...], window: int | None) -> Tensor:
+    """Causal attention of each example on itself [T, H, C]; queries come already scaled. Not differentiable by itself."""
+    out_THC = query_THC.new_empty(*query_THC.shape[:2], value_TKC.shape[2])
+    for start, stop in _spans(lengths):
+        q, k, v = (_by_head(x[start:stop], key_TKC.shape[1]) for x in (query_THC, key_TKC, value_TKC))
+        outputs = q.new_empty(*q.shape[:2], v.shape[2])
+        group = q.shape[1] // (stop - start)
+        for first, last, low in _blocks(stop - start, window):
+            hidden = _hidden(first, last, low, group, window, q)
+            for head in range(q.shape[0]):
+                rows = slice(first * group, last * group)
+                weights = _weights(q[head, rows], k[head, low:last], hidden)
+                outputs[head, rows] = gemm.nn(weights, v[head, low:last])
+        out_THC[start:stop] = _by_token(outputs, stop - start)
+    return out_THC
+
+
+def attend_backward(
+    grad_THC: Tensor, query_THC: Tensor, key_TKC: Tensor, value_TKC: Tensor, lengths: tuple[int, ...], window: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the scaled queries, the keys and the values."""
+    d_query, d_key, d_value = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query_THC, key_TKC, value_TKC))
+    num_heads = key_TKC.shape[1]
+    for start, stop in _spans(lengths):
+        length = stop - start
+        q, k, v, g = (_by_head(x[start:stop], num_heads) for x in (query_THC, key_TKC, value_TKC, grad_THC))
+        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        group = q.shape[1] // length
+        for first, last, low in _blocks(length, window):
+            hidden = _hidden(first, last, low, group, window, q)
+            for head in range(num_heads):
+                rows, keys = slice(first * group, last * group), slice(low, last)
+                weights = _weights(q[head, rows], k[head, keys], hidden)
+                dv[head, keys] += gemm.tn(weights, g[head, rows])
+                d_weights = gemm.nt(g[head, rows], v[head, keys])
+                d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
+                dq[head, rows] = gemm.nn(d_scores, k[head, keys])
+                dk[head, keys] += gemm.tn(d_scores, q[head, rows])
+        d_query[start:stop] = _by_token(dq, length)
+        d_key[start:stop] = _by_token(dk, length)
+        d_value[start:stop] = _by_token(dv, length)
+    return d_query, d_key, d_value
+
+
+def _spans(lengths: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    start = 0
+    for length in lengths:
+        if length:
+            yield start, start + length
+        start += length
+
+
+def _by_head(x_LHC: Tensor, num_heads: int) -> Tensor:
+    """[L, K*G, C] -> [K, L*G, C]: the query heads of one key/value head follow each other for each position."""
+    length, heads, width = x_LHC.shape
+    return x_LHC.reshape(length, num_heads, heads // num_heads, width).transpose(0, 1).reshape(num_heads, -1, width).contiguous()
+
+
+def _by_token(x: Tensor, length: int) -> Tensor:
+    """[K, L*G, C] -> [L, K*G, C]."""
+    return x.view(x.shape[0], length, -1, x.shape[2]).transpose(0, 1).reshape(length, -1, x.shape[2])
+
+
+def _blocks(length: int, window: int | None) -> Iterator[tuple[int, int, int]]:
+    """(first query, last query + 1, first key that any of them sees)."""
+    for first in range(0, length, BLOCK_ROWS):
+        yield first, min(first + BLOCK_ROWS, length), 0 if window is None else max(0, first - window + 1)
+
+
+def _hidden(first: int, last: int, low: int, group: int, window: int | None, like: Tensor) -> tuple[int, Tensor]:
+    """From which key of the block on, and what to add to the scores: 0 where the key is seen, -inf where not."""
+    begin = low if window is not None and last - low > window else first
+    rows = torch.arange(first, last, device=like.device)[:, None]
+    keys = torch.arange(begin, last, device=like.device)[None, :]
+    is_hidden = keys > rows if window is None else (keys > rows) | (rows - keys >= window)
+    bias = torch.zeros(is_hidden.shape, dtype=like.dtype, device=like.device).masked_fill_(is_hidden, float("-inf"))
+    return begin - low, bias.repeat_interleave(group, 0)
+
+
+def _weights(query: Tensor, key: Tensor, hidden: tuple[int, Tensor]) -> Tensor:
+    scores = gemm.nt(query, key)
+    scores[:, hidden[0] :] += hidden[1]
+    return torch.softmax(scores, -1, out=scores)
+
+
+class _PackedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query_THC: Tensor, key_TKC: Tensor, value_TKC: Tensor, scale: float, lengths: tuple[int, ...], window: int | None) -> Tensor:
+        query_THC = query_THC * scale
+        ctx.save_for_backward(query_THC, key_TKC, value_TKC)
+        ctx.scale, ctx.lengths, ctx.window = scale, lengths, window
+        return attend(query_THC, key_TKC, value_TKC, lengths, window)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        d_query, d_key, d_value = attend_backward(grad_outputs[0], *ctx.saved_tensors, ctx.lengths, ctx.window)
+        return d_query.mul_(ctx.scale), d_key, d_value, None, None, None
+
+
+def _interface(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -42,27 +148,35 @@ def _attend(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """query [1, H, T, C], key and value [1, K, T, C] -> [1, T, H, C]."""
-    assert _lengths is not None, "danlu_packed attention outside of packed()"
+    lengths = _lengths.get()
+    assert lengths is not None, "danlu_packed attention outside of packed()"
+    if query.device.type == "cpu" and dropout == 0.0 and softcap is None and query.dtype == torch.float32:
+        scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+        return _PackedAttention.apply(q, k, v, scale, lengths, sliding_window)[None], None  # type: ignore[no-untyped-call]
     outputs = []
-    for q, k, v in zip(query.split(_lengths, 2), key.split(_lengths, 2), value.split(_lengths, 2), strict=True):
-        length = q.shape[2]
-        enable_gqa = q.shape[1] != k.shape[1]
-        if softcap is None and (sliding_window is None or length <= sliding_window):
-            outputs.append(F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=enable_gqa))
-            continue
-        position = torch.arange(length, device=q.device)
-        distance = position[:, None] - position[None, :]
-        visible = (distance >= 0) if sliding_window is None else (distance >= 0) & (distance < sliding_window)
-        if softcap is None:
-            outputs.append(F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scaling, dropout_p=dropout, enable_gqa=enable_gqa))
-            continue
-        if enable_gqa:
-            k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
-        scores = (q @ k.transpose(2, 3)) * (scaling if scaling is not None else q.shape[-1] ** -0.5)
-        scores = (torch.tanh(scores / softcap) * softcap).masked_fill(~visible, float("-inf"))
-        outputs.append(F.dropout(scores.float().softmax(-1).to(v.dtype), dropout) @ v)
+    for q, k, v in zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True):
+        outputs.append(_attend_one(q, k, v, scaling, dropout, sliding_window, softcap))
     return torch.cat(outputs, 2).transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(NAME, _attend)
+def _attend_one(q: Tensor, k: Tensor, v: Tensor, scaling: float | None, dropout: float, window: int | None, softcap: float | None) -> Tensor:
+    """Attention of one example through PyTorch's own kernels, all [1, heads, L, C]."""
+    length = q.shape[2]
+    enable_gqa = q.shape[1] != k.shape[1]
+    if softcap is None and (window is None or length <= window):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=enable_gqa)
+    position = torch.arange(length, device=q.device)
+    distance = position[:, None] - position[None, :]
+    visible = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
+    if softcap is None:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scaling, dropout_p=dropout, enable_gqa=enable_gqa)
+    if enable_gqa:
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    scores = (q @ k.transpose(2, 3)) * (scaling if scaling is not None else q.shape[-1] ** -0.5)
+    scores = (torch.tanh(scores / softcap) * softcap).masked_fill(~visible, float("-inf"))
+    return F.dropout(scores.float().softmax(-1).to(v.dtype), dropout) @ v
+
+
+AttentionInterface.register(NAME, _interface)
 AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)

@@ -7,7 +7,7 @@ names are PEFT's own.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -45,9 +45,24 @@ class LoRA(MethodConfig):
                 why="a low-rank update of full rank or more wastes memory without learning more",
                 fix=f"set method.rank to {smallest} or less",
             )
-        config: dict[str, Any] = dict(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, bias="none", task_type="CAUSAL_LM")
+        is_transposed = any(type(module).__name__ == "Conv1D" for module in model.modules())  # GPT-2 stores its weights the other way round
+        peft_config = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=self.target_modules,
+            fan_in_fan_out=is_transposed,
+            bias="none",
+            task_type="CAUSAL_LM",
+        )
+        if fused and not getattr(model, "is_quantized", False):
+            from torch.nn import Linear
+
+            from danlu.training.kernels.lora import FusedLoraLinear
+
+            peft_config._register_custom_module({Linear: FusedLoraLinear})
         try:
-            peft_model = get_peft_model(model, LoraConfig(target_modules=self.target_modules, **config), autocast_adapter_dtype=True)
+            peft_model = get_peft_model(model, peft_config, autocast_adapter_dtype=True)
         except ValueError as error:
             raise NoEffectError(
                 f"method.target_modules {self.target_modules} names no layer of this model",
