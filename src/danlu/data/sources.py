@@ -112,9 +112,9 @@ def tell_encoding(path: Path, sample: bytes, head_len: int) -> str:
     Raises:
         FormatError: it is not text.
     """
-    for bom, encoding in BOMS:
+    for bom, marked in BOMS:
         if sample.startswith(bom):
-            return encoding
+            return marked
     if sample.count(b"\x00") * 10 > len(sample):
         evens, odds = sample[0:head_len:2].count(0), sample[1:head_len:2].count(0)
         if min(evens, odds) * 10 < max(evens, odds):
@@ -130,21 +130,21 @@ def tell_encoding(path: Path, sample: bytes, head_len: int) -> str:
     encoding = _legacy_encoding(sample)
     if encoding is None:
         raise _not_text(path)
-    _refuse_control_bytes(path, sample)
+    if not encoding.startswith("utf-16"):
+        _refuse_control_bytes(path, sample)
     return encoding
 
 
 def _legacy_encoding(sample: bytes) -> str | None:
     from charset_normalizer import from_bytes
 
-    pieces = sample[: 64 * 1024].splitlines()
-    lines = b"\n".join(line for line in pieces[: max(1, len(pieces) - 1)] if any(byte > 0x7F for byte in line))
-    lines = lines or sample[: 64 * 1024]
+    pieces = sample.split(b"\n")
+    lines = b"\n".join(line for line in pieces[: max(1, len(pieces) - 1)] if not line.isascii())[: 64 * 1024] or sample[: 64 * 1024]
     best = from_bytes(lines, cp_isolation=LEGACY_ENCODINGS, threshold=0.5).best()
-    for encoding in ("gb18030", "big5"):
-        # Few-line samples are too short for statistics; common characters tell Chinese encodings surely.
-        if _common_share(lines, encoding) > 0.15:
-            return encoding
+    # Short samples are too short for statistics; common characters tell Chinese encodings surely.
+    for chinese, text in (("gb18030", lines), ("big5", lines), ("utf-16-le", sample), ("utf-16-be", sample)):
+        if _common_share(text, chinese) > 0.15:
+            return chinese
     return best.encoding if best else None
 
 
