@@ -38,10 +38,18 @@ Prepare = Callable[..., Prepared]
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Prepare:
-    """Run the data stage on a file, or on content written to one: `prepared(b"...", name="data.jsonl", data={...})`."""
+    """Run the data stage on a file, or on content written to one; other keywords are fields of the recipe's `data`."""
     calls = 0
 
-    def run(source: Path | bytes | str, *, name: str = "data.jsonl", objective: str = "sft", mix: Mapping[str, Path] | None = None, seed: int = 0, **data: Any) -> Prepared:
+    def run(
+        source: Path | bytes | str,
+        *,
+        name: str = "data.jsonl",
+        objective: str = "sft",
+        mix: Mapping[str, tuple[float, Path]] | None = None,
+        seed: int = 0,
+        **data: Any,
+    ) -> Prepared:
         nonlocal calls
         calls += 1
         if not isinstance(source, Path):
@@ -50,7 +58,9 @@ def prepared(tmp_path: Path) -> Prepare:
             path.write_bytes(source.encode() if isinstance(source, str) else source)
             source = path
         run_dir = RunDir.create(tmp_path / f"run{calls}")
+        data["mix"] = {other: share for other, (share, _) in (mix or {}).items()}
         recipe = Recipe(base_model="danlu/tiny", dataset=str(source), objective=objective, seed=seed, data=data)
-        return Prepared(run_dir.data, prepare(recipe, run_dir, Reporter(run_dir), dataset=source, mix=mix or {}))
+        files = {other: path for other, (_, path) in (mix or {}).items()}
+        return Prepared(run_dir.data, prepare(recipe, run_dir, Reporter(run_dir), dataset=source, mix=files))
 
     return run

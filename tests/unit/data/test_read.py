@@ -157,7 +157,11 @@ def test_a_line_and_a_record_beyond_the_limit_are_dropped(tmp_path: Path, monkey
     assert rows(tmp_path, f'[{{"a": 1}}, {long}, {{"a": 2}}]'.encode(), "a.json")[1].startswith("record longer than 0 MB")
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers(-99, 99) | st.text(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3), max_leaves=8)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-99, 99) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
 
 
 @given(st.lists(st.dictionaries(st.text(), JSON, min_size=1, max_size=3), min_size=1, max_size=8), st.integers(1, 40), st.booleans())

@@ -25,8 +25,16 @@ ROWS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("messages", {"messages": QA}, {"messages": QA}),
     ("messages", {"conversations": QA}, {"messages": QA}),
     ("messages", {"messages": '[{"role":"user","content":"q"},{"role":"assistant","content":"a"}]'}, {"messages": QA}),
-    ("messages", {"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, {"role": "assistant", "content": [{"type": "text", "value": "a"}]}]}, {"messages": QA}),
-    ("messages", {"messages": [USER | {"loss_weight": 0.0}, ASSISTANT | {"loss_weight": 1.0}, USER, ASSISTANT | {"loss_weight": 0}]}, {"messages": [*QA, *QA], "train_on": [False, True, False, False]}),
+    (
+        "messages",
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, {"role": "assistant", "content": [{"type": "text", "value": "a"}]}]},
+        {"messages": QA},
+    ),
+    (
+        "messages",
+        {"messages": [USER | {"loss_weight": 0.0}, ASSISTANT | {"loss_weight": 1.0}, USER, ASSISTANT | {"loss_weight": 0}]},
+        {"messages": [*QA, *QA], "train_on": [False, True, False, False]},
+    ),
     ("messages", {"messages": QA, "tools": [{"name": "f", "parameters": {}}]}, {"messages": QA, "tools": [TOOL]}),
     ("messages", {"messages": QA, "tools": '[{"type": "function", "function": {"name": "f", "parameters": {}}}]'}, {"messages": QA, "tools": [TOOL]}),
     (
@@ -40,11 +48,21 @@ ROWS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
         "sharegpt",
         {
-            "conversations": [{"from": "human", "value": "q"}, {"from": "function_call", "value": '{"name": "f", "arguments": {"x": 1}}'}, {"from": "observation", "value": "r"}, {"from": "gpt", "value": "a"}],
+            "conversations": [
+                {"from": "human", "value": "q"},
+                {"from": "function_call", "value": '{"name": "f", "arguments": {"x": 1}}'},
+                {"from": "observation", "value": "r"},
+                {"from": "gpt", "value": "a"},
+            ],
             "tools": '[{"name": "f", "parameters": {}}]',
         },
         {
-            "messages": [USER, {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]}, {"role": "tool", "content": "r"}, ASSISTANT],
+            "messages": [
+                USER,
+                {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]},
+                {"role": "tool", "content": "r"},
+                ASSISTANT,
+            ],
             "tools": [TOOL],
         },
     ),
@@ -58,7 +76,11 @@ ROWS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("qa_text", {"text": "User: q\nAssistant: a\nUser: q\nAssistant: a"}, {"messages": [*QA, *QA]}),
     ("text", {"text": "q"}, {"text": "q"}),
     ("text", {"content": "q", "source": "x"}, {"text": "q"}),
-    ("preference", {"prompt": "q", "chosen": "a", "rejected": "b"}, {"messages": [USER], "chosen": [ASSISTANT], "rejected": [{"role": "assistant", "content": "b"}]}),
+    (
+        "preference",
+        {"prompt": "q", "chosen": "a", "rejected": "b"},
+        {"messages": [USER], "chosen": [ASSISTANT], "rejected": [{"role": "assistant", "content": "b"}]},
+    ),
     (
         "preference",
         {"conversations": [{"from": "human", "value": "q"}], "chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"}},
@@ -139,7 +161,10 @@ def lines(text: str) -> Any:
         ("问：一\n答：二\n问：三\n答：四", [(1, "问：一\n答：二"), (3, "问：三\n答：四")]),
         ("Q: 1\nA: 2\n\nmore of 2\nQ: 3\nA: 4", [(1, "Q: 1\nA: 2\n\nmore of 2"), (5, "Q: 3\nA: 4")]),
         ("问题1：一\n回答1：二\n\n问题2：三\n回答2：四", [(1, "问题1：一\n回答1：二\n"), (4, "问题2：三\n回答2：四")]),
-        ("User: 1\nAssistant: 2\nUser: 3\nAssistant: 4\n\nUser: 5\nAssistant: 6", [(1, "User: 1\nAssistant: 2\nUser: 3\nAssistant: 4\n"), (6, "User: 5\nAssistant: 6")]),
+        (
+            "User: 1\nAssistant: 2\nUser: 3\nAssistant: 4\n\nUser: 5\nAssistant: 6",
+            [(1, "User: 1\nAssistant: 2\nUser: 3\nAssistant: 4\n"), (6, "User: 5\nAssistant: 6")],
+        ),
         ("System: s\nUser: 1\nAssistant: 2", [(1, "System: s\nUser: 1\nAssistant: 2")]),
         ("Q: 1\nQ: 2\nA: 3", [(1, "Q: 1"), (2, "Q: 2\nA: 3")]),
         ("问：一 答：二\n问：三 答：四", [(1, "问：一 答：二"), (2, "问：三 答：四")]),
