@@ -8,7 +8,7 @@ import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import orjson
 from danlu import __version__
 from danlu.data.accounting import Accounting, DataWarning
 from danlu.data.convert import examples, open_dataset
-from danlu.data.duplicates import first_rows
+from danlu.data.duplicates import NearDuplicates, first_rows
 from danlu.data.examples import Kind
 from danlu.data.sources import hash_file, open_source
 from danlu.data.split import NAMES, TEST, TRAIN, VALIDATION, Split, shuffled, split_rows
@@ -270,16 +270,13 @@ def _stage_mix(recipe: Recipe, needs: Kind, name: str, path: Path, staging: Path
 
 def _near_to(main: Staged, is_held_out: np.ndarray, other: Staged, is_free: np.ndarray) -> np.ndarray:
     """Which rows of `other` nearly equal a held-out row of `main`."""
-    from danlu.data.duplicates import NearDuplicates
-
     folder = other.examples_path.parent / "held_out"
     folder.mkdir()
-    both = NearDuplicates(folder)
     held_out = np.flatnonzero(is_held_out)
-    for staged, rows in ((main, held_out), (other, np.flatnonzero(is_free))):
-        for start in range(0, len(rows), 1024):
-            both.add(list(staged.read_near_texts([int(row) for row in rows[start : start + 1024]])))
-    both.close()
+    with storage_errors(folder), closing(NearDuplicates(folder)) as both:
+        for staged, rows in ((main, held_out), (other, np.flatnonzero(is_free))):
+            for start in range(0, len(rows), 1024):
+                both.add(list(staged.read_near_texts([int(row) for row in rows[start : start + 1024]])))
     free = np.flatnonzero(is_free)
 
     def read(rows: Any) -> Iterator[str]:

@@ -4,6 +4,7 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -76,10 +77,10 @@ def stage(dataset: Dataset, folder: Path, progress: Progress = lambda done: None
     """
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        staged = Staged(dataset, folder / "examples.jsonl", folder / "notes.jsonl", NearDuplicates(folder))
-        with staged.examples_path.open("wb", buffering=1 << 20) as examples, staged.notes_path.open("wb", buffering=1 << 18) as notes:
-            _Stager(staged, examples, notes).run(progress)
-        staged.near.close()
+        with closing(NearDuplicates(folder)) as near:
+            staged = Staged(dataset, folder / "examples.jsonl", folder / "notes.jsonl", near)
+            with staged.examples_path.open("wb", buffering=1 << 20) as examples, staged.notes_path.open("wb", buffering=1 << 18) as notes:
+                _Stager(staged, examples, notes).run(progress)
     return staged
 
 

@@ -20,6 +20,8 @@ Warn = Callable[[str, str, str], None]
 MAX_ROW_LINES = 5000
 """A quoted cell with more lines than this is taken for a quote that was never closed."""
 MAX_XLSX_BYTES = 2 * 1024**3
+MERGED = re.compile(rb"<mergeCell ")
+UNCOMPUTED = re.compile(rb"</f>(?:<v\s*/>|<v></v>)?</c>")
 BATCH_BYTES = 32 * 1024 * 1024
 
 
@@ -48,18 +50,21 @@ def tell_delimiter(head: str, suffix: str) -> str:
 def read_csv(file: BinaryIO, delimiter: str, warn: Warn) -> Iterator[Entry]:
     """Yield the rows of a CSV file by its header line. The number of a row is the line it begins on."""
     csv.field_size_limit(MAX_ROW_BYTES)
-    lines = _CsvLines(file)
+    text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
     header: list[str] | None = None
-    for number, cells in lines.rows(delimiter):
-        if isinstance(cells, Unreadable):
-            yield number, cells, ()
-        elif not any(cell.strip() for cell in cells):
-            continue
-        elif header is None:
-            header = _header(cells, warn)
-        else:
-            row, fixes = _zip_row(header, cells)
-            yield number, row, fixes
+    try:
+        for number, cells in _CsvLines(text).rows(delimiter):
+            if isinstance(cells, Unreadable):
+                yield number, cells, ()
+            elif not any(cell.strip() for cell in cells):
+                continue
+            elif header is None:
+                header = _header(cells, warn)
+            else:
+                row, fixes = _zip_row(header, cells)
+                yield number, row, fixes
+    finally:
+        text.detach()
 
 
 def _header(cells: list[str], warn: Warn) -> list[str]:
@@ -91,8 +96,8 @@ def _zip_row(header: list[str], cells: list[str]) -> tuple[Row | Unreadable, Fix
 class _CsvLines:
     """Feeds lines to csv.reader and takes them back when a quote swallows what follows it."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
         self._number = 0
         self._row: list[str] = []
         self._back: list[str] = []
@@ -198,8 +203,8 @@ def _check_workbook(path: Path, warn: Warn) -> None:
                 with archive.open(info) as sheet:
                     tail = b""
                     while chunk := sheet.read(1 << 20):
-                        num_merged += len(re.findall(rb"<mergeCell ", tail + chunk)) - len(re.findall(rb"<mergeCell ", tail))
-                        num_formulas += len(re.findall(rb"</f><v\s*/>|</f></c>", tail + chunk)) - len(re.findall(rb"</f><v\s*/>|</f></c>", tail))
+                        num_merged += len(MERGED.findall(tail + chunk)) - len(MERGED.findall(tail))
+                        num_formulas += len(UNCOMPUTED.findall(tail + chunk)) - len(UNCOMPUTED.findall(tail))
                         tail = chunk[-16:]
     if num_merged:
         warn(
