@@ -25,7 +25,15 @@ def print_summary(report: dict[str, Any], html: Path) -> None:
         console.print(say("This run was not evaluated.", "本次运行没有做验证。"))
     if report.get("metrics"):
         table = Table(box=None, pad_edge=False)
-        for title, align in ((say("metric", "指标"), "left"), (say("base", "基座"), "right"), (say("tuned", "微调后"), "right"), (say("change", "变化"), "right"), (say("95 % interval", "95% 区间"), "right"), ("p", "right"), (say("win/tie/loss", "胜/平/负"), "right")):
+        for title, align in (
+            (say("metric", "指标"), "left"),
+            (say("base", "基座"), "right"),
+            (say("tuned", "微调后"), "right"),
+            (say("change", "变化"), "right"),
+            (say("95 % interval", "95% 区间"), "right"),
+            ("p", "right"),
+            (say("win/tie/loss", "胜/平/负"), "right"),
+        ):
             table.add_column(title, justify=align)  # type: ignore[arg-type]
         for name, metric in report["metrics"].items():
             table.add_row(name, *_cells(metric))
@@ -34,7 +42,9 @@ def print_summary(report: dict[str, Any], html: Path) -> None:
     console.print()
     retention = report.get("retention") or {}
     if retention.get("label"):
-        console.print(Text(say("General ability: ", "通用能力：") + f"{retention['label']}  ({_number(retention.get('base'))} → {_number(retention.get('tuned'))} NLL)"))
+        console.print(
+            Text(say("General ability: ", "通用能力：") + f"{retention['label']}  ({_number(retention.get('base'))} → {_number(retention.get('tuned'))} NLL)")
+        )
     rows = report.get("rows") or {}
     if rows.get("rows_in") is not None:
         console.print(Text(say("Rows: ", "数据行：") + _rows(rows)))
@@ -48,7 +58,14 @@ def _cells(metric: dict[str, Any]) -> list[str]:
     low, high = metric.get("ci") or (None, None)
     record = "/".join(str(metric.get(key, "-")) for key in ("wins", "ties", "losses"))
     p = metric.get("p")
-    return [_number(metric.get("base")), _number(metric.get("tuned")), _number(metric.get("delta"), sign=True), f"{_number(low, sign=True)} … {_number(high, sign=True)}", "-" if p is None else ("<0.001" if p < 0.001 else f"{p:.3f}"), record]
+    return [
+        _number(metric.get("base")),
+        _number(metric.get("tuned")),
+        _number(metric.get("delta"), sign=True),
+        f"{_number(low, sign=True)} … {_number(high, sign=True)}",
+        "-" if p is None else ("<0.001" if p < 0.001 else f"{p:.3f}"),
+        record,
+    ]
 
 
 def _rows(rows: dict[str, Any]) -> str:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 class ModelPair:
     """With an adapter, one copy of the base weights serves both; after `full`, two models are held."""
 
-    def __init__(self, base_dir: Path, *, adapter_dir: Path | None = None, model_dir: Path | None = None, dtype: torch.dtype | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self, base_dir: Path, *, adapter_dir: Path | None = None, model_dir: Path | None = None, dtype: torch.dtype | None = None, device: str = "cpu"
+    ) -> None:
         tuned_dir = adapter_dir or model_dir
         self.tokenizer = load_tokenizer(tuned_dir if tuned_dir is not None else base_dir)
         self.renderer = ChatRenderer(self.tokenizer)
@@ -58,8 +60,14 @@ def load_adapter(model: PreTrainedModel, adapter_dir: Path) -> PreTrainedModel:
     if not (adapter_dir / "adapter_config.json").is_file():
         raise ModelError(f"{adapter_dir} is not an adapter", why="it has no adapter_config.json", fix="give the adapter folder of a run")
     if not (adapter_dir / "adapter_model.safetensors").is_file():
-        raise ModelError(f"{adapter_dir} has no adapter_model.safetensors", why="only safetensors are loaded, never pickle", fix="save the adapter again with safe serialization")
+        raise ModelError(
+            f"{adapter_dir} has no adapter_model.safetensors",
+            why="only safetensors are loaded, never pickle",
+            fix="save the adapter again with safe serialization",
+        )
     try:
         return PeftModel.from_pretrained(model, adapter_dir, local_files_only=True).eval()  # type: ignore[no-any-return]
     except (RuntimeError, ValueError, KeyError) as error:
-        raise ModelError(f"the adapter in {adapter_dir} does not fit this base model", why=str(error).strip().splitlines()[0], fix="use the base model it was trained on") from error
+        raise ModelError(
+            f"the adapter in {adapter_dir} does not fit this base model", why=str(error).strip().splitlines()[0], fix="use the base model it was trained on"
+        ) from error

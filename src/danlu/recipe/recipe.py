@@ -147,9 +147,7 @@ class EvaluationConfig(StrictModel):
 
     suites: list[Annotated[SerializeAsAny[SuiteConfig], SUITES]] = Field(default=["heldout", "retention"], validate_default=True)
     """What is measured before and after."""
-    metrics: list[Annotated[SerializeAsAny[MetricConfig], METRICS]] = Field(
-        default=["exact_match", "rouge_l", "bleu", "chrf"], validate_default=True
-    )
+    metrics: list[Annotated[SerializeAsAny[MetricConfig], METRICS]] = Field(default=["exact_match", "rouge_l", "bleu", "chrf"], validate_default=True)
     """Metrics of generated text on the held-out split; an empty list skips generation."""
     max_new_tokens: int = Field(256, ge=1)
     """Longest completion generated for a metric."""

@@ -103,7 +103,11 @@ def _num_epochs(recipe: Recipe, facts: Facts) -> tuple[Any, str, str]:
     if recipe.optim.max_steps is not None:
         return None, "", ""
     value = float(max(1, min(10, round(3000 / facts.num_train) + 1)))
-    return value, f"{facts.num_train} examples; early stopping ends it sooner when validation stops improving", f"{facts.num_train} 条样本；验证损失不再下降时会提前停止"
+    return (
+        value,
+        f"{facts.num_train} examples; early stopping ends it sooner when validation stops improving",
+        f"{facts.num_train} 条样本；验证损失不再下降时会提前停止",
+    )
 
 
 def _micro_batch_tokens(recipe: Recipe, facts: Facts) -> tuple[Any, str, str]:
