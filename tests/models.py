@@ -1,8 +1,6 @@
-"""A small random model on disk, with the real tokenizer of danlu/tiny."""
+"""Small random models on disk, with the real tokenizer of danlu/tiny."""
 
 from pathlib import Path
-
-import pytest
 
 from danlu.bundled import FOLDER
 
@@ -15,7 +13,9 @@ def write_model(folder: Path, *, seed: int = 0, **changes: object) -> Path:
 
     import torch
     from transformers import AutoModelForCausalLM, Qwen3Config
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     folder.mkdir(parents=True, exist_ok=True)
     for name in TOKENIZER_FILES:
         shutil.copy(FOLDER / "tiny" / name, folder / name)
@@ -37,9 +37,3 @@ def write_model(folder: Path, *, seed: int = 0, **changes: object) -> Path:
     torch.manual_seed(seed)
     AutoModelForCausalLM.from_config(Qwen3Config(**(options | changes))).save_pretrained(folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a small random model."""
-    return write_model(tmp_path_factory.mktemp("models") / "small")
