@@ -21,6 +21,7 @@ from danlu.data.accounting import Accounting, DataWarning
 from danlu.data.convert import examples, open_dataset
 from danlu.data.duplicates import NearDuplicates, first_rows
 from danlu.data.examples import Kind
+from danlu.data.reasons import count_reasons, in_chinese
 from danlu.data.sources import hash_file, open_source
 from danlu.data.split import NAMES, TEST, TRAIN, VALIDATION, Split, shuffled, split_rows
 from danlu.data.staging import Staged, stage
@@ -115,7 +116,7 @@ def _write(recipe: Recipe, folder: Path, staged: Staged, plan: Plan, mixed: dict
                     dropped.write(_entry(note[1], note[2], "; ".join(note[3])))
                 if note[2] == "fixed" and place != DROPPED:
                     num_fixed += 1
-                    fixed.update(note[3])
+                    count_reasons(fixed, note[3])
                 note = next(notes, None)
             if place != DROPPED:
                 files[place].write(written)
@@ -196,7 +197,7 @@ def _split_warnings(recipe: Recipe, staged: Staged, plan: Plan) -> list[DataWarn
             DataWarning(
                 "many_dropped",
                 f"{dropped} of {staged.rows_in} rows were dropped, most often because: {reason} ({count})",
-                f"{staged.rows_in} 行中有 {dropped} 行被舍弃，最常见的原因：{reason}（{count}）",
+                f"{staged.rows_in} 行中有 {dropped} 行被舍弃，最常见的原因：{in_chinese(reason)}（{count}）",
             )
         )
     return warnings
