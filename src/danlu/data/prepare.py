@@ -19,7 +19,7 @@ import orjson
 from danlu import __version__
 from danlu.data.accounting import Accounting, DataWarning
 from danlu.data.convert import examples, open_dataset
-from danlu.data.duplicates import NearDuplicates, first_rows
+from danlu.data.duplicates import NUM_BANDS, NearDuplicates, first_rows
 from danlu.data.examples import Kind
 from danlu.data.reasons import count_reasons, in_chinese
 from danlu.data.sources import hash_file, open_source
@@ -60,7 +60,7 @@ def prepare(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, dataset: Pat
         total = _total(dataset, num_lines[""])
         source = open_dataset(dataset, format=recipe.data.format, needs=needs, system=recipe.data.system)
         staged = stage(source, staging / "main", lambda done: reporter.progress("reading rows", done, max(total, done) if total else None))
-        plan = _plan(recipe, staged, dataset)
+        plan = _plan(recipe, staged, dataset, reporter)
         mixed = {name: _stage_mix(recipe, needs, name, path, staging, staged, plan, reporter) for name, path in mix.items()}
         accounting = _write(recipe, run_dir.data, staged, plan, mixed, sources)
     finally:
@@ -81,10 +81,10 @@ class Plan:
     split: Split
 
 
-def _plan(recipe: Recipe, staged: Staged, dataset: Path) -> Plan:
+def _plan(recipe: Recipe, staged: Staged, dataset: Path, reporter: Reporter) -> Plan:
     original = first_rows(staged.hashes) if staged.num_rows else np.zeros(0, np.int64)
     is_first = original == np.arange(staged.num_rows)
-    groups = staged.near.groups(is_first, staged.read_near_texts)
+    groups = staged.near.groups(is_first, staged.read_near_texts, lambda done: reporter.progress("comparing examples", done, NUM_BANDS))
     is_used = is_first & (groups == np.arange(staged.num_rows)) if recipe.data.near_duplicates == "drop" else is_first
     shares = recipe.data.split
     rows = np.flatnonzero(is_used)
