@@ -17,6 +17,8 @@ from danlu.recipe.base import FormatConfig
 
 DETECT_LINES = 400
 """Lines of a text file that its format is told by."""
+DETECT_CHARS = 8_000_000
+"""Rows of megabytes each are told by fewer of them."""
 
 
 @dataclass
@@ -94,11 +96,13 @@ def _head(stream: RowStream) -> tuple[list[Entry], list[Row]]:
     num = DETECT_LINES if stream.container == "txt" else 10 * DETECT_ROWS
     head: list[Entry] = []
     rows: list[Row] = []
+    num_chars = 0
     for entry in islice(stream.entries, num):
         head.append(entry)
         if not isinstance(entry[1], Unreadable):
             rows.append(entry[1])
-            if len(rows) == DETECT_ROWS and stream.container != "txt":
+            num_chars += len(repr(entry[1]))
+            if num_chars > DETECT_CHARS or (len(rows) == DETECT_ROWS and stream.container != "txt"):
                 break
     if not rows:
         raise _nothing_readable(stream, head)

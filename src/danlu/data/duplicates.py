@@ -140,10 +140,11 @@ class NearDuplicates:
         self._bands.close()
         self._sketches.close()
 
-    def groups(self, is_in: Array, read_texts: Callable[[Sequence[int]], Iterable[str]]) -> Array:
+    def groups(self, is_in: Array, read_texts: Callable[[Sequence[int]], Iterable[str]], progress: Callable[[int], None] = lambda done: None) -> Array:
         """Return for each row the first row of its group; rows where `is_in` is False stay alone.
 
-        `read_texts` gives the texts of rows again, for checking candidates.
+        `read_texts` gives the texts of rows again, for checking candidates; `progress` is told how many of the
+        NUM_BANDS bands are done.
         """
         labels = np.arange(self.num_rows, dtype=np.int64)
         candidates = np.flatnonzero(is_in)
@@ -164,6 +165,7 @@ class NearDuplicates:
             similar[:num_exact] = exact_similarity(first[:num_exact], second[:num_exact], read_texts)
             accepted = similar >= THRESHOLD
             labels = _union(labels, first[accepted], second[accepted])
+            progress(band + 1)
         return labels
 
 

@@ -16,6 +16,7 @@ from danlu.data.accounting import DataWarning
 from danlu.data.convert import open_dataset
 from danlu.data.duplicates import first_rows
 from danlu.data.examples import Example, Kind, Message
+from danlu.data.reasons import MAX_KINDS, POSITION, count_reasons, in_chinese
 from danlu.data.staging import Staged, stage
 from danlu.recipe.base import FORMATS, FormatConfig
 
@@ -118,11 +119,12 @@ class _Doctor:
         self.num_fixed = 0
         for _, line, _, reasons in staged.read_notes():
             for reason in reasons:
-                self.first_lines.setdefault(reason, line)
+                if len(self.first_lines) < MAX_KINDS:
+                    self.first_lines.setdefault(POSITION.sub("", reason), line)
         for row, _, action, reasons in staged.read_notes():
             if action == "fixed" and is_first[row]:
                 self.num_fixed += 1
-                self.fixed.update(reasons)
+                count_reasons(self.fixed, reasons)
         for written, is_used in zip(staged.read_lines(), is_first, strict=True):
             if is_used:
                 self._look_at(orjson.loads(written))
@@ -180,11 +182,11 @@ class _Doctor:
             )
         if staged.dropped.total() * 10 > staged.rows_in:
             reason, count = staged.dropped.most_common(1)[0]
-            dropped, first = staged.dropped.total(), self.first_lines[reason]
+            dropped, first = staged.dropped.total(), self.first_lines.get(reason, 0)
             warn(
                 "many_dropped",
                 f"{dropped} of {staged.rows_in} rows cannot be used, most often because: {reason} ({count}, first {staged.dataset.stream.unit} {first})",
-                f"{staged.rows_in} 行中有 {dropped} 行不能用，最常见的原因：{reason}（{count} 行，首次在第 {first} 行）",
+                f"{staged.rows_in} 行中有 {dropped} 行不能用，最常见的原因：{in_chinese(reason)}（{count} 行，首次在第 {first} 行）",
             )
         num_repeated = staged.num_rows - usable + num_near
         if num_repeated * 3 > max(1, staged.num_rows):

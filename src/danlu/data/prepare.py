@@ -19,8 +19,9 @@ import orjson
 from danlu import __version__
 from danlu.data.accounting import Accounting, DataWarning
 from danlu.data.convert import examples, open_dataset
-from danlu.data.duplicates import NearDuplicates, first_rows
+from danlu.data.duplicates import NUM_BANDS, NearDuplicates, first_rows
 from danlu.data.examples import Kind
+from danlu.data.reasons import count_reasons, in_chinese
 from danlu.data.sources import hash_file, open_source
 from danlu.data.split import NAMES, TEST, TRAIN, VALIDATION, Split, shuffled, split_rows
 from danlu.data.staging import Staged, stage
@@ -59,7 +60,7 @@ def prepare(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, dataset: Pat
         total = _total(dataset, num_lines[""])
         source = open_dataset(dataset, format=recipe.data.format, needs=needs, system=recipe.data.system)
         staged = stage(source, staging / "main", lambda done: reporter.progress("reading rows", done, max(total, done) if total else None))
-        plan = _plan(recipe, staged, dataset)
+        plan = _plan(recipe, staged, dataset, reporter)
         mixed = {name: _stage_mix(recipe, needs, name, path, staging, staged, plan, reporter) for name, path in mix.items()}
         accounting = _write(recipe, run_dir.data, staged, plan, mixed, sources)
     finally:
@@ -80,10 +81,10 @@ class Plan:
     split: Split
 
 
-def _plan(recipe: Recipe, staged: Staged, dataset: Path) -> Plan:
+def _plan(recipe: Recipe, staged: Staged, dataset: Path, reporter: Reporter) -> Plan:
     original = first_rows(staged.hashes) if staged.num_rows else np.zeros(0, np.int64)
     is_first = original == np.arange(staged.num_rows)
-    groups = staged.near.groups(is_first, staged.read_near_texts)
+    groups = staged.near.groups(is_first, staged.read_near_texts, lambda done: reporter.progress("comparing examples", done, NUM_BANDS))
     is_used = is_first & (groups == np.arange(staged.num_rows)) if recipe.data.near_duplicates == "drop" else is_first
     shares = recipe.data.split
     rows = np.flatnonzero(is_used)
@@ -115,7 +116,7 @@ def _write(recipe: Recipe, folder: Path, staged: Staged, plan: Plan, mixed: dict
                     dropped.write(_entry(note[1], note[2], "; ".join(note[3])))
                 if note[2] == "fixed" and place != DROPPED:
                     num_fixed += 1
-                    fixed.update(note[3])
+                    count_reasons(fixed, note[3])
                 note = next(notes, None)
             if place != DROPPED:
                 files[place].write(written)
@@ -196,7 +197,7 @@ def _split_warnings(recipe: Recipe, staged: Staged, plan: Plan) -> list[DataWarn
             DataWarning(
                 "many_dropped",
                 f"{dropped} of {staged.rows_in} rows were dropped, most often because: {reason} ({count})",
-                f"{staged.rows_in} 行中有 {dropped} 行被舍弃，最常见的原因：{reason}（{count}）",
+                f"{staged.rows_in} 行中有 {dropped} 行被舍弃，最常见的原因：{in_chinese(reason)}（{count}）",
             )
         )
     return warnings

@@ -18,6 +18,7 @@ from danlu.data.convert import Dataset
 from danlu.data.duplicates import NearDuplicates, exact_hash
 from danlu.data.examples import Example, Row, RowError
 from danlu.data.json_rows import Unreadable
+from danlu.data.reasons import count_reasons
 from danlu.files import storage_errors
 
 BATCH_ROWS, BATCH_CHARS = 2048, 500_000
@@ -140,7 +141,7 @@ class _Stager:
             self._flush()
 
     def _drop(self, line: int, reason: str) -> None:
-        self.staged.dropped[reason] += 1
+        count_reasons(self.staged.dropped, (reason,))
         self.notes.write(orjson.dumps([len(self.lines), line, "dropped", [reason]], option=orjson.OPT_APPEND_NEWLINE))
 
     def _flush(self) -> None:

@@ -255,7 +255,8 @@ def test_progress_is_told(tmp_path: Path) -> None:
 
     prepare(Recipe(base_model="danlu/tiny", dataset="d"), run_dir, Reporter(run_dir, lambda kind, fields: told.append((kind, fields))), dataset=path, mix={})
 
-    assert told[-1] == ("progress", {"what": "reading rows", "done": 20, "total": 20})
+    assert ("progress", {"what": "reading rows", "done": 20, "total": 20}) in told
+    assert told[-1] == ("progress", {"what": "comparing examples", "done": 21, "total": 21})
 
 
 class TestMix:
@@ -395,6 +396,12 @@ def test_questions_and_answers_in_a_text_file(prepared: Prepare) -> None:
     ]
     assert [(d["line"], d["reason"]) for d in done.dropped] == [(1, "no question or answer marker"), (6, "empty answer")]
     assert done.accounting.encoding == "gb18030"
+
+
+def test_marked_text_is_read_as_asked_even_where_it_would_not_be_told(prepared: Prepare) -> None:
+    done = prepared("问：甲\n答：乙\n答：丙\n答：丁\n".encode(), name="a.txt", format="qa_text")
+
+    assert [m["content"] for m in done.examples[0]["messages"]] == ["甲", "乙\n\n丙\n\n丁"]
 
 
 def test_an_answer_of_a_megabyte_passes(prepared: Prepare) -> None:

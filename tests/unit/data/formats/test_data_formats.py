@@ -72,6 +72,12 @@ ROWS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("prompt_completion", {"query": "q", "response": "a", "system": "s"}, {"messages": [SYSTEM, *QA]}),
     ("prompt_completion", {"问题": "q", "答案": "a"}, {"messages": QA}),
     ("prompt_completion", {"text": "q", "label": "a"}, {"messages": QA}),
+    ("prompt_completion", {"prompt": [SYSTEM, USER], "completion": [ASSISTANT]}, {"messages": [SYSTEM, *QA]}),
+    (
+        "prompt_completion",
+        {"prompt": "q", "completion": {"x": 1}},
+        {"messages": [USER, {"role": "assistant", "content": '{"x":1}'}], "fixes": ["a JSON value kept as text"]},
+    ),
     ("qa_text", {"text": "问：q\n答：a"}, {"messages": QA}),
     ("qa_text", {"text": "User: q\nAssistant: a\nUser: q\nAssistant: a"}, {"messages": [*QA, *QA]}),
     ("text", {"text": "q"}, {"text": "q"}),
