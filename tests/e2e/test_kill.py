@@ -20,7 +20,26 @@ CONTEXT.set_forkserver_preload(["danlu.training.run", "danlu.evaluation.run", "p
 
 def write_rows(path: Path, num_rows: int) -> Path:
     draw = random.Random(5)
-    words = "peak cave river bridge ticket cable car monkey rain cloud lamp desk order refund parcel window garden train".split()
+    words = [
+        "peak",
+        "cave",
+        "river",
+        "bridge",
+        "ticket",
+        "cable",
+        "car",
+        "monkey",
+        "rain",
+        "cloud",
+        "lamp",
+        "desk",
+        "order",
+        "refund",
+        "parcel",
+        "window",
+        "garden",
+        "train",
+    ]
     rows = [
         {"instruction": f"{n}: {' '.join(draw.choices(words, k=6))}?", "output": " ".join(draw.choices(words, k=draw.randint(3, 20)))} for n in range(num_rows)
     ]

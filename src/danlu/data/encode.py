@@ -74,7 +74,8 @@ def encode_batch(
         if max(len(block.ids) for block in blocks) > max_seq_len:
             blocks = None if truncation == "drop" else _shortened(example, account, objective, renderer, max_seq_len)
             if blocks is None:
-                _note(account.dropped, example, f"longer than {max_seq_len} tokens" if truncation == "drop" else f"the answer alone is longer than {max_seq_len} tokens")
+                what = "longer" if truncation == "drop" else "the answer alone is longer"
+                _note(account.dropped, example, f"{what} than {max_seq_len} tokens")
                 continue
         if not any(block.mask[1:].any() for block in blocks):
             _note(account.dropped, example, "no token to train on")

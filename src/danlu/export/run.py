@@ -35,7 +35,7 @@ class Source:
         """The same as a torch dtype."""
         import torch
 
-        return getattr(torch, self.dtype)  # type: ignore[no-any-return]
+        return getattr(torch, self.dtype)
 
 
 def run(

@@ -146,7 +146,7 @@ def load_model(folder: Path, *, dtype: torch.dtype | None = None, attention: str
         raise ModelError(
             f"the model in {folder} cannot be loaded", why=_first_line(error), fix="check that it is a causal language model that Transformers supports"
         ) from error
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def _first_line(error: Exception) -> str:

@@ -55,7 +55,7 @@ def rendered_examples(dataset: str, model: str, objective: str) -> Iterator[Rend
     config = OBJECTIVES.parse(objective)
     renderer = ChatRenderer(load_tokenizer(find_base_model(model).folder))
     for example in examples(find_dataset(dataset), needs=config.needs):
-        for block in config.encode([example], renderer, 10**9)[0]:  # type: ignore[attr-defined]
+        for block in config.encode([example], renderer, 10**9)[0]:
             ids, mask = [int(i) for i in block.ids], [bool(m) for m in block.mask]
             tokens = [renderer.tokenizer.decode([i]) for i in ids]
             yield RenderedExample(example["line"], tokens, ids, mask, _stretches(renderer, ids, mask))

@@ -14,6 +14,8 @@ import danlu
 
 def environment() -> dict[str, Any]:
     """Versions and hardware, for the record."""
+    from danlu.models.device import device
+
     return {
         "danlu": danlu.__version__,
         "python": platform.python_version(),
@@ -30,19 +32,6 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def device() -> str:
-    """`cuda` where there is a GPU, else `cpu`."""
-    return "cuda" if gpu()[0] else "cpu"
-
-
-def gpu() -> tuple[bool, bool]:
-    """Whether there is a GPU, and whether it computes in bfloat16."""
-    import torch
-
-    available = torch.cuda.is_available()
-    return available, bool(available and torch.cuda.is_bf16_supported())
 
 
 def available_memory_bytes() -> int:

@@ -64,12 +64,11 @@ def resolved(run_dir: RunDir) -> Recipe:
 
 def open_pair(run_dir: RunDir, recipe: Recipe, base_dir: Path) -> Any:
     """The base and tuned model of a finished run."""
-    import torch
-
+    from danlu.models.device import device
     from danlu.models.pair import ModelPair
 
     tuned = {"adapter_dir": run_dir.adapter} if recipe.method.makes_adapter else {"model_dir": run_dir.model}
-    return ModelPair(base_dir, **tuned, dtype=getattr(torch, str(recipe.training.dtype)), device=machine.device())
+    return ModelPair(base_dir, **tuned, dtype=str(recipe.training.dtype), device=device())
 
 
 def base_folder(run_dir: RunDir) -> Path:
@@ -116,6 +115,8 @@ def _prepare(written: Recipe, run_dir: RunDir, reporter: Reporter, dataset: Path
     config = config.get("text_config", config)
     renderer = ChatRenderer(load_tokenizer(base.folder))
     accounting = prepare(written, run_dir, reporter, dataset=dataset, mix=mix)
+    for warning in accounting.warnings:
+        reporter.event("data_warning", warning.en, **asdict(warning))
     if renderer.uses_default_template and written.objective.needs == "messages":
         reporter.event("default_template", "the tokenizer has no chat template: the documented default (User: / Assistant:) is used and stored with the result")
     recipe, reasons = resolve(written, _facts(written, run_dir, renderer, config, base, accounting))
@@ -133,6 +134,8 @@ def _prepare(written: Recipe, run_dir: RunDir, reporter: Reporter, dataset: Path
 
 def _facts(written: Recipe, run_dir: RunDir, renderer: ChatRenderer, config: dict[str, Any], base: BaseModel, accounting: Accounting) -> Facts:
     """Measure what the recommendations need: token lengths of the first examples, model size, machine."""
+    from danlu.models.device import gpu
+
     model_max = _model_max_seq_len(config) or 2048
     with (run_dir.data / "train.jsonl").open("rb") as file:
         num_train = sum(1 for _ in file)
@@ -144,7 +147,7 @@ def _facts(written: Recipe, run_dir: RunDir, renderer: ChatRenderer, config: dic
         num_probed += 1
     if written.objective.needs == "text":  # documents are cut into blocks, and blocks are what a step counts
         num_train = max(1, round(num_train * len(lengths) / num_probed))
-    has_gpu, has_bfloat16 = machine.gpu()
+    has_gpu, has_bfloat16 = gpu()
     return Facts(
         num_train=num_train,
         length_p50=int(np.quantile(lengths, 0.5)),
@@ -215,9 +218,10 @@ def _tell_tokenised(reporter: Reporter, split: str, done: int) -> None:
 
 
 def _train(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base: BaseModel) -> str:
+    from danlu.models.device import device
     from danlu.training.run import run as train
 
-    return train(recipe, run_dir, reporter, model_dir=base.folder, device=machine.device())
+    return train(recipe, run_dir, reporter, model_dir=base.folder, device=device())
 
 
 def _evaluate(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base: BaseModel) -> None:
@@ -226,7 +230,8 @@ def _evaluate(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base: BaseMod
     if not recipe.evaluation.suites or not has_base or (run_dir.evaluation / "scorecard.json").exists():
         return
     from danlu.evaluation.run import run as evaluate
+    from danlu.models.device import device
     from danlu.training.forward import score_examples
 
-    score = functools.partial(score_examples, micro_batch_tokens=int(recipe.optim.micro_batch_tokens), device=machine.device(), path=recipe.training.path)
-    evaluate(recipe, run_dir, reporter, pair=open_pair(run_dir, recipe, base.folder), score=score, device=machine.device())
+    score = functools.partial(score_examples, micro_batch_tokens=int(recipe.optim.micro_batch_tokens), device=device(), path=recipe.training.path)
+    evaluate(recipe, run_dir, reporter, pair=open_pair(run_dir, recipe, base.folder), score=score, device=device())

@@ -203,7 +203,8 @@ class Loop:
     def _forecast(self) -> None:
         """Say before the start how long it will take and how much memory it will hold, from one measured micro batch."""
         lengths = self.train_set.lengths
-        group, size = [], 0
+        group: list[Any] = []
+        size = 0
         for index in sorted(range(min(len(lengths), FORECAST_EXAMPLES)), key=lambda i: -int(lengths[i])):
             if not group or size + int(lengths[index]) <= self.state.micro_batch_tokens:
                 group.append(self.train_set[index])
