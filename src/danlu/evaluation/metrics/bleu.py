@@ -32,7 +32,7 @@ class Bleu(MetricConfig):
 @lru_cache
 def _scorer(tokenizer: str) -> Any:
     try:
-        from sacrebleu.metrics import BLEU
+        from sacrebleu.metrics.bleu import BLEU
     except ImportError as error:
         raise MissingExtraError(
             "the metric bleu needs sacrebleu",

@@ -31,7 +31,7 @@ class ChrF(MetricConfig):
 @lru_cache
 def _scorer() -> Any:
     try:
-        from sacrebleu.metrics import CHRF
+        from sacrebleu.metrics.chrf import CHRF
     except ImportError as error:
         raise MissingExtraError(
             "the metric chrf needs sacrebleu",
