@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from danlu.data.chat import ChatRenderer
+from danlu.errors import EvaluationError
 from danlu.evaluation import generate
 from danlu.evaluation.report import build
 from danlu.evaluation.run import run
@@ -229,6 +230,26 @@ def test_plain_text_runs_are_measured_without_generation(tokenizer: Any, run_dir
     assert not list(read_jsonl(run_dir.evaluation / "generations.jsonl"))
     first = len(tokenizer.decode(tokenizer("张家界")["input_ids"][:1]).encode())
     assert read_json(run_dir.evaluation / "heldout.json")["bytes"][0] == len(texts[0]["text"].encode()) - first
+
+
+def test_broken_weights_are_an_error_not_a_number(tokenizer: Any, run_dir: RunDir) -> None:
+    base, tuned = tiny_model(len(tokenizer), 1), tiny_model(len(tokenizer), 2)
+    with torch.no_grad():
+        tuned.lm_head.weight[3] = float("nan")
+    with pytest.raises(EvaluationError, match="heldout: likelihood, tuned: the model gives NaN"):
+        run(recipe_of(run_dir), run_dir, Reporter(run_dir), pair=TwoModels(tokenizer, base, tuned), score=score)
+
+
+def test_prompts_that_fill_the_context_are_skipped_and_listed(tokenizer: Any, run_dir: RunDir) -> None:
+    base, tuned = tiny_model(len(tokenizer), 1), tiny_model(len(tokenizer), 2)
+    for model in (base, tuned):
+        model.config.max_position_embeddings = 40
+    run(recipe_of(run_dir), run_dir, Reporter(run_dir), pair=TwoModels(tokenizer, base, tuned), score=score)
+    generation = read_json(run_dir.evaluation / "heldout.json")["generation"]
+    renderer = ChatRenderer(tokenizer)
+    too_long = [i for i, row in enumerate(TEST_ROWS) if len(renderer.prompt_ids(row["messages"][:1])) + 12 > 40]
+    assert 0 < len(too_long) < 12 and [skipped["example"] for skipped in generation["skipped"]] == too_long
+    assert generation["examples"] == [i for i in range(12) if i not in too_long]
 
 
 def test_no_test_rows_gives_no_verdict(tokenizer: Any, run_dir: RunDir) -> None:

@@ -101,7 +101,7 @@ def _complete(model: Any, tokenizer: Any, prompts: list[Sequence[int]], config: 
         mask_BT[row, width - len(prompt) :] = 1
     with torch.inference_mode():
         output_BT = model.generate(input_ids=ids_BT.to(device), attention_mask=mask_BT.to(device), generation_config=config)
-    stops = set(config.eos_token_id)
+    stops = set(config.eos_token_id or ())
     completions = []
     for ids in output_BT[:, width:].tolist():
         end = next((i for i, token in enumerate(ids) if token in stops), None)
@@ -117,7 +117,7 @@ def _plain_greedy(model: Any, stops: list[int], max_new_tokens: int) -> Iterator
 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = GenerationConfig(
-        do_sample=False, num_beams=1, use_cache=True, max_new_tokens=max_new_tokens, eos_token_id=stops, pad_token_id=stops[0] if stops else 0
+        do_sample=False, num_beams=1, use_cache=True, max_new_tokens=max_new_tokens, eos_token_id=stops or None, pad_token_id=stops[0] if stops else 0
     )
     owners = [model] if inner is model else [model, inner]
     stored = [owner.generation_config for owner in owners]

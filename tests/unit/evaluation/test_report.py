@@ -133,6 +133,15 @@ def test_every_kind_of_run_gets_a_page(make_run: MakeRun, recipe: Recipe, option
     assert ("retention_forgotten" in codes) is (options.get("rise") == 0.4)
 
 
+def test_the_forecast_stands_beside_what_was_measured(make_run: MakeRun, recipe: Recipe) -> None:
+    run_dir = make_run()
+    run_dir.update_record(forecast={"training_seconds": 110.0, "peak_memory_bytes": 700_000_000, "moon_phase": 3})
+    build(recipe, run_dir)
+    table = run_dir.report_html.read_text("utf-8").split("Forecast against actual")[1].split("</table>")[0]
+    assert [shown in table for shown in ("1 min 50 s", "1 min 23 s", "700 MB", "612 MB")] == [True] * 4
+    assert "Moon" not in table
+
+
 def test_an_empty_run_folder_gets_a_page(tmp_path: Any, recipe: Recipe) -> None:
     run_dir = RunDir.create(tmp_path / "r")
     report = build(recipe, run_dir)

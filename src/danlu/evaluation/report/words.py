@@ -44,6 +44,7 @@ _NAMES = {
     "evaluation_heldout_seconds": ("Held-out suite", "留出样例评测"),
     "evaluation_retention_seconds": ("Retention suite", "通用能力评测"),
     "evaluation_memorised_seconds": ("Memorisation check", "记忆检查"),
+    "num_tokens": ("Tokens trained on", "训练词元数"),
     "num_steps": ("Optimizer steps", "优化步数"),
     "device": ("Device", "设备"),
     "platform": ("Platform", "平台"),
