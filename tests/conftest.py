@@ -2,7 +2,10 @@
 
 import ipaddress
 import os
+import resource
+import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +67,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def _home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the runs of the tests out of the user's home folder."""
     monkeypatch.setenv("DANLU_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture
+def small_file_limit() -> Iterator[None]:
+    """Let no file of this process grow beyond 4 KiB: real write errors, short writes included."""
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,6 @@
 
 import errno
 import os
-import resource
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
@@ -16,16 +13,6 @@ from danlu.files import atomic_open, read_json, read_jsonl, write_json, write_te
 from danlu.reporter import Reporter, truncate_metrics
 from danlu.run_dir import RunDir
 from danlu.text import printable
-
-
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """Let no file of this process grow beyond 4 KiB: real write errors, short writes included."""
-    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -58,7 +45,7 @@ def test_a_failing_step_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, full_disk: None) -> None:
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, small_file_limit: None) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
 
@@ -100,7 +87,7 @@ def test_metrics_go_on_after_the_step_that_is_kept(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_costs_whole_lines_and_is_heard(tmp_path: Path, full_disk: None) -> None:
+def test_a_full_disk_costs_whole_lines_and_is_heard(tmp_path: Path, small_file_limit: None) -> None:
     heard: list[str] = []
     reporter = Reporter(RunDir(tmp_path), lambda kind, fields: heard.append(kind))
     for step in range(100):

@@ -181,7 +181,15 @@ def test_the_fingerprint_is_stable_and_changes_with_every_setting() -> None:
     again = Recipe.model_validate(recipe.to_dict())
     changed = [
         load_recipe(values=NEEDED, overrides=[override])
-        for override in ("seed=1", "method.rank=17", "optim.learning_rate=1e-4", "data.split.test=0.2", "export=[adapter]", "evaluation.metrics=[]", "method=full")
+        for override in (
+            "seed=1",
+            "method.rank=17",
+            "optim.learning_rate=1e-4",
+            "data.split.test=0.2",
+            "export=[adapter]",
+            "evaluation.metrics=[]",
+            "method=full",
+        )
     ]
 
     assert recipe.fingerprint == again.fingerprint == load_recipe(values=dict(reversed(NEEDED.items()))).fingerprint
@@ -206,7 +214,9 @@ def accepts(schema: dict[str, Any], value: Any, root: dict[str, Any]) -> bool:
         return False
     if isinstance(value, int | float) and not isinstance(value, bool):
         low, above, high, below = (schema.get(key) for key in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"))
-        if any([low is not None and value < low, above is not None and value <= above, high is not None and value > high, below is not None and value >= below]):
+        if any(
+            [low is not None and value < low, above is not None and value <= above, high is not None and value > high, below is not None and value >= below]
+        ):
             return False
     if isinstance(value, list):
         return all(accepts(schema.get("items", {}), item, root) for item in value)
