@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from odd_examples import VOCABULARY, odd_examples
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from danlu.data.pack import EncodedExample
 from danlu.training.batch import PackedBatch
 from danlu.training.forward import fast_nll, reference_nll, score_examples, unwrap
 from danlu.training.kernels import attention, decoder
@@ -24,7 +23,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:target_parameters=:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys:RuntimeWarning"),
 ]
-VOCABULARY = 96
 SMALL = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
@@ -91,17 +89,6 @@ def with_method(model: Any, method: str, *, fused: bool) -> Any:
             if "lora_B" in name:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
     return tuned.train()
-
-
-def odd_examples() -> list[EncodedExample]:
-    """Several lengths; one example has a single label, one has none, one has two tokens."""
-    generator = np.random.default_rng(4)
-    examples = []
-    for length, labels in ((23, slice(9, 23)), (2, slice(1, 2)), (31, slice(30, 31)), (12, slice(0, 0)), (17, slice(3, 8)), (1, slice(0, 1))):
-        mask = np.zeros(length, np.bool_)
-        mask[labels] = True
-        examples.append(EncodedExample(generator.integers(1, VOCABULARY, length).astype(np.uint32), mask))
-    return examples
 
 
 def relative_error(value: torch.Tensor, expected: torch.Tensor) -> float:

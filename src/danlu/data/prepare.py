@@ -88,7 +88,9 @@ def _plan(recipe: Recipe, staged: Staged, dataset: Path, reporter: Reporter) -> 
     is_used = is_first & (groups == np.arange(staged.num_rows)) if recipe.data.near_duplicates == "drop" else is_first
     shares = recipe.data.split
     rows = np.flatnonzero(is_used)
-    split = split_rows(staged.hashes[rows], groups[rows], validation=shares.validation, test=shares.test, seed=recipe.seed)
+    largest = 1.0 if shares.max_examples is None else shares.max_examples / max(1, len(rows))
+    validation, test = min(shares.validation, largest), min(shares.test, largest)
+    split = split_rows(staged.hashes[rows], groups[rows], validation=validation, test=test, seed=recipe.seed)
     if not split.counts[TRAIN]:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in staged.dropped.most_common(3))
         raise TooFewExamplesError(

@@ -88,6 +88,8 @@ class SplitConfig(StrictModel):
     """Share watched during training (early stopping, best checkpoint)."""
     test: float = Field(0.1, ge=0, lt=1)
     """Share never seen before the final proof."""
+    max_examples: int | None = Field(2000, ge=1)
+    """Most examples in each held-out split; of a large dataset the rest is better trained on. null for no limit."""
 
     @model_validator(mode="after")
     def _leaves_something_to_train(self) -> Self:

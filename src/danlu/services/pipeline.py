@@ -188,33 +188,36 @@ def _encode(recipe: Recipe, run_dir: RunDir, reporter: Reporter, renderer: ChatR
     from danlu.data.encode import encode_to_file
 
     summary: dict[str, dict[str, int]] = {}
-    entries: list[dict[str, Any]] = []
-    for split in SPLITS:
-        account = encode_to_file(
-            read_jsonl(run_dir.data / f"{split}.jsonl"),
-            run_dir.data / f"{split}.tokens",
-            objective=recipe.objective,
-            renderer=renderer,
-            max_seq_len=int(recipe.data.max_seq_len),
-            truncation=recipe.data.truncation,
-            progress=functools.partial(_tell_tokenised, reporter, split),
-        )
-        entries += [{"split": split, "action": "truncated", **entry} for entry in account.truncated]
-        entries += [{"split": split, "action": "dropped", **entry} for entry in account.dropped]
-        summary[split] = {
-            "num_examples": account.num_examples,
-            "num_tokens": account.num_tokens,
-            "truncated": len(account.truncated),
-            "dropped": len(account.dropped),
-        }
-    if summary["train"]["num_examples"] == 0:
-        raise TooFewExamplesError(
-            "no example is left to train on after tokenising",
-            why=f"{len(entries)} examples were dropped; the first: {entries[0]['reason']} (line {entries[0]['line']})",
-            fix="raise data.max_seq_len, or correct the data",
-        )
+    first: dict[str, Any] = {}
     with atomic_open(run_dir.data / "tokenised.jsonl") as file:
-        file.writelines(orjson.dumps(entry) + b"\n" for entry in entries)
+        for split in SPLITS:
+
+            def note(entry: dict[str, Any], split: str = split) -> None:
+                first.setdefault(entry["action"], entry)
+                file.write(orjson.dumps({"split": split, **entry}) + b"\n")
+
+            account = encode_to_file(
+                read_jsonl(run_dir.data / f"{split}.jsonl"),
+                run_dir.data / f"{split}.tokens",
+                objective=recipe.objective,
+                renderer=renderer,
+                max_seq_len=int(recipe.data.max_seq_len),
+                truncation=recipe.data.truncation,
+                note=note,
+                progress=functools.partial(_tell_tokenised, reporter, split),
+            )
+            summary[split] = {
+                "num_examples": account.num_examples,
+                "num_tokens": account.num_tokens,
+                "truncated": account.num_truncated,
+                "dropped": account.num_dropped,
+            }
+            if split == "train" and not account.num_examples:
+                raise TooFewExamplesError(
+                    "no example is left to train on after tokenising",
+                    why=f"{account.num_dropped} examples were dropped; the first: {first['dropped']['reason']} (line {first['dropped']['line']})",
+                    fix="raise data.max_seq_len, or correct the data",
+                )
     write_json(run_dir.data / "encoded.json", summary)
 
 

@@ -50,7 +50,8 @@ def fast_nll(model: nn.Module, batch: PackedBatch) -> Tensor:
 
 def unwrap(model: nn.Module) -> Any:
     """The Transformers causal LM inside a PEFT model, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    wrapped: Any = model
+    return wrapped.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _logit_scale(config: Any) -> float:

@@ -131,7 +131,8 @@ class _PackedAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        d_query, d_key, d_value = attend_backward(grad_outputs[0], *ctx.saved_tensors, ctx.lengths, ctx.window)
+        query_THC, key_TKC, value_TKC = ctx.saved_tensors
+        d_query, d_key, d_value = attend_backward(grad_outputs[0], query_THC, key_TKC, value_TKC, ctx.lengths, ctx.window)
         return d_query.mul_(ctx.scale), d_key, d_value, None, None, None
 
 
@@ -153,7 +154,7 @@ def _interface(
     if query.device.type == "cpu" and dropout == 0.0 and softcap is None and query.dtype == torch.float32:
         scale = scaling if scaling is not None else query.shape[-1] ** -0.5
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-        return _PackedAttention.apply(q, k, v, scale, lengths, sliding_window)[None], None  # type: ignore[no-untyped-call]
+        return _PackedAttention.apply(q, k, v, scale, lengths, sliding_window)[None], None
     outputs = []
     for q, k, v in zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True):
         outputs.append(_attend_one(q, k, v, scaling, dropout, sliding_window, softcap))

@@ -31,7 +31,7 @@ def linear_cross_entropy(
     are kept summed over the rows, so they exist only for a sum or mean over the rows: the backward pass raises
     RuntimeError when they are wanted and the rows' upstream gradients differ.
     """
-    return _LinearCrossEntropy.apply(hidden_LD, weight_VD, bias_V, labels_L, scale, softcap)  # type: ignore[no-any-return,no-untyped-call]
+    return _LinearCrossEntropy.apply(hidden_LD, weight_VD, bias_V, labels_L, scale, softcap)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from danlu.training.batch import PackedBatch
 from danlu.training.kernels.attention import attend, attend_backward
@@ -30,8 +30,8 @@ DECODERS = ("LlamaModel", "Qwen2Model", "Qwen3Model", "MistralModel")
 class AttentionPart:
     """What the attention half of a layer needs besides tensors that are trained."""
 
-    norm: nn.Module
-    head_norms: tuple[nn.Module, nn.Module] | None
+    norm: Any
+    head_norms: tuple[Any, Any] | None
     projections: tuple[Projection, ...]
     head_dim: int
     scaling: float
@@ -47,21 +47,23 @@ class AttentionPart:
 class FeedForwardPart:
     """What the feed-forward half of a layer needs besides tensors that are trained."""
 
-    norm: nn.Module
+    norm: Any
     projections: tuple[Projection, ...]
 
 
-def plan(decoder: nn.Module) -> list[tuple[AttentionPart, FeedForwardPart]] | None:
+def plan(decoder: Any) -> list[tuple[AttentionPart, FeedForwardPart]] | None:
     """The layers of `decoder` as parts, or None when any of it computes something these kernels do not."""
-    config: Any = getattr(decoder, "config", None)
-    if type(decoder).__name__ not in DECODERS or config.hidden_act != "silu":
+    if type(decoder).__name__ not in DECODERS:
+        return None
+    config = decoder.config
+    if config.hidden_act != "silu":
         return None
     if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in decoder.parameters()):
         return None
     if decoder.training and getattr(config, "attention_dropout", 0.0):
         return None
     parts = []
-    for layer in decoder.layers[: config.num_hidden_layers]:  # type: ignore[union-attr,index]
+    for layer in decoder.layers[: config.num_hidden_layers]:
         attention, mlp = layer.self_attn, layer.mlp
         attention_projections = [projection_of(m) for m in (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)]
         mlp_projections = [projection_of(m) for m in (mlp.gate_proj, mlp.up_proj, mlp.down_proj)]
@@ -88,9 +90,9 @@ def hidden_at_labels(decoder: Any, parts: Sequence[tuple[AttentionPart, FeedForw
         is_last = number == len(parts) - 1
         attention = replace(attention, lengths=batch.lengths, cos_T1c=cos_T1c, sin_T1c=sin_T1c, rows_L=batch.label_rows_L if is_last else None)
         head_norms = [None, None] if attention.head_norms is None else [norm.weight for norm in attention.head_norms]
-        hidden_TD = _Attention.apply(attention, hidden_TD, attention.norm.weight, *head_norms, *_flat(attention.projections))  # type: ignore[no-untyped-call]
-        hidden_TD = _FeedForward.apply(feed_forward, hidden_TD, feed_forward.norm.weight, *_flat(feed_forward.projections))  # type: ignore[no-untyped-call]
-    return decoder.norm(hidden_TD)  # type: ignore[no-any-return]
+        hidden_TD = _Attention.apply(attention, hidden_TD, attention.norm.weight, *head_norms, *_flat(attention.projections))
+        hidden_TD = _FeedForward.apply(feed_forward, hidden_TD, feed_forward.norm.weight, *_flat(feed_forward.projections))
+    return decoder.norm(hidden_TD)
 
 
 def _flat(projections: Sequence[Projection]) -> list[Tensor | None]:
@@ -157,7 +159,8 @@ class _Attention(torch.autograd.Function):
         dq, d_q_norm = _turned_backward(dq, q_raw, q_norm_C, q_eps, cos * part.scaling, sin * part.scaling, needs_weight=needs[3])
         dk, d_k_norm = _turned_backward(dk, k_raw, k_norm_C, k_eps, cos, sin, needs_weight=needs[4])
         x_TD = rms_norm_again(hidden_TD, norm_D, inverse_rms)
-        needs_dx, dx, grads = needs[1] or needs[2], None, []
+        needs_dx, dx = needs[1] or needs[2], None
+        grads: list[Tensor | None] = []
         for index, (d, a, projection) in enumerate(((dq, q_a, q_proj), (dk, k_a, k_proj), (dv, v_a, v_proj))):
             dx, gradients = project_backward(d.view(len(d), -1), x_TD, a, projection, split_needs(flags, index), needs_dx=needs_dx, add_TK=dx)
             grads += gradients
@@ -171,7 +174,7 @@ class _Attention(torch.autograd.Function):
 def _head_eps(part: AttentionPart) -> tuple[float, float]:
     if part.head_norms is None:
         return 0.0, 0.0
-    return part.head_norms[0].variance_epsilon, part.head_norms[1].variance_epsilon  # type: ignore[return-value]
+    return part.head_norms[0].variance_epsilon, part.head_norms[1].variance_epsilon
 
 
 def _queries_keys(part: AttentionPart, q_raw: Tensor, k_raw: Tensor, q_norm_C: Tensor | None, k_norm_C: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -35,8 +35,8 @@ def nt(x_MK: Tensor, w_NK: Tensor, bias_N: Tensor | None = None, add_MN: Tensor 
     """x w^T (+ bias) (+ add), a new tensor [M, N]."""
     if _takes_onednn(x_MK):
         if add_MN is None:
-            return torch.ops.mkldnn._linear_pointwise(x_MK, w_NK, bias_N, "none", [], "")  # type: ignore[no-any-return]
-        return torch.ops.mkldnn._linear_pointwise.binary(x_MK, add_MN, w_NK, bias_N, "add")  # type: ignore[no-any-return]
+            return torch.ops.mkldnn._linear_pointwise(x_MK, w_NK, bias_N, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise.binary(x_MK, add_MN, w_NK, bias_N, "add")
     if add_MN is None:
         return torch.nn.functional.linear(x_MK, w_NK, bias_N)
     y_MN = torch.addmm(add_MN, x_MK, w_NK.T)

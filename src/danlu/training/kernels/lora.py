@@ -21,6 +21,6 @@ class FusedLoraLinear(Linear):
         """Like PEFT's; falls back to it for whatever the fused node does not compute."""
         projection = None if args or kwargs else projection_of(self)
         if projection is None or projection.a_RK is None or x.dtype != projection.weight_NK.dtype:
-            return super().forward(x, *args, **kwargs)  # type: ignore[no-any-return]
-        y_TN = ProjectionFunction.apply(x.reshape(-1, x.shape[-1]), projection.scale, *projection.tensors)  # type: ignore[no-untyped-call]
-        return y_TN.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
+            return super().forward(x, *args, **kwargs)
+        y_TN = ProjectionFunction.apply(x.reshape(-1, x.shape[-1]), projection.scale, *projection.tensors)
+        return y_TN.view(*x.shape[:-1], -1)

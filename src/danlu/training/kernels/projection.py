@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,13 @@ class Projection:
     a_RK: Tensor | None = None
     b_NR: Tensor | None = None
     scale: float = 1.0
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor | None], scale: float) -> Projection:
+        """The inverse of `tensors`."""
+        weight_NK, bias_N, a_RK, b_NR = tensors
+        assert weight_NK is not None
+        return cls(weight_NK, bias_N, a_RK, b_NR, scale)
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
@@ -96,23 +104,24 @@ def split_needs(flags: Sequence[bool], index: int) -> Needs:
 def rebuild(tensors: Sequence[Tensor | None], scales: Sequence[float]) -> list[Projection]:
     """Projections from the flat row of tensors that autograd handed over."""
     groups = [tensors[i * NUM_TENSORS : (i + 1) * NUM_TENSORS] for i in range(len(scales))]
-    return [Projection(*group, scale) for group, scale in zip(groups, scales, strict=True)]  # type: ignore[arg-type]
+    return [Projection.of(group, scale) for group, scale in zip(groups, scales, strict=True)]
 
 
 class ProjectionFunction(torch.autograd.Function):
     """One projection for architectures whose layers are not fused as a whole."""
 
     @staticmethod
-    def forward(ctx, x_TK, scale, *tensors):  # type: ignore[no-untyped-def]
-        projection = Projection(*tensors, scale)
+    def forward(ctx: Any, x_TK: Tensor, scale: float, *tensors: Tensor | None) -> Tensor:
+        projection = Projection.of(tensors, scale)
         y_TN, xa_TR = project(x_TK, projection)
         ctx.scale = scale
         ctx.save_for_backward(x_TK, xa_TR, *tensors)
         return y_TN
 
     @staticmethod
-    def backward(ctx, dy_TN):  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (dy_TN,) = grad_outputs
         x_TK, xa_TR, *tensors = ctx.saved_tensors
         needs = ctx.needs_input_grad
-        dx_TK, gradients = project_backward(dy_TN, x_TK, xa_TR, Projection(*tensors, ctx.scale), needs[2:], needs_dx=needs[0])
+        dx_TK, gradients = project_backward(dy_TN, x_TK, xa_TR, Projection.of(tensors, ctx.scale), needs[2:], needs_dx=needs[0])
         return dx_TK, None, *gradients

@@ -1,0 +1,62 @@
+"""Danlu's own training stage, fast or reference path."""
+
+import json
+import resource
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    task = json.loads(sys.argv[1])
+    from danlu.training.kernels.memory import prepare_process
+
+    prepare_process()
+
+    from danlu.data.chat import ChatRenderer
+    from danlu.data.encode import encode_to_file
+    from danlu.models.load import load_tokenizer
+    from danlu.recipe.recipe import Recipe
+    from danlu.reporter import Reporter
+    from danlu.run_dir import RunDir
+    from danlu.training.run import run
+
+    recipe = Recipe.model_validate(
+        {
+            "base_model": task["model"],
+            "dataset": task["data"],
+            "method": {"type": "lora", "rank": task["rank"], "alpha": task["alpha"]},
+            "optim": {
+                "learning_rate": task["learning_rate"],
+                "global_batch_size": task["global_batch_size"],
+                "micro_batch_tokens": task["micro_batch_tokens"],
+                "max_steps": task["steps"],
+                "scheduler": "constant",
+                "warmup_ratio": 0.0,
+            },
+            "training": {"path": task["variant"], "dtype": "float32", "keep_best": False, "checkpoint_every_seconds": 1e9},
+        }
+    )
+    run_dir = RunDir.create(Path(task["work"]))
+    run_dir.data.mkdir(exist_ok=True)
+    rows = [json.loads(line) for line in Path(task["data"]).read_text("utf-8").splitlines()]
+    renderer = ChatRenderer(load_tokenizer(Path(task["model"])))
+    for name, examples in (("train", rows), ("validation", [])):
+        encode_to_file(examples, run_dir.data / f"{name}.tokens", objective=recipe.objective, renderer=renderer, max_seq_len=4096, truncation="drop")
+    lines = []
+    run(recipe, run_dir, Reporter(run_dir, lambda kind, fields: lines.append(fields) if kind == "metrics" else None), model_dir=Path(task["model"]))
+    counts = [line["num_tokens"] for line in lines]
+    tokens = [now - before for before, now in zip([0, *counts], counts, strict=False)]
+    print(
+        json.dumps(
+            {
+                "losses": [line["loss"] for line in lines],
+                "tokens": tokens,
+                "seconds": [t / line["tokens_per_second"] for t, line in zip(tokens, lines, strict=True)],
+                "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

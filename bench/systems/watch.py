@@ -1,0 +1,39 @@
+"""A Transformers callback that times each step and counts the tokens the model really saw. Needs transformers only."""
+
+import json
+import resource
+import sys
+import time
+
+from transformers import TrainerCallback
+
+
+class Watch(TrainerCallback):
+    """Counts tokens in a forward pre-hook, so that prefetched batches do not count early."""
+
+    def __init__(self, pad_id):
+        self.pad_id, self.tokens, self.seconds, self.losses, self._count, self._start = pad_id, [], [], [], 0, 0.0
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+        inner.get_input_embeddings().register_forward_pre_hook(self._see)
+
+    def _see(self, module, args):
+        self._count += int((args[0] != self.pad_id).sum())
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self._count, self._start = 0, time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.seconds.append(time.perf_counter() - self._start)
+        self.tokens.append(self._count)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if logs and "loss" in logs:
+            self.losses.append(float(logs["loss"]))
+
+    def finish(self):
+        """Print the result as the last line of the output."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        sys.stdout.flush()
+        print("\n" + json.dumps({"losses": self.losses, "tokens": self.tokens, "seconds": self.seconds, "peak_rss_bytes": peak}), flush=True)
