@@ -6,6 +6,15 @@ from typing import Any
 from danlu.text import language, printable, say
 
 LABELS = {"improved": ("IMPROVED", "变好了", "green"), "no_difference": ("NO DIFFERENCE", "没有差别", "yellow"), "regressed": ("REGRESSED", "变差了", "red")}
+RETENTION = {"kept": ("kept", "保持"), "slightly_worse": ("slightly worse", "略有下降"), "forgotten": ("forgotten", "有遗忘")}
+ROWS_ZH = {
+    "dropped": "舍弃",
+    "duplicate": "重复",
+    "near_duplicate": "近似重复",
+    "near_duplicates_kept": "保留的近似重复",
+    "fixed": "修复",
+    "used": "使用",
+}
 
 
 def print_summary(report: dict[str, Any], html: Path) -> None:
@@ -36,7 +45,7 @@ def print_summary(report: dict[str, Any], html: Path) -> None:
     retention = report.get("retention") or {}
     if retention.get("label"):
         console.print(
-            Text(say("General ability: ", "通用能力：") + f"{retention['label']}  ({_number(retention.get('base'))} → {_number(retention.get('tuned'))} NLL)")
+            Text(say("General ability: ", "通用能力：") + f"{say(*RETENTION[retention['label']])}  ({_number(retention.get('base'))} → {_number(retention.get('tuned'))} NLL)")
         )
     rows = report.get("rows") or {}
     if rows.get("rows_in") is not None:
@@ -57,11 +66,12 @@ def _cells(metric: dict[str, Any]) -> list[str]:
 
 
 def _rows(rows: dict[str, Any]) -> str:
-    parts = [f"{rows['rows_in']:,} in"]
+    parts = [say(f"{rows['rows_in']:,} in", f"共 {rows['rows_in']:,}")]
     for key, value in rows.items():
         if key != "rows_in" and isinstance(value, int) and not isinstance(value, bool) and value:
-            parts.append(f"{value:,} {key.replace('_', ' ')}")
-    return ", ".join(parts)
+            name = key.replace("_", " ")
+            parts.append(say(f"{value:,} {name}", f"{ROWS_ZH.get(key, name)} {value:,}"))
+    return say(", ", "，").join(parts)
 
 
 def _number(value: Any, *, sign: bool = False) -> str:
