@@ -116,7 +116,7 @@ def _prepare(written: Recipe, run_dir: RunDir, reporter: Reporter, dataset: Path
     renderer = ChatRenderer(load_tokenizer(base.folder))
     accounting = prepare(written, run_dir, reporter, dataset=dataset, mix=mix)
     for warning in accounting.warnings:
-        reporter.event("data_warning", warning.en, **asdict(warning))
+        reporter.event("data_warning", warning.en, warning=warning.kind, en=warning.en, zh=warning.zh)
     if renderer.uses_default_template and written.objective.needs == "messages":
         reporter.event("default_template", "the tokenizer has no chat template: the documented default (User: / Assistant:) is used and stored with the result")
     recipe, reasons = resolve(written, _facts(written, run_dir, renderer, config, base, accounting))
