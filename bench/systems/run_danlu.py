@@ -8,10 +8,6 @@ from pathlib import Path
 
 def main() -> None:
     task = json.loads(sys.argv[1])
-    from danlu.training.kernels.memory import prepare_process
-
-    prepare_process()
-
     from danlu.data.chat import ChatRenderer
     from danlu.data.encode import encode_to_file
     from danlu.models.load import load_tokenizer
