@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, SerializeAsAny
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -183,7 +183,7 @@ def constraints(metadata: Any) -> Iterator[str]:
     for entry in metadata:
         if isinstance(entry, FieldInfo):
             yield from constraints(entry.metadata)
-        elif not isinstance(entry, SerializeAsAny):
+        else:
             yield from (f"{sign} {getattr(entry, name)}" for name, sign in signs.items() if getattr(entry, name, None) is not None)
 
 

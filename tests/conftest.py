@@ -78,3 +78,11 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real data sets at {SHARED_DATA} (set DANLU_SHARED_DATA to their folder)")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a small random Qwen3 model with the tokenizer of danlu/tiny."""
+    from models import write_model
+
+    return write_model(tmp_path_factory.mktemp("models") / "small")

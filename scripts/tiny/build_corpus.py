@@ -65,10 +65,24 @@ DOC_SOURCES = {
 
 # Simplest prose first; books after the cap is reached are left out.
 BOOKS = (
-    "aesop_fables", "the-wonderful-wizard-of-oz", "the-marvelous-land-of-oz", "ozma-of-oz", "alices-adventures", "pollyanna",
-    "the-railway-children", "five-children-and-it", "a-little-princess", "the-secret-garden", "peter-and-wendy",
-    "the-wind-in-the-willows", "the-jungle-book", "anne-of-green-gables", "little-women", "a-christmas-carol",
-    "the-call-of-the-wild", "the-adventures-of-sherlock-holmes",
+    "aesop_fables",
+    "the-wonderful-wizard-of-oz",
+    "the-marvelous-land-of-oz",
+    "ozma-of-oz",
+    "alices-adventures",
+    "pollyanna",
+    "the-railway-children",
+    "five-children-and-it",
+    "a-little-princess",
+    "the-secret-garden",
+    "peter-and-wendy",
+    "the-wind-in-the-willows",
+    "the-jungle-book",
+    "anne-of-green-gables",
+    "little-women",
+    "a-christmas-carol",
+    "the-call-of-the-wild",
+    "the-adventures-of-sherlock-holmes",
 )
 # Simplified Chinese and readable without notes comes first; the song lyrics fill the rest of the cap.
 POETRY_FIRST = ("水墨唐诗", "唐诗三百首", "纳兰性德", "蒙学", "论语")
@@ -87,7 +101,9 @@ OFFENSIVE = re.compile(
     r"\b(?:nigg\w+|faggots?|retards?|retarded|chinks?|kikes?|spics?|fuck\w*|cunts?|whores?|bitch\w*|shit\w*)\b|傻逼|操你|他妈的|婊子|贱人|支那|狗娘养",
     re.IGNORECASE,
 )
-SEXUAL = re.compile(r"阳痿|早泄|性交|性生活|性欲|(?<=男)性功能|性功能(?=障碍|减退|下降|低下)|性爱|同房|做爱|手淫|自慰|勃起|射精|阴茎|阴道|龟头|包皮|壮阳|肛交|嫖|\b(?:porn|sexy|masturbat\w+)\b")
+SEXUAL = re.compile(
+    r"阳痿|早泄|性交|性生活|性欲|(?<=男)性功能|性功能(?=障碍|减退|下降|低下)|性爱|同房|做爱|手淫|自慰|勃起|射精|阴茎|阴道|龟头|包皮|壮阳|肛交|嫖|\b(?:porn|sexy|masturbat\w+)\b"
+)
 OTHER_BOTS = re.compile(r"chatter ?bot|salvius|\balice\b|\beliza\b|gunther|commander data|\bhal ?9000\b|python之禅", re.IGNORECASE)
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]")
 TRADITIONAL = re.compile(r"[來時為無見風雲處與長還聲歸問東馬門開間國學會過說語書樂夢從萬葉飛應當對將爲獨盡難獻經陽鳥魚龍]")
@@ -311,7 +327,7 @@ def book_to_passages(chapters: list[str]) -> Iterator[str]:
 def is_prose(passage: str) -> bool:
     """Tell whether most lines end like sentences and the passage is more than a heading."""
     lines = passage.split("\n")
-    num_ended = sum(line.endswith((".", "!", "?", "\"", "'", ":", "—")) for line in lines)
+    num_ended = sum(line.endswith((".", "!", "?", '"', "'", ":", "—")) for line in lines)
     return len(passage) >= 300 and num_ended >= 0.7 * len(lines) and len(passage) / len(lines) >= 60
 
 
@@ -340,7 +356,7 @@ def markdown_to_prose(text: str) -> Iterator[str]:
     text = re.sub(r"\$\$.*?\$\$|<!--.*?-->|\{/\*.*?\*/\}", "", text, flags=re.DOTALL)
     is_title_open = True
     for line in text.split("\n"):
-        is_heading = line.startswith("#") or line.startswith("===")
+        is_heading = line.startswith(("#", "==="))
         line = strip_inline_markup(line)
         if is_heading:
             if is_title_open and len(CHINESE.findall(line)) >= 2:
@@ -574,7 +590,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/tiny"), help="folder to write")
     arguments = parser.parse_args()
     for source, facts in build_corpus(arguments.data, arguments.out).items():
-        print(f"{source:22} {facts['documents']:6} documents {facts['document_bytes']:9} bytes  {facts['chats']:6} chats {facts['chat_bytes']:9} bytes  {facts['dropped']}")
+        documents, chats = (f"{facts[f'{kind}s']:6} {kind}s {facts[f'{kind}_bytes']:9} bytes" for kind in ("document", "chat"))
+        print(f"{source:22} {documents}  {chats}  {facts['dropped']}")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers  # noqa: E402
-from transformers import PreTrainedTokenizerFast  # noqa: E402
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
 
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS = [END_OF_TEXT, IM_START, IM_END]
@@ -23,9 +23,7 @@ BYTES_PER_LANGUAGE = 8_000_000
 MAX_SOURCE_SHARE = 0.4
 MAX_TOKEN_BYTES = 15  # five Chinese characters: longer tokens would be stock phrases of one source
 
-QWEN2_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+QWEN2_PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 # The mask of `return_assistant_tokens_mask` covers what the model must write itself: the content and its <|im_end|>.
 CHAT_TEMPLATE = """\
@@ -49,8 +47,16 @@ CHAT_TEMPLATE = """\
 {%- endif %}"""
 
 LOSSLESS_PROBES = [
-    "Hello,  world!\tTabs\t\tand   spaces \n\n\r\n end ", "你好，世界！今天 25°C，价格￥1,234.50。", "👩‍👩‍👧‍👦🏳️‍🌈 e\u0301 \u00e9 ﬁ ½ Ⅷ",
-    "한국어 العربية हिन्दी ไทย 𠮷野家 龘", "\x00\x01\x7f\u200b\ufeff\ufffd", "def f(x):\n\treturn x ** 2  # 注释\n", "don't I'LL we'Ve", "", " ", "\n",
+    "Hello,  world!\tTabs\t\tand   spaces \n\n\r\n end ",
+    "你好，世界！今天 25°C，价格￥1,234.50。",
+    "👩‍👩‍👧‍👦🏳️‍🌈 e\u0301 \u00e9 ﬁ ½ Ⅷ",
+    "한국어 العربية हिन्दी ไทย 𠮷野家 龘",
+    "\x00\x01\x7f\u200b\ufeff\ufffd",
+    "def f(x):\n\treturn x ** 2  # 注释\n",
+    "don't I'LL we'Ve",
+    "",
+    " ",
+    "\n",
 ]
 
 
@@ -149,7 +155,7 @@ def check_chat_template(tokenizer: PreTrainedTokenizerFast) -> None:
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "你好"},
         {"role": "assistant", "content": "你好！有什么可以帮您？"},
-        {"role": "tool", "content": "{\"temperature\": 21}"},
+        {"role": "tool", "content": '{"temperature": 21}'},
         {"role": "assistant", "content": "It is 21 degrees."},
     ]
     expected = "".join(f"{IM_START}{m['role']}\n{m['content']}{IM_END}\n" for m in messages)
@@ -192,9 +198,7 @@ def report_counts(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
                 for name in (row["source"], row["source"][:2]):
                     counts[kind][name] += len(ids)
                     num_rows[kind][name] += 1
-    summary = {
-        kind: {name: {"rows": num_rows[kind][name], "tokens": tokens} for name, tokens in sorted(counts[kind].items())} for kind in counts
-    }
+    summary = {kind: {name: {"rows": num_rows[kind][name], "tokens": tokens} for name, tokens in sorted(counts[kind].items())} for kind in counts}
     (folder / "tokens.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     for kind, sources in summary.items():
         for name, facts in sources.items():

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from danlu.data.chat import ChatRenderer
+from danlu.errors import EvaluationError
 from danlu.evaluation import generate
 from danlu.evaluation.report import build
 from danlu.evaluation.run import run
@@ -165,6 +166,34 @@ def test_a_batch_generates_what_each_prompt_generates_alone(tokenizer: Any) -> N
         assert together[i] == expected
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+def test_an_adapter_with_packed_attention_generates_and_is_left_as_it_was(tokenizer: Any) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    from danlu.training.kernels.attention import NAME
+
+    plain, model, renderer = tiny_model(len(tokenizer), 4), tiny_model(len(tokenizer), 4), ChatRenderer(tokenizer)
+    model.set_attn_implementation(NAME)
+    adapted = get_peft_model(model, LoraConfig(target_modules="all-linear", r=4, init_lora_weights=False)).eval()
+    prompts = [renderer.prompt_ids(row["messages"][:1]) for row in TEST_ROWS[:5]]
+
+    def answers(any_model: Any) -> dict[int, generate.Completion]:
+        return {i: c for batch in generate.generate(any_model, renderer, prompts, max_new_tokens=8) for i, c in batch.items()}
+
+    stored = model.generation_config
+    with adapted.disable_adapter():
+        assert answers(adapted) == answers(plain)
+    with_adapter = answers(adapted)
+    assert model.config._attn_implementation == NAME and model.generation_config is stored
+    assert with_adapter == answers(adapted.merge_and_unload()) != answers(plain)
+
+
+def test_batches_keep_similar_lengths_and_fit_the_cache() -> None:
+    batches = generate.plan_batches([5, 100, 7, 90, 5], max_new_tokens=10, bytes_per_token=generate.MAX_CACHE_BYTES // 250)
+    assert batches == [[1, 3], [2, 0, 4]]
+    assert generate.plan_batches([], 10, 1) == []
+
+
 def test_a_killed_evaluation_goes_on_and_a_finished_one_is_not_repeated(tokenizer: Any, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate, "MAX_ROWS", 4)
     recipe, pair = recipe_of(run_dir), TwoModels(tokenizer, tiny_model(len(tokenizer), 1), tiny_model(len(tokenizer), 2))
@@ -201,6 +230,26 @@ def test_plain_text_runs_are_measured_without_generation(tokenizer: Any, run_dir
     assert not list(read_jsonl(run_dir.evaluation / "generations.jsonl"))
     first = len(tokenizer.decode(tokenizer("张家界")["input_ids"][:1]).encode())
     assert read_json(run_dir.evaluation / "heldout.json")["bytes"][0] == len(texts[0]["text"].encode()) - first
+
+
+def test_broken_weights_are_an_error_not_a_number(tokenizer: Any, run_dir: RunDir) -> None:
+    base, tuned = tiny_model(len(tokenizer), 1), tiny_model(len(tokenizer), 2)
+    with torch.no_grad():
+        tuned.lm_head.weight[3] = float("nan")
+    with pytest.raises(EvaluationError, match="heldout: likelihood, tuned: the model gives NaN"):
+        run(recipe_of(run_dir), run_dir, Reporter(run_dir), pair=TwoModels(tokenizer, base, tuned), score=score)
+
+
+def test_prompts_that_fill_the_context_are_skipped_and_listed(tokenizer: Any, run_dir: RunDir) -> None:
+    base, tuned = tiny_model(len(tokenizer), 1), tiny_model(len(tokenizer), 2)
+    for model in (base, tuned):
+        model.config.max_position_embeddings = 40
+    run(recipe_of(run_dir), run_dir, Reporter(run_dir), pair=TwoModels(tokenizer, base, tuned), score=score)
+    generation = read_json(run_dir.evaluation / "heldout.json")["generation"]
+    renderer = ChatRenderer(tokenizer)
+    too_long = [i for i, row in enumerate(TEST_ROWS) if len(renderer.prompt_ids(row["messages"][:1])) + 12 > 40]
+    assert 0 < len(too_long) < 12 and [skipped["example"] for skipped in generation["skipped"]] == too_long
+    assert generation["examples"] == [i for i in range(12) if i not in too_long]
 
 
 def test_no_test_rows_gives_no_verdict(tokenizer: Any, run_dir: RunDir) -> None:

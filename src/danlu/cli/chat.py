@@ -24,11 +24,7 @@ def chat(
     from danlu.services.chat import ChatOptions, ChatSession
 
     session = ChatSession(name, system=system)
-    options = ChatOptions("base" if base else "tuned", temperature, top_p, max_tokens)
-    if seed is not None:
-        import torch
-
-        torch.manual_seed(seed)
+    options = ChatOptions("base" if base else "tuned", temperature, top_p, max_tokens, seed)
     if message is not None:
         _answer(session, message, options)
         return

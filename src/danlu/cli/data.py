@@ -20,7 +20,7 @@ def inspect_file(
     """The data doctor: format, encoding, lengths, languages, duplicates, and every row that would be dropped or fixed."""
     from danlu.cli.main import json_out
     from danlu.data.inspect import inspect
-    from danlu.services.runs import find_dataset
+    from danlu.services.datasets import find_dataset
 
     found = inspect(find_dataset(str(file)), limit=limit)
     if as_json:
@@ -54,7 +54,15 @@ def show(
     console = Console()
     for example in shown:
         trained = sum(example.mask)
-        console.print(Text(say(f"line {example.line}: {len(example.ids)} tokens, {trained} trained", f"第 {example.line} 行：{len(example.ids)} 个 token，其中 {trained} 个参与训练"), style="bold"))
+        console.print(
+            Text(
+                say(
+                    f"line {example.line}: {len(example.ids)} tokens, {trained} trained",
+                    f"第 {example.line} 行：{len(example.ids)} 个 token，其中 {trained} 个参与训练",
+                ),
+                style="bold",
+            )
+        )
         console.print(coloured(example))
         console.print()
 

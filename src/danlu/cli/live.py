@@ -64,7 +64,15 @@ class LiveView:
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
         self._clock = Clock()
-        self._progress = Progress(SpinnerColumn(), TextColumn("{task.fields[stage]}"), BarColumn(bar_width=24), TextColumn("{task.description}"), console=Console(stderr=True), transient=True, refresh_per_second=4)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.fields[stage]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            console=Console(stderr=True),
+            transient=True,
+            refresh_per_second=4,
+        )
         self._task: Any = None
         self._stage = ""
 

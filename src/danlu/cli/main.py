@@ -5,6 +5,7 @@ Nothing heavy is imported here: every command imports what it needs when it is c
 
 import os
 import sys
+import warnings
 from typing import Any
 
 import typer
@@ -56,6 +57,7 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # advice to programmers, not to users
     try:
         app()
     except DanluError as error:
@@ -65,10 +67,14 @@ def main() -> None:
     except BrokenPipeError:
         # The reader of a pipe (`| head`) has gone; closing stdout again at exit must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception as error:  # noqa: BLE001  # the door's last handler
+    except Exception as error:  # the door's last handler
         if os.environ.get("DANLU_DEBUG"):
             raise
-        defect = InternalError(f"danlu crashed: {type(error).__name__}: {error}", why="a defect in Danlu, not in your input", fix="run again with `danlu --debug ...` and report the traceback")
+        defect = InternalError(
+            f"danlu crashed: {type(error).__name__}: {error}",
+            why="a defect in Danlu, not in your input",
+            fix="run again with `danlu --debug ...` and report the traceback",
+        )
         sys.exit(_show(defect))
 
 

@@ -25,8 +25,9 @@ def print_summary(report: dict[str, Any], html: Path) -> None:
         console.print(say("This run was not evaluated.", "本次运行没有做验证。"))
     if report.get("metrics"):
         table = Table(box=None, pad_edge=False)
-        for title, align in ((say("metric", "指标"), "left"), (say("base", "基座"), "right"), (say("tuned", "微调后"), "right"), (say("change", "变化"), "right"), (say("95 % interval", "95% 区间"), "right"), ("p", "right"), (say("win/tie/loss", "胜/平/负"), "right")):
-            table.add_column(title, justify=align)  # type: ignore[arg-type]
+        table.add_column(say("metric", "指标"), no_wrap=True)
+        for title in (say("base", "基座"), say("tuned", "微调后"), say("change [95 % interval]", "变化 [95% 区间]"), "p", say("win/tie/loss", "胜/平/负")):
+            table.add_column(title, justify="right", no_wrap=True)
         for name, metric in report["metrics"].items():
             table.add_row(name, *_cells(metric))
         console.print()
@@ -34,7 +35,9 @@ def print_summary(report: dict[str, Any], html: Path) -> None:
     console.print()
     retention = report.get("retention") or {}
     if retention.get("label"):
-        console.print(Text(say("General ability: ", "通用能力：") + f"{retention['label']}  ({_number(retention.get('base'))} → {_number(retention.get('tuned'))} NLL)"))
+        console.print(
+            Text(say("General ability: ", "通用能力：") + f"{retention['label']}  ({_number(retention.get('base'))} → {_number(retention.get('tuned'))} NLL)")
+        )
     rows = report.get("rows") or {}
     if rows.get("rows_in") is not None:
         console.print(Text(say("Rows: ", "数据行：") + _rows(rows)))
@@ -48,7 +51,9 @@ def _cells(metric: dict[str, Any]) -> list[str]:
     low, high = metric.get("ci") or (None, None)
     record = "/".join(str(metric.get(key, "-")) for key in ("wins", "ties", "losses"))
     p = metric.get("p")
-    return [_number(metric.get("base")), _number(metric.get("tuned")), _number(metric.get("delta"), sign=True), f"{_number(low, sign=True)} … {_number(high, sign=True)}", "-" if p is None else ("<0.001" if p < 0.001 else f"{p:.3f}"), record]
+    change = f"{_number(metric.get('delta'), sign=True)} [{_number(low, sign=True)}, {_number(high, sign=True)}]"
+    shown_p = "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+    return [_number(metric.get("base")), _number(metric.get("tuned")), change, shown_p, record]
 
 
 def _rows(rows: dict[str, Any]) -> str:
@@ -62,4 +67,5 @@ def _rows(rows: dict[str, Any]) -> str:
 def _number(value: Any, *, sign: bool = False) -> str:
     if not isinstance(value, int | float):
         return "-"
-    return f"{value:+.3f}" if sign else f"{value:.3f}"
+    digits = 3 if abs(value) < 100 else 1
+    return f"{value:{'+' if sign else ''}.{digits}f}"

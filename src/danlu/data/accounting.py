@@ -5,13 +5,28 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class DataWarning:
+    """Something the user should know about a data file, in both languages."""
+
+    kind: str
+    """Stable name, e.g. `placeholders` or `empty_split`."""
+    en: str
+    zh: str
+
+    def __str__(self) -> str:
+        return self.en
+
+
+@dataclass(frozen=True)
 class Accounting:
     """rows_in = used + dropped + duplicate + near_duplicate, and used = train + validation + test."""
 
     source: dict[str, Any]
     """`name`, `sha256`, `num_bytes`, `mtime_ns` of the file."""
-    format: dict[str, Any]
-    """`type` of the dataset format, and the columns asked for."""
+    format: str
+    """Type of the dataset format."""
+    columns: dict[str, str]
+    """Columns that the recipe names for it."""
     container: str
     """`json`, `jsonl`, `csv`, `xlsx`, `parquet` or `txt`."""
     encoding: str
@@ -33,7 +48,7 @@ class Accounting:
     """For `dropped` and `fixed`: reason -> number of rows (a fixed row may have several)."""
     mix: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Per mixed dataset: `share`, `rows_in`, `available`, `added`, `repeated`, `held_out_duplicates`, `sha256`."""
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[DataWarning] = field(default_factory=list)
     key: str = ""
     """Hash of everything that determined the result."""
 
@@ -58,4 +73,5 @@ class Accounting:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "Accounting":
         """The account that `to_dict` wrote."""
-        return cls(**{name: value[name] for name in cls.__dataclass_fields__})
+        fields = {name: value[name] for name in cls.__dataclass_fields__}
+        return cls(**fields | {"warnings": [DataWarning(**warning) for warning in value["warnings"]]})

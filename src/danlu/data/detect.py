@@ -43,7 +43,7 @@ def unused_columns(chosen: Format, rows: Sequence[Row]) -> list[str]:
 
 
 def _detect(rows: Sequence[Row], path: Path, needs: Kind | None) -> Format:
-    formats = [cast("Format", FORMATS[name]()) for name in FORMATS]
+    formats = [cast("Format", FORMATS.parse(name)) for name in FORMATS]
     scores = {candidate.type: candidate.detect(rows) for candidate in formats}
     formats.sort(key=lambda candidate: -scores[candidate.type])
     # A column of text can be asked and answered, or only read: what the objective needs decides.

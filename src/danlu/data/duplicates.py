@@ -13,8 +13,8 @@ Shapes: R rows, C characters of a batch, K = 128 minima, B bands.
 """
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,8 +28,6 @@ NUM_BANDS, BAND_ROWS = 21, 6
 THRESHOLD = 0.8
 MAX_EXACT_CHECKS = 200_000
 """Candidates compared on their texts; beyond it the sketch alone decides (standard error about 0.04)."""
-BLANKS = re.compile(r"\s+")
-NOT_WORDS = re.compile(r"[\W_]+")
 
 U32 = np.uint32
 Array = np.ndarray
@@ -42,34 +40,44 @@ def exact_hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
-def normalise(text: str) -> str:
-    """Letters and digits of `text`, case folded: what near duplicates are compared by."""
-    return NOT_WORDS.sub("", text).lower()
+@cache
+def _folded() -> Array:
+    """Code point -> its lower case, 0 for what is neither letter nor digit (beyond the BMP everything counts)."""
+    table = np.arange(0x110000, dtype=U32)
+    characters = [chr(point) for point in range(0x10000)]
+    table[:0x10000] = [ord(character.lower()[0]) if character.isalnum() else 0 for character in characters]
+    return table
 
 
 def ngram_hashes(texts: Sequence[str]) -> tuple[Array, Array]:
-    """Hashes of all character 5-grams of normalised texts, and the row each belongs to; shorter texts count as one."""
-    joined = "".join(text.ljust(NGRAM, "\0") for text in texts)
-    codes_C = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), U32)
-    lengths_R = np.fromiter((max(len(text), NGRAM) for text in texts), np.int64, len(texts))
+    """Hashes of the character 5-grams of each text's letters and digits, and the row each belongs to, in order.
+
+    A text with fewer than 5 counts as one 5-gram.
+    """
+    lengths_R = np.fromiter(map(len, texts), np.int64, len(texts))
+    folded_C = _folded()[np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), U32)]
     rows_C = np.repeat(np.arange(len(texts), dtype=np.int32), lengths_R)
-    mixed_C = codes_C * U32(0x85EBCA6B)
+    is_kept = folded_C != 0
+    folded_C, rows_C = folded_C[is_kept], rows_C[is_kept]
+    kept_R = np.bincount(rows_C, minlength=len(texts))
+    if kept_R.min(initial=NGRAM) < NGRAM:
+        short = np.flatnonzero(kept_R < NGRAM)
+        missing = NGRAM - kept_R[short]
+        ends = np.repeat(np.cumsum(kept_R)[short], missing)
+        folded_C, rows_C = np.insert(folded_C, ends, 0), np.insert(rows_C, ends, np.repeat(short, missing))
+    mixed_C = folded_C * U32(0x85EBCA6B)
     num = len(mixed_C) - NGRAM + 1
     hashes = mixed_C[:num].copy()
     for offset in range(1, NGRAM):
         hashes *= U32(0x9E3779B1)
         hashes ^= hashes >> U32(15)
         hashes += mixed_C[offset : num + offset]
-    hashes = _mix(hashes)
-    is_inside = np.ones(num, np.bool_)
-    ends_R = np.cumsum(lengths_R)[:-1]
-    for back in range(1, NGRAM):
-        is_inside[ends_R - back] = False
-    return hashes[is_inside], rows_C[:num][is_inside]
+    is_inside = rows_C[:num] == rows_C[NGRAM - 1 :]
+    return _mix(hashes[is_inside]), rows_C[:num][is_inside]
 
 
 def sketches(texts: Sequence[str]) -> Array:
-    """MinHash sketches of normalised texts: uint32 [R, K]."""
+    """MinHash sketches: uint32 [R, K]."""
     hashes, rows = ngram_hashes(texts)
     minima = np.full((NUM_MIXES, len(texts) * NUM_BINS), 0xFFFFFFFF, U32)
     places = rows * np.int32(NUM_BINS)
@@ -77,7 +85,7 @@ def sketches(texts: Sequence[str]) -> Array:
         remixed = _mix(hashes ^ U32((0x9E3779B9 * (mix + 1)) & 0xFFFFFFFF))
         np.minimum.at(minima[mix], places + (remixed >> U32(28)).astype(np.int32), remixed)
     sketch = minima.reshape(NUM_MIXES, len(texts), NUM_BINS).transpose(1, 0, 2)
-    return _fill_empty_bins(np.ascontiguousarray(sketch)).reshape(len(texts), NUM_MINIMA)
+    return _fill_empty_bins(np.ascontiguousarray(sketch).reshape(-1, NUM_BINS)).reshape(len(texts), NUM_MINIMA)
 
 
 def _mix(x: Array) -> Array:
@@ -92,9 +100,13 @@ def _mix(x: Array) -> Array:
 
 def _fill_empty_bins(sketch: Array) -> Array:
     """An empty bin takes the next full one to its right (around the end), marked by the distance."""
+    with_empty = np.flatnonzero((sketch == 0xFFFFFFFF).any(-1))
+    sketch[with_empty] = _filled(sketch[with_empty])
+    return sketch
+
+
+def _filled(sketch: Array) -> Array:
     is_empty = sketch == 0xFFFFFFFF
-    if not is_empty.any():
-        return sketch
     places = np.where(is_empty, 4 * NUM_BINS, np.arange(NUM_BINS))
     twice = np.concatenate([places, places + NUM_BINS], -1)
     following = np.minimum.accumulate(twice[..., ::-1], -1)[..., ::-1][..., :NUM_BINS]
@@ -113,7 +125,7 @@ class NearDuplicates:
         self.num_rows = 0
 
     def add(self, texts: Sequence[str]) -> None:
-        """Add normalised texts as the next rows."""
+        """Add texts as the next rows."""
         sketch_RK = sketches(texts)
         chunks = sketch_RK[:, : NUM_BANDS * BAND_ROWS].reshape(len(texts), NUM_BANDS, BAND_ROWS)
         keys = np.zeros((len(texts), NUM_BANDS), U32)
@@ -128,10 +140,11 @@ class NearDuplicates:
         self._bands.close()
         self._sketches.close()
 
-    def groups(self, is_in: Array, read_texts: Callable[[Sequence[int]], Iterable[str]]) -> Array:
+    def groups(self, is_in: Array, read_texts: Callable[[Sequence[int]], Iterable[str]], progress: Callable[[int], None] = lambda done: None) -> Array:
         """Return for each row the first row of its group; rows where `is_in` is False stay alone.
 
-        `read_texts` gives the normalised texts of rows, for checking candidates.
+        `read_texts` gives the texts of rows again, for checking candidates; `progress` is told how many of the
+        NUM_BANDS bands are done.
         """
         labels = np.arange(self.num_rows, dtype=np.int64)
         candidates = np.flatnonzero(is_in)
@@ -152,6 +165,7 @@ class NearDuplicates:
             similar[:num_exact] = exact_similarity(first[:num_exact], second[:num_exact], read_texts)
             accepted = similar >= THRESHOLD
             labels = _union(labels, first[accepted], second[accepted])
+            progress(band + 1)
         return labels
 
 

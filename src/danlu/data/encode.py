@@ -27,12 +27,23 @@ CUT_MARK = " … "
 
 @dataclass
 class EncodeAccount:
-    """What tokenising changed: one entry per example shortened or dropped."""
+    """What tokenising changed: one entry per example shortened or dropped since the last `take`, and counts of all."""
 
     num_examples: int = 0
     num_tokens: int = 0
+    num_truncated: int = 0
+    num_dropped: int = 0
     truncated: list[dict[str, Any]] = field(default_factory=list)
     dropped: list[dict[str, Any]] = field(default_factory=list)
+
+    def take(self) -> list[dict[str, Any]]:
+        """The entries since the last call, which are forgotten here: memory stays bounded."""
+        self.num_truncated += len(self.truncated)
+        self.num_dropped += len(self.dropped)
+        entries = [{"action": "truncated", **entry} for entry in self.truncated]
+        entries += [{"action": "dropped", **entry} for entry in self.dropped]
+        self.truncated, self.dropped = [], []
+        return entries
 
 
 def encode_to_file(
@@ -43,9 +54,10 @@ def encode_to_file(
     renderer: ChatRenderer,
     max_seq_len: int,
     truncation: str,
+    note: Callable[[dict[str, Any]], None],
     progress: Callable[[int], None] = lambda done: None,
 ) -> EncodeAccount:
-    """Stream `examples` into the token file at `path` and return the account of it."""
+    """Stream `examples` into the token file at `path`; `note` gets each entry of the account, which is returned."""
     account = EncodeAccount()
 
     def encoded() -> Iterator[EncodedExample]:
@@ -53,6 +65,8 @@ def encode_to_file(
         while batch := list(islice(iterator, BATCH)):
             for group in encode_batch(batch, account, objective, renderer, max_seq_len, truncation):
                 yield from group
+            for entry in account.take():
+                note(entry)
             progress(account.num_examples)
 
     TokenFile.write(path, encoded())
@@ -74,7 +88,8 @@ def encode_batch(
         if max(len(block.ids) for block in blocks) > max_seq_len:
             blocks = None if truncation == "drop" else _shortened(example, account, objective, renderer, max_seq_len)
             if blocks is None:
-                _note(account.dropped, example, f"longer than {max_seq_len} tokens" if truncation == "drop" else f"the answer alone is longer than {max_seq_len} tokens")
+                what = "longer" if truncation == "drop" else "the answer alone is longer"
+                _note(account.dropped, example, f"{what} than {max_seq_len} tokens")
                 continue
         if not any(block.mask[1:].any() for block in blocks):
             _note(account.dropped, example, "no token to train on")

@@ -204,9 +204,19 @@ def read_json(file: BinaryIO) -> Iterator[Entry]:
 
 
 def _is_lines(head: bytes) -> bool:
-    """Whether one of the first lines is an object of its own (and is not the only line)."""
+    """Whether each line is an object of its own; the file may have some broken ones, even the first."""
     lines = [line for line in head.split(b"\n")[:20] if line.strip()]
-    return len(lines) > 1 and any(line.lstrip()[:1] == b"{" and line.rstrip(b", \r")[-1:] == b"}" and len(line.strip()) > 2 for line in lines[:3])
+    if len(lines) < 2:
+        return False
+    are_objects = [_is_object(line) for line in lines]
+    return are_objects[0] or sum(are_objects) * 2 > len(lines)
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(line), dict)
+    except orjson.JSONDecodeError:
+        return False
 
 
 def _depth(prefix: bytes) -> int:

@@ -35,9 +35,7 @@ class TokenFile(Sequence[EncodedExample]):
         try:
             self.offsets = np.load(path / "offsets.npy", allow_pickle=False)
         except OSError as error:
-            raise StorageError(
-                f"token cache {path} cannot be read", why=str(error), fix="delete it; it is made again"
-            ) from error
+            raise StorageError(f"token cache {path} cannot be read", why=str(error), fix="delete it; it is made again") from error
         total = int(self.offsets[-1])
         self._ids = np.memmap(path / "ids.bin", np.uint32, "r", shape=(total,)) if total else np.zeros(0, np.uint32)
         self._mask = np.memmap(path / "mask.bin", np.bool_, "r", shape=(total,)) if total else np.zeros(0, np.bool_)

@@ -8,7 +8,7 @@ import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ import numpy as np
 import orjson
 
 from danlu import __version__
-from danlu.data.accounting import Accounting
-from danlu.data.duplicates import first_rows
+from danlu.data.accounting import Accounting, DataWarning
+from danlu.data.convert import examples, open_dataset
+from danlu.data.duplicates import NUM_BANDS, NearDuplicates, first_rows
 from danlu.data.examples import Kind
+from danlu.data.reasons import count_reasons, in_chinese
 from danlu.data.sources import hash_file, open_source
 from danlu.data.split import NAMES, TEST, TRAIN, VALIDATION, Split, shuffled, split_rows
 from danlu.data.staging import Staged, stage
@@ -28,6 +30,8 @@ from danlu.files import atomic_open, read_json, storage_errors, write_json
 from danlu.recipe.recipe import Recipe
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
+
+__all__ = ["examples", "prepare"]
 
 DROPPED = -1
 
@@ -54,17 +58,13 @@ def prepare(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, dataset: Pat
         shutil.rmtree(staging, ignore_errors=True)
     try:
         total = _total(dataset, num_lines[""])
-        staged = stage(
-            dataset, staging / "main", format=recipe.data.format, needs=needs, system=recipe.data.system,
-            progress=lambda done: reporter.progress("reading rows", done, max(total, done) if total else None),
-        )  # fmt: skip
-        plan = _plan(recipe, staged, dataset)
+        source = open_dataset(dataset, format=recipe.data.format, needs=needs, system=recipe.data.system)
+        staged = stage(source, staging / "main", lambda done: reporter.progress("reading rows", done, max(total, done) if total else None))
+        plan = _plan(recipe, staged, dataset, reporter)
         mixed = {name: _stage_mix(recipe, needs, name, path, staging, staged, plan, reporter) for name, path in mix.items()}
         accounting = _write(recipe, run_dir.data, staged, plan, mixed, sources)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    for warning in accounting.warnings:
-        reporter.event("data_warning", warning)
     return accounting
 
 
@@ -81,19 +81,21 @@ class Plan:
     split: Split
 
 
-def _plan(recipe: Recipe, staged: Staged, dataset: Path) -> Plan:
+def _plan(recipe: Recipe, staged: Staged, dataset: Path, reporter: Reporter) -> Plan:
     original = first_rows(staged.hashes) if staged.num_rows else np.zeros(0, np.int64)
     is_first = original == np.arange(staged.num_rows)
-    groups = staged.near.groups(is_first, staged.read_near_texts)
+    groups = staged.near.groups(is_first, staged.read_near_texts, lambda done: reporter.progress("comparing examples", done, NUM_BANDS))
     is_used = is_first & (groups == np.arange(staged.num_rows)) if recipe.data.near_duplicates == "drop" else is_first
     shares = recipe.data.split
     rows = np.flatnonzero(is_used)
-    split = split_rows(staged.hashes[rows], groups[rows], validation=shares.validation, test=shares.test, seed=recipe.seed)
+    largest = 1.0 if shares.max_examples is None else shares.max_examples / max(1, len(rows))
+    validation, test = min(shares.validation, largest), min(shares.test, largest)
+    split = split_rows(staged.hashes[rows], groups[rows], validation=validation, test=test, seed=recipe.seed)
     if not split.counts[TRAIN]:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in staged.dropped.most_common(3))
         raise TooFewExamplesError(
             f"{dataset}: no example is left to train on",
-            why=f"{staged.rows_in} rows read as {staged.format.type}; dropped: {reasons or 'none'}",
+            why=f"{staged.rows_in} rows read as {staged.dataset.format.type}; dropped: {reasons or 'none'}",
             fix="correct the rows, or set data.format if the columns were taken wrongly",
         )
     places = np.full(staged.num_rows, DROPPED, np.int8)
@@ -116,7 +118,7 @@ def _write(recipe: Recipe, folder: Path, staged: Staged, plan: Plan, mixed: dict
                     dropped.write(_entry(note[1], note[2], "; ".join(note[3])))
                 if note[2] == "fixed" and place != DROPPED:
                     num_fixed += 1
-                    fixed.update(note[3])
+                    count_reasons(fixed, note[3])
                 note = next(notes, None)
             if place != DROPPED:
                 files[place].write(written)
@@ -134,10 +136,11 @@ def _write(recipe: Recipe, folder: Path, staged: Staged, plan: Plan, mixed: dict
                 files[TRAIN].write(written)
     accounting = Accounting(
         source=sources[""],
-        format={"type": staged.format.type} | _columns(staged),
-        container=staged.stream.container,
-        encoding=staged.stream.source.encoding,
-        unit=staged.stream.unit,
+        format=staged.dataset.format.type,
+        columns=_columns(staged),
+        container=staged.dataset.stream.container,
+        encoding=staged.dataset.stream.source.encoding,
+        unit=staged.dataset.stream.unit,
         rows_in=staged.rows_in,
         dropped=staged.dropped.total(),
         duplicate=num_duplicate,
@@ -147,17 +150,17 @@ def _write(recipe: Recipe, folder: Path, staged: Staged, plan: Plan, mixed: dict
         splits=dict(zip(NAMES, plan.split.counts, strict=True)),
         reasons={"dropped": dict(staged.dropped.most_common()), "fixed": dict(fixed.most_common())},
         mix={name: one.account | {"source": sources[name]} for name, one in mixed.items()},
-        warnings=[*staged.warnings, *_split_warnings(recipe, staged, plan), *(w for one in mixed.values() for w in one.warnings)],
+        warnings=[*staged.dataset.warnings, *_split_warnings(recipe, staged, plan), *(w for one in mixed.values() for w in one.warnings)],
         key=_key(recipe, sources),
     )
     write_json(folder / "accounting.json", accounting.to_dict())
     return accounting
 
 
-def _columns(staged: Staged) -> dict[str, Any]:
-    config = staged.format
-    fields = getattr(config, "model_fields_set", set()) - {"type"}
-    return {name: getattr(config, name) for name in sorted(fields)}
+def _columns(staged: Staged) -> dict[str, str]:
+    config = staged.dataset.format
+    fields: set[str] = getattr(config, "model_fields_set", set()) - {"type"}
+    return {name: str(getattr(config, name)) for name in sorted(fields)}
 
 
 def _entry(line: int, action: str, reason: str, duplicate_of: int | None = None) -> bytes:
@@ -167,22 +170,38 @@ def _entry(line: int, action: str, reason: str, duplicate_of: int | None = None)
     return orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _split_warnings(recipe: Recipe, staged: Staged, plan: Plan) -> list[str]:
+def _split_warnings(recipe: Recipe, staged: Staged, plan: Plan) -> list[DataWarning]:
     warnings = []
-    used = sum(plan.split.counts)
-    for name, share, count in (
-        ("validation", recipe.data.split.validation, plan.split.counts[VALIDATION]),
-        ("test", recipe.data.split.test, plan.split.counts[TEST]),
-    ):
-        if share and not count:
-            warnings.append(f"the {name} split is empty: {used} examples are too few for a share of {share:g} (or all belong to one group of near duplicates)")
-    if used:
-        largest = int(np.bincount(plan.groups[plan.places != DROPPED]).max())
-        if largest > max(2, used // 4):
-            warnings.append(f"{largest} of {used} examples nearly equal one another; they are kept in one split")
-    if staged.rows_in and staged.dropped.total() * 10 > staged.rows_in:
+    used, shares = sum(plan.split.counts), recipe.data.split
+    held_out = (("validation", "验证", shares.validation, VALIDATION), ("test", "测试", shares.test, TEST))
+    for name, chinese, share, place in held_out:
+        if share and not plan.split.counts[place]:
+            warnings.append(
+                DataWarning(
+                    "empty_split",
+                    f"the {name} split is empty: {used} examples are too few for a share of {share:g} (or nearly equal one another)",
+                    f"{chinese}集为空：{used} 条样例不够分出 {share:g} 的份额（或彼此几乎相同）",
+                )
+            )
+    largest = int(np.bincount(plan.groups[plan.places != DROPPED]).max())
+    if largest > max(2, used // 4):
+        warnings.append(
+            DataWarning(
+                "large_group",
+                f"{largest} of {used} examples nearly equal one another; they are kept in one split",
+                f"{used} 条样例中有 {largest} 条彼此几乎相同；它们放在同一个划分里",
+            )
+        )
+    if staged.dropped.total() * 10 > staged.rows_in:
         reason, count = staged.dropped.most_common(1)[0]
-        warnings.append(f"{staged.dropped.total()} of {staged.rows_in} rows were dropped, most often because: {reason} ({count})")
+        dropped = staged.dropped.total()
+        warnings.append(
+            DataWarning(
+                "many_dropped",
+                f"{dropped} of {staged.rows_in} rows were dropped, most often because: {reason} ({count})",
+                f"{staged.rows_in} 行中有 {dropped} 行被舍弃，最常见的原因：{in_chinese(reason)}（{count}）",
+            )
+        )
     return warnings
 
 
@@ -195,7 +214,7 @@ class Mixed:
     rows: np.ndarray
     """Staged rows in the order they are added; a row may be there again."""
     account: dict[str, Any]
-    warnings: list[str]
+    warnings: list[DataWarning]
 
     def lines(self) -> Iterator[bytes]:
         """The examples as JSON lines that name their source."""
@@ -208,10 +227,8 @@ class Mixed:
 
 def _stage_mix(recipe: Recipe, needs: Kind, name: str, path: Path, staging: Path, main: Staged, plan: Plan, reporter: Reporter) -> Mixed:
     """Stage a mixed dataset, leave out what equals a held-out row, and draw from the rest."""
-    staged = stage(
-        path, staging / f"mix-{len(list(staging.iterdir()))}", needs=needs, system=recipe.data.system,
-        progress=lambda done: reporter.progress(f"reading rows of {name}", done, None),
-    )  # fmt: skip
+    source = open_dataset(path, needs=needs, system=recipe.data.system)
+    staged = stage(source, staging / f"mix-{len(list(staging.iterdir()))}", lambda done: reporter.progress(f"reading rows of {name}", done, None))
     is_held_out = (plan.places == VALIDATION) | (plan.places == TEST)
     is_free = first_rows(staged.hashes) == np.arange(staged.num_rows) if staged.num_rows else np.zeros(0, np.bool_)
     num_own = int(np.count_nonzero(is_free))
@@ -231,28 +248,38 @@ def _stage_mix(recipe: Recipe, needs: Kind, name: str, path: Path, staging: Path
     repeated = max(0, wanted - len(free))
     account = {
         "share": share, "rows_in": staged.rows_in, "dropped": staged.dropped.total(), "available": len(free), "added": wanted, "repeated": repeated,
-        "held_out_duplicates": num_own - len(free), "format": staged.format.type,
+        "held_out_duplicates": num_own - len(free), "format": staged.dataset.format.type,
     }  # fmt: skip
-    warnings = [f"{name}: {warning}" for warning in staged.warnings]
+    warnings = [DataWarning(one.kind, f"{name}: {one.en}", f"{name}：{one.zh}") for one in staged.dataset.warnings]
     if repeated:
-        warnings.append(f"{name}: {wanted} examples were asked for and {len(free)} are there; {repeated} are repetitions")
+        warnings.append(
+            DataWarning(
+                "mix_repeated",
+                f"{name}: {wanted} examples were asked for and {len(free)} are there; {repeated} are repetitions",
+                f"{name}：要混入 {wanted} 条，只有 {len(free)} 条；其中 {repeated} 条是重复的",
+            )
+        )
     if not wanted:
-        warnings.append(f"{name}: a share of {share:g} of {plan.split.counts[TRAIN]} training examples is no whole example; none is mixed in")
+        count = plan.split.counts[TRAIN]
+        warnings.append(
+            DataWarning(
+                "mix_empty",
+                f"{name}: a share of {share:g} of {count} training examples is no whole example; none is mixed in",
+                f"{name}：{count} 条训练样例的 {share:g} 不足一条；没有混入",
+            )
+        )
     return Mixed(staged, name, rows, account, warnings)
 
 
 def _near_to(main: Staged, is_held_out: np.ndarray, other: Staged, is_free: np.ndarray) -> np.ndarray:
     """Which rows of `other` nearly equal a held-out row of `main`."""
-    from danlu.data.duplicates import NearDuplicates
-
     folder = other.examples_path.parent / "held_out"
     folder.mkdir()
-    both = NearDuplicates(folder)
     held_out = np.flatnonzero(is_held_out)
-    for staged, rows in ((main, held_out), (other, np.flatnonzero(is_free))):
-        for start in range(0, len(rows), 1024):
-            both.add(list(staged.read_near_texts([int(row) for row in rows[start : start + 1024]])))
-    both.close()
+    with storage_errors(folder), closing(NearDuplicates(folder)) as both:
+        for staged, rows in ((main, held_out), (other, np.flatnonzero(is_free))):
+            for start in range(0, len(rows), 1024):
+                both.add(list(staged.read_near_texts([int(row) for row in rows[start : start + 1024]])))
     free = np.flatnonzero(is_free)
 
     def read(rows: Any) -> Iterator[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from danlu.data.accounting import DataWarning
 from danlu.data.examples import Row
 from danlu.data.json_rows import MAX_ROW_BYTES, Entry, Unreadable, read_json, read_jsonl
 from danlu.data.sources import SourceFile, open_source
@@ -22,7 +23,7 @@ class RowStream:
     """`json`, `jsonl`, `csv`, `xlsx`, `parquet` or `txt`."""
     entries: Iterator[Entry]
     """Of a `txt` file: one {"text": line} a line, for a format to group."""
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[DataWarning] = field(default_factory=list)
 
     @property
     def unit(self) -> str:
@@ -60,15 +61,18 @@ def _container(source: SourceFile) -> tuple[str, str]:
     return ("csv", delimiter) if delimiter else ("txt", "")
 
 
-def _entries(source: SourceFile, container: str, delimiter: str, warnings: list[str]) -> Iterator[Entry]:
+def _entries(source: SourceFile, container: str, delimiter: str, warnings: list[DataWarning]) -> Iterator[Entry]:
+    def warn(kind: str, english: str, chinese: str) -> None:
+        warnings.append(DataWarning(kind, english, chinese))
+
     if container == "parquet":
         yield from read_parquet(source.path)
     elif container == "xlsx":
-        yield from read_xlsx(source.path, warnings.append)
+        yield from read_xlsx(source.path, warn)
     else:
         with source.open_utf8() as file:
             if container == "csv":
-                yield from read_csv(file, delimiter, warnings.append)
+                yield from read_csv(file, delimiter, warn)
             elif container == "json":
                 yield from read_json(file)
             elif container == "jsonl":

@@ -8,7 +8,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -112,39 +112,51 @@ def tell_encoding(path: Path, sample: bytes, head_len: int) -> str:
     Raises:
         FormatError: it is not text.
     """
-    for bom, encoding in BOMS:
+    for bom, marked in BOMS:
         if sample.startswith(bom):
-            return encoding
+            return marked
     if sample.count(b"\x00") * 10 > len(sample):
         evens, odds = sample[0:head_len:2].count(0), sample[1:head_len:2].count(0)
         if min(evens, odds) * 10 < max(evens, odds):
             return "utf-16-le" if odds > evens else "utf-16-be"
         raise _not_text(path)
-    text = sample.decode("utf-8", "replace")
-    num_broken = text.count("\ufffd")
-    num_wide = sum(1 for character in text[:20000] if character > "\x7f") if num_broken else 0
-    # A cut at either end of a sample piece leaves up to a few broken characters in good UTF-8.
-    if num_broken <= 6 or num_broken * 50 < max(num_wide, 1):
-        _refuse_control_bytes(path, sample)
-        return "utf-8"
-    encoding = _legacy_encoding(sample)
+    encoding = "utf-8" if _is_utf8(sample) else _legacy_encoding(sample)
+    if encoding is None:
+        # Bytes of no encoding in a file that is mostly plain ASCII: damage, which each line accounts for.
+        is_plain = sum(line.isascii() for line in sample.split(b"\n")) * 2 > sample.count(b"\n")
+        encoding = "utf-8" if is_plain and sample.count(b"\n") else None
     if encoding is None:
         raise _not_text(path)
-    _refuse_control_bytes(path, sample)
+    if not encoding.startswith("utf-16"):
+        _refuse_control_bytes(path, sample)
     return encoding
+
+
+def _is_utf8(sample: bytes) -> bool:
+    """Whether at least half of the lines with more than ASCII are UTF-8, or nearly all of the characters are."""
+    lines = [line for line in sample.split(b"\n") if not line.isascii()]
+    num_good = 0
+    for line in lines:
+        # A character that the end of the sample cuts is no mistake.
+        with suppress(UnicodeDecodeError):
+            codecs.getincrementaldecoder("utf-8")().decode(line)
+            num_good += 1
+    if num_good * 2 >= len(lines):
+        return True
+    text = sample.decode("utf-8", "replace")
+    return text.count("\ufffd") * 50 < sum(character > "\x7f" for character in text)
 
 
 def _legacy_encoding(sample: bytes) -> str | None:
     from charset_normalizer import from_bytes
 
-    pieces = sample[: 64 * 1024].splitlines()
-    lines = b"\n".join(line for line in pieces[: max(1, len(pieces) - 1)] if any(byte > 0x7F for byte in line))
-    lines = lines or sample[: 64 * 1024]
+    pieces = sample.split(b"\n")
+    lines = b"\n".join(line for line in pieces[: max(1, len(pieces) - 1)] if not line.isascii())[: 64 * 1024] or sample[: 64 * 1024]
     best = from_bytes(lines, cp_isolation=LEGACY_ENCODINGS, threshold=0.5).best()
-    for encoding in ("gb18030", "big5"):
-        # Few-line samples are too short for statistics; common characters tell Chinese encodings surely.
-        if _common_share(lines, encoding) > 0.15:
-            return encoding
+    # Short samples are too short for statistics; common characters tell Chinese encodings surely.
+    for chinese, text in (("gb18030", lines), ("big5", lines), ("utf-16-le", sample), ("utf-16-be", sample)):
+        if _common_share(text, chinese) > 0.15:
+            return chinese
     return best.encoding if best else None
 
 

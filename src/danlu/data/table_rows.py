@@ -15,9 +15,13 @@ from danlu.data.json_rows import MAX_ROW_BYTES, Entry, Fixes, Unreadable
 from danlu.errors import DataError, FormatError
 
 DELIMITERS = ",\t;|"
+Warn = Callable[[str, str, str], None]
+"""Takes (kind, English, Chinese)."""
 MAX_ROW_LINES = 5000
 """A quoted cell with more lines than this is taken for a quote that was never closed."""
 MAX_XLSX_BYTES = 2 * 1024**3
+MERGED = re.compile(rb"<mergeCell ")
+UNCOMPUTED = re.compile(rb"</f>(?:<v\s*/>|<v></v>)?</c>")
 BATCH_BYTES = 32 * 1024 * 1024
 
 
@@ -43,24 +47,27 @@ def tell_delimiter(head: str, suffix: str) -> str:
     return best if best_score >= 0.5 else ""
 
 
-def read_csv(file: BinaryIO, delimiter: str, warn: Callable[[str], None]) -> Iterator[Entry]:
+def read_csv(file: BinaryIO, delimiter: str, warn: Warn) -> Iterator[Entry]:
     """Yield the rows of a CSV file by its header line. The number of a row is the line it begins on."""
     csv.field_size_limit(MAX_ROW_BYTES)
-    lines = _CsvLines(file)
+    text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
     header: list[str] | None = None
-    for number, cells in lines.rows(delimiter):
-        if isinstance(cells, Unreadable):
-            yield number, cells, ()
-        elif not any(cell.strip() for cell in cells):
-            continue
-        elif header is None:
-            header = _header(cells, warn)
-        else:
-            row, fixes = _zip_row(header, cells)
-            yield number, row, fixes
+    try:
+        for number, cells in _CsvLines(text).rows(delimiter):
+            if isinstance(cells, Unreadable):
+                yield number, cells, ()
+            elif not any(cell.strip() for cell in cells):
+                continue
+            elif header is None:
+                header = _header(cells, warn)
+            else:
+                row, fixes = _zip_row(header, cells)
+                yield number, row, fixes
+    finally:
+        text.detach()
 
 
-def _header(cells: list[str], warn: Callable[[str], None]) -> list[str]:
+def _header(cells: list[str], warn: Warn) -> list[str]:
     names = [cell.strip().lstrip("\ufeff") for cell in cells]
     while names and not names[-1]:
         names.pop()
@@ -69,7 +76,8 @@ def _header(cells: list[str], warn: Callable[[str], None]) -> list[str]:
         if not name:
             name = f"column {position}"
         if name in unique:
-            warn(f"column {name!r} is there twice; the second is called {name + ' ' + str(position)!r}")
+            second = f"{name} {position}"
+            warn("repeated_column", f"column {name!r} is there twice; the second is called {second!r}", f"列 {name!r} 出现了两次；第二个改称 {second!r}")
             name = f"{name} {position}"
         unique.append(name)
     return unique
@@ -88,8 +96,8 @@ def _zip_row(header: list[str], cells: list[str]) -> tuple[Row | Unreadable, Fix
 class _CsvLines:
     """Feeds lines to csv.reader and takes them back when a quote swallows what follows it."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
         self._number = 0
         self._row: list[str] = []
         self._back: list[str] = []
@@ -140,7 +148,7 @@ class _TooManyLinesError(Exception):
     """Leaves csv.reader in the middle of a row."""
 
 
-def read_xlsx(path: Path, warn: Callable[[str], None]) -> Iterator[Entry]:
+def read_xlsx(path: Path, warn: Warn) -> Iterator[Entry]:
     """Yield the rows of the first sheet that has any, by its header row; numbers and dates as text.
 
     Raises:
@@ -160,7 +168,8 @@ def read_xlsx(path: Path, warn: Callable[[str], None]) -> Iterator[Entry]:
             raise DataError(f"{path} holds no cells", why="every sheet is empty", fix="give a workbook with a header row and rows below it")
         others = [sheet.title for sheet in book.worksheets if sheet is not used]
         if others:
-            warn(f"only sheet {used.title!r} is read; not read: {', '.join(map(repr, others[:5]))}")
+            names = ", ".join(map(repr, others[:5]))
+            warn("other_sheets", f"only sheet {used.title!r} is read; not read: {names}", f"只读工作表 {used.title!r}；没有读：{names}")
         header: list[str] | None = None
         for number, cells in enumerate(used.iter_rows(values_only=True), 1):
             texts = [_cell_text(cell) for cell in cells]
@@ -181,7 +190,7 @@ def read_xlsx(path: Path, warn: Callable[[str], None]) -> Iterator[Entry]:
         ) from error
 
 
-def _check_workbook(path: Path, warn: Callable[[str], None]) -> None:
+def _check_workbook(path: Path, warn: Warn) -> None:
     with zipfile.ZipFile(path) as archive:
         total = sum(info.file_size for info in archive.infolist())
         if total > MAX_XLSX_BYTES:
@@ -194,13 +203,21 @@ def _check_workbook(path: Path, warn: Callable[[str], None]) -> None:
                 with archive.open(info) as sheet:
                     tail = b""
                     while chunk := sheet.read(1 << 20):
-                        num_merged += len(re.findall(rb"<mergeCell ", tail + chunk)) - len(re.findall(rb"<mergeCell ", tail))
-                        num_formulas += len(re.findall(rb"</f><v\s*/>|</f></c>", tail + chunk)) - len(re.findall(rb"</f><v\s*/>|</f></c>", tail))
+                        num_merged += len(MERGED.findall(tail + chunk)) - len(MERGED.findall(tail))
+                        num_formulas += len(UNCOMPUTED.findall(tail + chunk)) - len(UNCOMPUTED.findall(tail))
                         tail = chunk[-16:]
     if num_merged:
-        warn(f"{num_merged} merged ranges: only the first cell of each holds a value, the others are empty")
+        warn(
+            "merged_cells",
+            f"{num_merged} merged ranges: only the first cell of each holds a value, the others are empty",
+            f"有 {num_merged} 处合并单元格：每处只有第一格有值，其余为空",
+        )
     if num_formulas:
-        warn(f"{num_formulas} formulas without a stored result read as empty; open and save the workbook once to store them")
+        warn(
+            "formulas",
+            f"{num_formulas} formulas without a stored result read as empty; open and save the workbook once to store them",
+            f"有 {num_formulas} 个公式没有存下结果，读作空；用表格软件打开并保存一次即可",
+        )
 
 
 def _cell_text(cell: Any) -> str:

@@ -83,13 +83,13 @@ def generate(
     Every prompt and `max_new_tokens` together must fit the model's positions.
     """
     stops = stop_ids(renderer, model)
-    with _plain_greedy(model, stops) as config:
+    with _plain_greedy(model, stops, max_new_tokens) as config:
         for batch in plan_batches([len(p) for p in prompts], max_new_tokens, cache_bytes_per_token(model)):
             if not skip(batch):
-                yield dict(zip(batch, _complete(model, renderer.tokenizer, [prompts[i] for i in batch], config, max_new_tokens), strict=True))
+                yield dict(zip(batch, _complete(model, renderer.tokenizer, [prompts[i] for i in batch], config), strict=True))
 
 
-def _complete(model: Any, tokenizer: Any, prompts: list[Sequence[int]], config: Any, max_new_tokens: int) -> list[Completion]:
+def _complete(model: Any, tokenizer: Any, prompts: list[Sequence[int]], config: Any) -> list[Completion]:
     import torch
 
     width = max(len(p) for p in prompts)
@@ -100,8 +100,8 @@ def _complete(model: Any, tokenizer: Any, prompts: list[Sequence[int]], config: 
         ids_BT[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
         mask_BT[row, width - len(prompt) :] = 1
     with torch.inference_mode():
-        output_BT = model.generate(input_ids=ids_BT.to(device), attention_mask=mask_BT.to(device), generation_config=config, max_new_tokens=max_new_tokens)
-    stops = set(config.eos_token_id)
+        output_BT = model.generate(input_ids=ids_BT.to(device), attention_mask=mask_BT.to(device), generation_config=config)
+    stops = set(config.eos_token_id or ())
     completions = []
     for ids in output_BT[:, width:].tolist():
         end = next((i for i, token in enumerate(ids) if token in stops), None)
@@ -111,12 +111,14 @@ def _complete(model: Any, tokenizer: Any, prompts: list[Sequence[int]], config: 
 
 
 @contextmanager
-def _plain_greedy(model: Any, stops: list[int]) -> Iterator[Any]:
+def _plain_greedy(model: Any, stops: list[int], max_new_tokens: int) -> Iterator[Any]:
     """Stock attention, no sampling settings a model may have stored, pad id that is never attended; put back at the end."""
     from transformers import GenerationConfig
 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    config = GenerationConfig(do_sample=False, num_beams=1, use_cache=True, eos_token_id=stops, pad_token_id=stops[0] if stops else 0)
+    config = GenerationConfig(
+        do_sample=False, num_beams=1, use_cache=True, max_new_tokens=max_new_tokens, eos_token_id=stops or None, pad_token_id=stops[0] if stops else 0
+    )
     owners = [model] if inner is model else [model, inner]
     stored = [owner.generation_config for owner in owners]
     attention = inner.config._attn_implementation

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from danlu.data.encode import EncodeAccount, encode_batch
+from danlu.errors import EvaluationError
 
 if TYPE_CHECKING:
     from danlu.data.chat import ChatRenderer
@@ -62,6 +63,12 @@ def measure(evaluation: Evaluation, model: Any, encoded: EncodedSet, what: str) 
     for start in range(0, len(encoded.blocks), BATCH):
         group = encoded.blocks[start : start + BATCH]
         found_nats, found_tokens = evaluation.score(model, [block for blocks in group for block in blocks])
+        if not np.isfinite(found_nats).all():
+            raise EvaluationError(
+                f"{what}: the model gives NaN or infinite likelihoods",
+                why="its weights are broken, or training diverged",
+                fix="train again with a lower optim.learning_rate, or check the base model",
+            )
         ends = np.cumsum([len(blocks) for blocks in group])[:-1]
         nats.extend(float(part.sum()) for part in np.split(np.asarray(found_nats, np.float64), ends))
         tokens.extend(int(part.sum()) for part in np.split(np.asarray(found_tokens, np.int64), ends))

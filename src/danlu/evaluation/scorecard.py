@@ -85,7 +85,8 @@ def compare_heldout(heldout: dict[str, Any], *, seed: int) -> dict[str, dict[str
 
 def _entry(comparison: Comparison, unit: str, version: str) -> dict[str, Any]:
     detectable = compare.minimal_detectable(comparison.standard_error)
-    return finite(comparison.to_dict() | {"unit": unit, "version": version, "label": compare.label(comparison), "minimal_detectable_delta": detectable})
+    entry = comparison.to_dict() | {"unit": unit, "version": version, "label": compare.label(comparison), "minimal_detectable_delta": detectable}
+    return dict(finite(entry))
 
 
 def compare_retention(retention: dict[str, Any], *, seed: int) -> dict[str, Any]:
@@ -107,7 +108,7 @@ def compare_retention(retention: dict[str, Any], *, seed: int) -> dict[str, Any]
             "ci": [low, high],
         }
         del entry["relative_ci"]
-        return finite(entry)
+        return dict(finite(entry))
 
     whole = part(np.ones(len(tokens), bool))
     whole["thresholds"] = {"kept_below": KEPT_BELOW, "forgotten_above": FORGOTTEN_ABOVE}

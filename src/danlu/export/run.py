@@ -35,10 +35,12 @@ class Source:
         """The same as a torch dtype."""
         import torch
 
-        return getattr(torch, self.dtype)  # type: ignore[no-any-return]
+        return getattr(torch, self.dtype)
 
 
-def run(exporter: ExporterConfig, source: Source, target: Path, *, trained: PreTrainedModel, prompts: Sequence[Sequence[int]], card: Callable[[Verification], str]) -> Verification:
+def run(
+    exporter: ExporterConfig, source: Source, target: Path, *, trained: PreTrainedModel, prompts: Sequence[Sequence[int]], card: Callable[[Verification], str]
+) -> Verification:
     """Export to `target` (replaced only when the new export is verified).
 
     Raises:
@@ -54,7 +56,8 @@ def run(exporter: ExporterConfig, source: Source, target: Path, *, trained: PreT
             if not result.passed:
                 raise VerificationError(
                     f"the {exporter.type} export differs from the trained model and was removed",
-                    why=f"largest logit difference {result.max_difference:.1e} (bound {result.bound:.0e}), {result.num_different_tokens} different greedy tokens",
+                    why=f"largest logit difference {result.max_difference:.1e} (bound {result.bound:.0e}), "
+                    f"{result.num_different_tokens} different greedy tokens",
                     fix="report this with the run's recipe.json; the trained adapter itself is untouched",
                 )
             write_json(staging / "verification.json", result.to_dict())

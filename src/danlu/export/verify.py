@@ -50,7 +50,9 @@ def compare(trained: PreTrainedModel, exported: PreTrainedModel, prompts: Sequen
     with torch.inference_mode():
         for prompt in prompts:
             ids = torch.tensor([list(prompt)], device=trained.device)
-            continued = trained.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=NUM_NEW_TOKENS, do_sample=False, temperature=None, top_p=None, top_k=None)
+            continued = trained.generate(
+                ids, attention_mask=torch.ones_like(ids), max_new_tokens=NUM_NEW_TOKENS, do_sample=False, temperature=None, top_p=None, top_k=None
+            )
             ours = trained(input_ids=continued).logits[0].float()
             theirs = exported(input_ids=continued.to(exported.device)).logits[0].float().to(ours.device)
             largest = float(ours.abs().max())

@@ -38,7 +38,9 @@ def find_base_model(name: str) -> BaseModel:
     if folder.is_dir():
         return BaseModel(name, folder.resolve(), None, _licence(folder))
     if folder.is_file():
-        raise ModelError(f"{name} is a file", why="a base model is a folder with config.json, tokenizer and safetensors", fix=f"give its folder: {folder.parent}")
+        raise ModelError(
+            f"{name} is a file", why="a base model is a folder with config.json, tokenizer and safetensors", fix=f"give its folder: {folder.parent}"
+        )
     repository, _, revision = name.partition("@")
     if name.startswith(("/", ".", "~")) or repository.count("/") != 1 or repository.startswith("danlu/"):
         near = get_close_matches(name, EMBEDDED, n=1, cutoff=0.5)
@@ -57,7 +59,9 @@ def _download(name: str, repository: str, revision: str | None) -> BaseModel:
     try:
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=HUB_FILES))
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-        raise UnknownNameError(f"the hub has no model {name!r}", why=str(error).strip().splitlines()[0], fix="check the spelling, or log in if the model is gated") from error
+        raise UnknownNameError(
+            f"the hub has no model {name!r}", why=str(error).strip().splitlines()[0], fix="check the spelling, or log in if the model is gated"
+        ) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"{name} could not be downloaded",

@@ -55,7 +55,9 @@ def _check_weights(folder: Path) -> None:
         shards = sorted(set(orjson.loads(index.read_bytes()).get("weight_map", {}).values()))
         for shard in shards:
             if os.path.isabs(shard) or ".." in Path(shard).parts:
-                raise UnsafeModelError(f"{index} points outside its folder: {shard}", why="a shard must lie beside its index", fix="get the model from a source you trust")
+                raise UnsafeModelError(
+                    f"{index} points outside its folder: {shard}", why="a shard must lie beside its index", fix="get the model from a source you trust"
+                )
         missing = [shard for shard in shards if not (folder / shard).is_file()]
         if missing:
             raise ModelError(
@@ -101,7 +103,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"the tokenizer in {folder} cannot be loaded", why=_first_line(error), fix="copy tokenizer.json and tokenizer_config.json into the folder") from error
+        raise ModelError(
+            f"the tokenizer in {folder} cannot be loaded", why=_first_line(error), fix="copy tokenizer.json and tokenizer_config.json into the folder"
+        ) from error
     if not tokenizer.is_fast:
         raise ModelError(f"the tokenizer in {folder} is not a fast tokenizer", why="loss masks need character offsets", fix="add its tokenizer.json")
     if tokenizer.pad_token is None:
@@ -116,7 +120,9 @@ def load_model(folder: Path, *, dtype: torch.dtype | None = None, attention: str
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # it would cut through the live view
     check_model_dir(folder, needs_weights=not random_weights)
     options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     try:
@@ -129,12 +135,18 @@ def load_model(folder: Path, *, dtype: torch.dtype | None = None, attention: str
             )
             missing = sorted(info["missing_keys"])
             if missing:
-                raise ModelError(f"{folder} lacks weights: {', '.join(missing[:3])}", why=f"{len(missing)} tensors of the architecture are not in its files", fix="copy or download the model again")
+                raise ModelError(
+                    f"{folder} lacks weights: {', '.join(missing[:3])}",
+                    why=f"{len(missing)} tensors of the architecture are not in its files",
+                    fix="copy or download the model again",
+                )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         if isinstance(error, ModelError):
             raise
-        raise ModelError(f"the model in {folder} cannot be loaded", why=_first_line(error), fix="check that it is a causal language model that Transformers supports") from error
-    return model  # type: ignore[no-any-return]
+        raise ModelError(
+            f"the model in {folder} cannot be loaded", why=_first_line(error), fix="check that it is a causal language model that Transformers supports"
+        ) from error
+    return model
 
 
 def _first_line(error: Exception) -> str:

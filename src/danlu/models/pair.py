@@ -13,24 +13,28 @@ from danlu.models.load import load_model, load_tokenizer
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import torch
     from transformers import PreTrainedModel
 
 
 class ModelPair:
     """With an adapter, one copy of the base weights serves both; after `full`, two models are held."""
 
-    def __init__(self, base_dir: Path, *, adapter_dir: Path | None = None, model_dir: Path | None = None, dtype: torch.dtype | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self, base_dir: Path, *, adapter_dir: Path | None = None, model_dir: Path | None = None, dtype: str | None = None, device: str = "cpu"
+    ) -> None:
+        import torch
+
+        torch_dtype = None if dtype is None else getattr(torch, dtype)
         tuned_dir = adapter_dir or model_dir
         self.tokenizer = load_tokenizer(tuned_dir if tuned_dir is not None else base_dir)
         self.renderer = ChatRenderer(self.tokenizer)
-        self._base = load_model(base_dir, dtype=dtype).to(device).eval()
+        self._base = load_model(base_dir, dtype=torch_dtype).to(device).eval()
         self._tuned: PreTrainedModel = self._base
         self.has_adapter = adapter_dir is not None
         if adapter_dir is not None:
             self._tuned = load_adapter(self._base, adapter_dir)
         elif model_dir is not None:
-            self._tuned = load_model(model_dir, dtype=dtype).to(device).eval()
+            self._tuned = load_model(model_dir, dtype=torch_dtype).to(device).eval()
 
     @contextmanager
     def base(self) -> Iterator[PreTrainedModel]:
@@ -58,8 +62,14 @@ def load_adapter(model: PreTrainedModel, adapter_dir: Path) -> PreTrainedModel:
     if not (adapter_dir / "adapter_config.json").is_file():
         raise ModelError(f"{adapter_dir} is not an adapter", why="it has no adapter_config.json", fix="give the adapter folder of a run")
     if not (adapter_dir / "adapter_model.safetensors").is_file():
-        raise ModelError(f"{adapter_dir} has no adapter_model.safetensors", why="only safetensors are loaded, never pickle", fix="save the adapter again with safe serialization")
+        raise ModelError(
+            f"{adapter_dir} has no adapter_model.safetensors",
+            why="only safetensors are loaded, never pickle",
+            fix="save the adapter again with safe serialization",
+        )
     try:
-        return PeftModel.from_pretrained(model, adapter_dir, local_files_only=True).eval()  # type: ignore[no-any-return]
+        return PeftModel.from_pretrained(model, adapter_dir, local_files_only=True).eval()
     except (RuntimeError, ValueError, KeyError) as error:
-        raise ModelError(f"the adapter in {adapter_dir} does not fit this base model", why=str(error).strip().splitlines()[0], fix="use the base model it was trained on") from error
+        raise ModelError(
+            f"the adapter in {adapter_dir} does not fit this base model", why=str(error).strip().splitlines()[0], fix="use the base model it was trained on"
+        ) from error

@@ -20,7 +20,7 @@ class _StrictLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
-            event = self.peek_event()
+            event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.constructor.ConstructorError(None, None, "anchors and aliases are not allowed in a recipe", event.start_mark)
         return super().compose_node(parent, index)
 
@@ -78,7 +78,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     if len(content) > MAX_RECIPE_BYTES:
         raise RecipeError(f"{file} is {len(content):,} bytes", why="a recipe is a short YAML file; is this a data file?", fix=f"danlu run --data {file}")
     try:
-        values = yaml.load(content, Loader=_StrictLoader)  # noqa: S506  # a SafeLoader
+        values = yaml.load(content, Loader=_StrictLoader)  # a SafeLoader
     except yaml.YAMLError as error:
         raise RecipeError(f"{file} is not valid YAML", why=" ".join(str(error).split()), fix="correct the line named above") from error
     except (UnicodeDecodeError, RecursionError) as error:
@@ -94,7 +94,7 @@ def parse_override(text: str) -> dict[str, Any]:
     if not separator or not path.strip():
         raise RecipeError(f"{text!r} is not an override", why="overrides are written path=value", fix="for example optim.learning_rate=1e-4")
     try:
-        value: Any = yaml.load(raw, Loader=_StrictLoader) if raw else None  # noqa: S506
+        value: Any = yaml.load(raw, Loader=_StrictLoader) if raw else None
     except yaml.YAMLError as error:
         raise RecipeError(f"the value of {path} is not valid YAML: {raw!r}", why=" ".join(str(error).split()), fix="quote it") from error
     for key in reversed(path.strip().lstrip("-").split(".")):

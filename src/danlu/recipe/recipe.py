@@ -88,6 +88,8 @@ class SplitConfig(StrictModel):
     """Share watched during training (early stopping, best checkpoint)."""
     test: float = Field(0.1, ge=0, lt=1)
     """Share never seen before the final proof."""
+    max_examples: int | None = Field(2000, ge=1)
+    """Most examples in each held-out split; of a large dataset the rest is better trained on. null for no limit."""
 
     @model_validator(mode="after")
     def _leaves_something_to_train(self) -> Self:
@@ -147,9 +149,7 @@ class EvaluationConfig(StrictModel):
 
     suites: list[Annotated[SerializeAsAny[SuiteConfig], SUITES]] = Field(default=["heldout", "retention"], validate_default=True)
     """What is measured before and after."""
-    metrics: list[Annotated[SerializeAsAny[MetricConfig], METRICS]] = Field(
-        default=["exact_match", "rouge_l", "bleu", "chrf"], validate_default=True
-    )
+    metrics: list[Annotated[SerializeAsAny[MetricConfig], METRICS]] = Field(default=["exact_match", "rouge_l", "bleu", "chrf"], validate_default=True)
     """Metrics of generated text on the held-out split; an empty list skips generation."""
     max_new_tokens: int = Field(256, ge=1)
     """Longest completion generated for a metric."""

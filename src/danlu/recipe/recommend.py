@@ -29,7 +29,7 @@ class Facts:
     available_memory_bytes: int
     has_gpu: bool
     has_bfloat16: bool
-    detected_format: str
+    detected_format: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,11 @@ def _num_epochs(recipe: Recipe, facts: Facts) -> tuple[Any, str, str]:
     if recipe.optim.max_steps is not None:
         return None, "", ""
     value = float(max(1, min(10, round(3000 / facts.num_train) + 1)))
-    return value, f"{facts.num_train} examples; early stopping ends it sooner when validation stops improving", f"{facts.num_train} 条样本；验证损失不再下降时会提前停止"
+    return (
+        value,
+        f"{facts.num_train} examples; early stopping ends it sooner when validation stops improving",
+        f"{facts.num_train} 条样本；验证损失不再下降时会提前停止",
+    )
 
 
 def _micro_batch_tokens(recipe: Recipe, facts: Facts) -> tuple[Any, str, str]:

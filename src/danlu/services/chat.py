@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from danlu.errors import RunNotFoundError, UnknownNameError
-from danlu.files import read_json
-from danlu.recipe.recipe import Recipe
-from danlu.services import runs
+from danlu.services import pipeline, runs
 
 
 @dataclass
@@ -25,6 +22,8 @@ class ChatOptions:
     top_p: float = 0.9
     """Draw from the likeliest tokens that together have this probability."""
     max_new_tokens: int = 256
+    seed: int | None = None
+    """Draws the same answer again; None draws anew."""
 
 
 class ChatSession:
@@ -48,31 +47,19 @@ class ChatSession:
         self.messages = [m for m in self.messages if m["role"] == "system"]
 
     def _stream(self, messages: list[dict[str, Any]], options: ChatOptions) -> Iterator[str]:
-        import torch
-        from transformers import TextIteratorStreamer
+        from danlu.models.stream import stream_answer
 
-        tokenizer = self.pair.tokenizer
-        ids = torch.tensor([self.pair.renderer.prompt_ids(messages)])
-        streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        draw = {"do_sample": True, "temperature": options.temperature, "top_p": options.top_p, "top_k": 0} if options.temperature > 0 else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        failure: list[BaseException] = []
+        prompt = self.pair.renderer.prompt_ids(messages)
         with self.pair.tuned() if options.model == "tuned" else self.pair.base() as model:
-            ids = ids.to(model.device)
-
-            def generate() -> None:
-                try:
-                    with torch.inference_mode():
-                        model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=options.max_new_tokens, streamer=streamer, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, **draw)
-                except BaseException as error:  # handed to the caller below
-                    failure.append(error)
-                    streamer.end()
-
-            thread = threading.Thread(target=generate, daemon=True)
-            thread.start()
-            yield from streamer
-            thread.join()
-        if failure:
-            raise failure[0]
+            yield from stream_answer(
+                model,
+                self.pair.tokenizer,
+                prompt,
+                temperature=options.temperature,
+                top_p=options.top_p,
+                max_new_tokens=options.max_new_tokens,
+                seed=options.seed,
+            )
 
 
 def _open(name: str) -> tuple[Any, bool]:
@@ -80,15 +67,18 @@ def _open(name: str) -> tuple[Any, bool]:
         run_dir = runs.open_run(name)
     except RunNotFoundError as no_run:
         from danlu.models.catalogue import find_base_model
+        from danlu.models.device import device
         from danlu.models.pair import ModelPair
 
         if "/" not in name and not Path(name).is_dir():
             raise
         try:
-            return ModelPair(find_base_model(name).folder, device=runs.device()), False
+            return ModelPair(find_base_model(name).folder, device=device()), False
         except UnknownNameError:
             raise no_run from None
-    recipe = Recipe.model_validate(read_json(run_dir.recipe))
+    recipe = pipeline.resolved(run_dir)
     if not (run_dir.path / "training.json").exists():
-        raise RunNotFoundError(f"run {run_dir.id} has not finished training", why="there is no tuned model yet", fix=f"finish it first: danlu resume {run_dir.id}")
-    return runs.open_pair(run_dir, recipe, runs.base_folder(run_dir)), True
+        raise RunNotFoundError(
+            f"run {run_dir.id} has not finished training", why="there is no tuned model yet", fix=f"finish it first: danlu resume {run_dir.id}"
+        )
+    return pipeline.open_pair(run_dir, recipe, pipeline.base_folder(run_dir)), True

@@ -1,11 +1,33 @@
-"""Use case: show examples of a data file exactly as a model will read them."""
+"""Use cases on data files: find one by name, show its examples exactly as a model will read them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from danlu import bundled
+from danlu.errors import DataError
 from danlu.recipe.base import OBJECTIVES
+
+
+def find_dataset(name: str) -> Path:
+    """File of a dataset: a path, or a bundled name such as `danlu/zhangjiajie`.
+
+    Raises:
+        DataError: there is none.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    found = bundled.dataset_path(name)
+    if found is not None:
+        return found
+    raise DataError(
+        f"there is no data file {name!r}",
+        why=f"it is neither a file here ({Path.cwd()}) nor a bundled dataset ({', '.join(bundled.example_names())})",
+        fix="check the path",
+    )
 
 
 @dataclass(frozen=True)
@@ -26,15 +48,14 @@ class RenderedExample:
 def rendered_examples(dataset: str, model: str, objective: str) -> Iterator[RenderedExample]:
     """Yield the examples of `dataset` as `model` will read them, in file order; rows that would be dropped are left out."""
     from danlu.data.chat import ChatRenderer
-    from danlu.data.prepare import examples
+    from danlu.data.convert import examples
     from danlu.models.catalogue import find_base_model
     from danlu.models.load import load_tokenizer
-    from danlu.services.runs import find_dataset
 
-    config = OBJECTIVES[objective]()
+    config = OBJECTIVES.parse(objective)
     renderer = ChatRenderer(load_tokenizer(find_base_model(model).folder))
     for example in examples(find_dataset(dataset), needs=config.needs):
-        for block in config.encode([example], renderer, 10**9)[0]:  # type: ignore[attr-defined]
+        for block in config.encode([example], renderer, 10**9)[0]:
             ids, mask = [int(i) for i in block.ids], [bool(m) for m in block.mask]
             tokens = [renderer.tokenizer.decode([i]) for i in ids]
             yield RenderedExample(example["line"], tokens, ids, mask, _stretches(renderer, ids, mask))

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from danlu.errors import ExportError
-from danlu.files import read_json, read_jsonl
+from danlu.files import read_jsonl
 from danlu.recipe.base import EXPORTERS
 from danlu.recipe.recipe import Recipe
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
-from danlu.services import runs
+from danlu.services import pipeline
 
 NUM_PROMPTS = 8
 
@@ -24,19 +24,23 @@ def export(run_dir: RunDir, to: str, reporter: Reporter | None = None, *, out: P
         ExportError: the run is not finished.
         VerificationError: the result does not behave like the trained model.
     """
-    exporter = EXPORTERS[to]()
+    exporter = EXPORTERS.parse(to)
     if not (run_dir.path / "training.json").exists():
-        raise ExportError(f"run {run_dir.id} has not finished training", why="there is nothing trained to export yet", fix=f"finish it first: danlu resume {run_dir.id}")
+        raise ExportError(
+            f"run {run_dir.id} has not finished training", why="there is nothing trained to export yet", fix=f"finish it first: danlu resume {run_dir.id}"
+        )
     from danlu.export.model_card import model_card
     from danlu.export.run import Source
     from danlu.export.run import run as export_run
 
-    recipe = Recipe.model_validate(read_json(run_dir.recipe))
+    recipe = pipeline.resolved(run_dir)
     record = run_dir.read_record()
-    base_dir = runs.base_folder(run_dir)
+    base_dir = pipeline.base_folder(run_dir)
     has_adapter = recipe.method.makes_adapter
-    source = Source(str(recipe.base_model), base_dir, run_dir.adapter if has_adapter else None, None if has_adapter else run_dir.model, str(recipe.training.dtype))
-    pair = runs.open_pair(run_dir, recipe, base_dir)
+    source = Source(
+        str(recipe.base_model), base_dir, run_dir.adapter if has_adapter else None, None if has_adapter else run_dir.model, str(recipe.training.dtype)
+    )
+    pair = pipeline.open_pair(run_dir, recipe, base_dir)
     target = out if out is not None else run_dir.exports / to
     if out is not None and out.exists() and any(out.iterdir()):
         raise ExportError(f"{out} is not empty", why="an export never overwrites what it did not write", fix="give a new folder with --out")
@@ -44,7 +48,12 @@ def export(run_dir: RunDir, to: str, reporter: Reporter | None = None, *, out: P
         reporter.stage("export", format=to)
     with pair.tuned() as trained:
         result = export_run(
-            exporter, source, target, trained=trained, prompts=_prompts(recipe, run_dir, pair.renderer), card=lambda verification: model_card(_facts(run_dir, recipe), record, kind=to, verification=verification.to_dict())
+            exporter,
+            source,
+            target,
+            trained=trained,
+            prompts=_prompts(recipe, run_dir, pair.renderer),
+            card=lambda verification: model_card(_facts(run_dir, recipe), record, kind=to, verification=verification.to_dict()),
         )
     if reporter:
         reporter.event("exported", f"{to} export verified on {result.num_prompts} prompts: {target}", path=str(target), **result.to_dict())

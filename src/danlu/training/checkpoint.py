@@ -105,7 +105,7 @@ def load(folder: Path) -> Checkpoint:
 
 def newest_valid(checkpoints: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
     """The newest step checkpoint that verifies, and the newer ones that do not with the reason."""
-    rejected = []
+    rejected: list[tuple[Path, str]] = []
     for folder in sorted(checkpoints.glob("step-*"), reverse=True):
         reason = problem(folder)
         if reason is None:

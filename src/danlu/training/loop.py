@@ -50,6 +50,10 @@ class LoopState:
     resumed_at: list[int] = field(default_factory=list)
 
 
+FORECAST_EXAMPLES = 10_000
+"""Examples among which the forecast looks for its longest micro batch."""
+
+
 class Loop:
     """One training run over token files."""
 
@@ -68,6 +72,10 @@ class Loop:
         """Train to the end; return `finished`, `stopped_early` or `paused`."""
         self._resume()
         self.model.train()
+        if self.state.step == 0:
+            self._forecast()
+        if self._is_patience_over() and self.state.step < self.num_steps:  # killed between the decision and its result
+            return "stopped_early"
         with _stop_signals() as stop:
             batches = step_batches(
                 len(self.train_set),
@@ -81,8 +89,8 @@ class Loop:
                 is_last = self.state.step == self.num_steps
                 if len(self.validation_set) and (is_last or self.state.step % int(self.recipe.training.validate_every_steps) == 0):
                     self._validate()
-                    patience = self.recipe.training.early_stopping_patience
-                    if patience and self.state.validations_without_gain >= patience and not is_last:
+                    if self._is_patience_over() and not is_last:
+                        patience = self.recipe.training.early_stopping_patience
                         self.reporter.event("early_stop", f"no better validation loss for {patience} validations", step=self.state.step)
                         self._save()
                         return "stopped_early"
@@ -187,6 +195,42 @@ class Loop:
         self.state.best_loss, self.state.best_step, self.state.validations_without_gain = loss, self.state.step, 0
         if self.recipe.training.keep_best:
             self._try_save("best", checkpoint.Checkpoint(checkpoint.trained_weights(self.model), {}, asdict(self.state)))
+
+    def _is_patience_over(self) -> bool:
+        patience = self.recipe.training.early_stopping_patience
+        return patience is not None and self.state.validations_without_gain >= patience
+
+    def _forecast(self) -> None:
+        """Say before the start how long it will take and how much memory it will hold, from one measured micro batch."""
+        lengths = self.train_set.lengths
+        group: list[Any] = []
+        size = 0
+        for index in sorted(range(min(len(lengths), FORECAST_EXAMPLES)), key=lambda i: -int(lengths[i])):
+            if not group or size + int(lengths[index]) <= self.state.micro_batch_tokens:
+                group.append(self.train_set[index])
+                size += int(lengths[index])
+        try:
+            seconds = []
+            for _ in range(2):  # the first one warms up
+                start = time.monotonic()
+                self._forward_backward(group, 1)
+                seconds.append(time.monotonic() - start)
+        except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            return  # the first step will halve the micro batch and say so
+        finally:
+            self.optimizer.zero_grad()
+        num_trained = sum(p.numel() for p in self.optimizer.parameters.values())
+        epochs = self.num_steps / self.steps_per_epoch
+        forecast = {
+            "num_tokens": round(float(lengths.sum()) * epochs),
+            "training_seconds": round(float(lengths.sum()) * epochs / size * min(seconds), 1),
+            "peak_memory_bytes": peak_memory_bytes(self.device) + 8 * num_trained,
+        }
+        self.run_dir.update_record(forecast=forecast)
+        minutes, gib = forecast["training_seconds"] / 60, forecast["peak_memory_bytes"] / 2**30
+        self.reporter.event("forecast", f"forecast: {self.num_steps} steps, at most {minutes:.1f} minutes, {gib:.2f} GiB", **forecast)
 
     def _is_save_due(self) -> bool:
         every = self.recipe.training.checkpoint_every_steps

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from danlu.data.chat import ChatRenderer
 from danlu.files import fsync_dir, storage_errors, write_json
 from danlu.models.load import load_model, load_tokenizer
 from danlu.recipe.recipe import Recipe
@@ -66,7 +67,9 @@ def _save_result(recipe: Recipe, run_dir: RunDir, model: Any, model_dir: Path) -
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         recipe.method.save(model, staging)  # type: ignore[attr-defined]
-        load_tokenizer(model_dir).save_pretrained(staging)
+        tokenizer = load_tokenizer(model_dir)
+        ChatRenderer(tokenizer)  # gives a tokenizer without a chat template the documented default, which is stored with the result
+        tokenizer.save_pretrained(staging)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(staging, target)
         fsync_dir(target.parent)

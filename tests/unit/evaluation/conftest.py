@@ -31,7 +31,7 @@ def rows(count: int) -> list[dict[str, Any]]:
                 {"role": "user", "content": f"{PLACES[i % 8]}第 {i} 天怎么安排比较好？带着老人和小孩。"},
                 {
                     "role": "assistant",
-                    "content": f"上午先去{PLACES[i % 8]}，人少，缆车排队不超过半小时；中午在山下吃饭。Take bus no. {i} at 13:30, then walk slowly to the second viewpoint.",
+                    "content": f"上午先去{PLACES[i % 8]}，人少，缆车排队不超过半小时。Take bus no. {i} at 13:30, then walk to the second viewpoint.",
                 },
             ],
         }
@@ -141,10 +141,10 @@ def write_run(
         {"outcome": "finished", "num_steps": 120, "kept_step": 120, "step": 120, "peak_memory_bytes": 612_000_000, "training_seconds": 83.4},
     )
     write_json(run_dir.data / "encoded.json", {"train": {"num_examples": 260, "num_tokens": 38_120, "truncated": 2, "dropped": 0}})
-    write_json(
-        run_dir.data / "accounting.json",
-        {"rows_in": 340, "used": 329, "dropped": 4, "duplicate": 5, "fixed": 2, "truncated": 2, "reasons": {"empty answer": 3, "not JSON": 1}},
-    )
+    reasons = {"dropped": {"empty answer": 3, "not JSON": 1}, "fixed": {"role renamed": 2}}
+    splits = {"train": 331 - 8 - 2 * count, "validation": count, "test": count}
+    account = {"rows_in": 331, "used": sum(splits.values()), "dropped": 4, "duplicate": 4, "near_duplicate": 0, "near_duplicates_kept": 6, "fixed": 2}
+    write_json(run_dir.data / "accounting.json", {**account, "splits": splits, "reasons": reasons, "mix": {"general": {"added": 26}}, "warnings": []})
     write_json(
         run_dir.record,
         {

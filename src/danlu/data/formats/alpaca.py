@@ -1,9 +1,10 @@
 """Alpaca rows: `instruction`, optional `input`, `output`, and optional `system` and `history`."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from functools import lru_cache
+from typing import Any, ClassVar, Literal, NamedTuple
 
-from danlu.data.examples import Example, Kind, Message, Row, RowError, find_column, note_conversions, require_column, share, to_text
+from danlu.data.examples import Example, Kind, Message, Row, RowError, find_column, note_conversions, share, to_text
 from danlu.recipe.base import FORMATS, FormatConfig
 
 
@@ -13,16 +14,16 @@ class Alpaca(FormatConfig):
 
     type: Literal["alpaca"] = "alpaca"
     makes: ClassVar[Kind] = "messages"
-    instruction: str = "instruction"
-    """Column of the instruction."""
-    input: str = "input"
-    """Column of further input, put on a new line below the instruction."""
+    instruction: str | None = None
+    """Column of the instruction; by itself it takes `instruction`, `instruct` or `指令`."""
+    input: str | None = None
+    """Column of further input, put on a new line below the instruction; by itself it takes `input` or `输入`."""
     output: str | None = None
-    """Column of the answer; by itself it takes `output` or `response`."""
-    system: str = "system"
-    """Column of the system message."""
-    history: str = "history"
-    """Column of earlier turns."""
+    """Column of the answer; by itself it takes `output`, `response` or `输出`."""
+    system: str | None = None
+    """Column of the system message; by itself it takes `system`."""
+    history: str | None = None
+    """Column of earlier [question, answer] pairs; by itself it takes `history`."""
 
     def detect(self, rows: Sequence[Row]) -> float:
         """0.9 times the share of rows with an instruction and an answer."""
@@ -30,18 +31,21 @@ class Alpaca(FormatConfig):
 
     def columns(self, names: Sequence[str]) -> set[str]:
         """The columns that are read."""
-        wanted = ((self.instruction,), (self.input,), self._output_names, (self.system,), (self.history,), ("instances",))
-        return {column for one in wanted if (column := find_column(tuple(names), one))}
+        return {column for column in _layout(tuple(names), self._names) if column} | {"instances"}
 
     def to_example(self, row: Row) -> Example:
         """Conversation of the history, the instruction and the answer."""
-        instruction = row[require_column(row, (self.instruction,))]
-        further, answer = self._input_and_output(row)
-        messages: list[Message] = []
-        system = find_column(tuple(row), (self.system,))
-        if system and to_text(row[system]).strip():
-            messages.append({"role": "system", "content": to_text(row[system])})
-        messages += self._history(row)
+        layout = _layout(tuple(row), self._names)
+        if layout.instruction is None:
+            raise RowError(f"no column {self.instruction or 'instruction'!r}")
+        instruction, system = row[layout.instruction], row[layout.system] if layout.system else None
+        if layout.output is None:
+            further, answer = self._only_instance(row)
+        else:
+            further, answer = row[layout.input] if layout.input else None, row[layout.output]
+        messages = _history(row[layout.history]) if layout.history else []
+        if system and to_text(system).strip():
+            messages.insert(0, {"role": "system", "content": to_text(system)})
         prompt, extra = to_text(instruction), to_text(further)
         messages.append({"role": "user", "content": f"{prompt}\n{extra}" if extra.strip() else prompt})
         messages.append({"role": "assistant", "content": to_text(answer)})
@@ -51,34 +55,48 @@ class Alpaca(FormatConfig):
         return note_conversions(example, instruction, further, answer)
 
     @property
-    def _output_names(self) -> tuple[str, ...]:
-        return (self.output,) if self.output else ("output", "response")
+    def _names(self) -> "_Names":
+        return (self.instruction, self.input, self.output, self.system, self.history)
 
     def _has_columns(self, row: Row) -> bool:
-        columns = tuple(row)
-        if find_column(columns, (self.instruction,)) is None:
-            return False
-        return find_column(columns, self._output_names) is not None or isinstance(row.get("instances"), list)
+        layout = _layout(tuple(row), self._names)
+        return layout.instruction is not None and (layout.output is not None or isinstance(row.get("instances"), list))
 
-    def _input_and_output(self, row: Row) -> tuple[Any, Any]:
+    def _only_instance(self, row: Row) -> tuple[Any, Any]:
+        """Input and answer of a row that keeps them in a list of `instances` (self-instruct seed tasks)."""
         instances = row.get("instances")
-        if isinstance(instances, list) and self.output is None and "output" not in row:
-            if len(instances) != 1 or not isinstance(instances[0], dict):
-                raise RowError(f"`instances` holds {len(instances)} entries; only one can be read")
-            row = instances[0]
-        further = find_column(tuple(row), (self.input,))
-        return row[further] if further else None, row[require_column(row, self._output_names)]
+        if instances is None:
+            raise RowError(f"no column {(self.output or 'output')!r}")
+        if not isinstance(instances, list) or len(instances) != 1 or not isinstance(instances[0], dict):
+            raise RowError("`instances` is not a list with one entry")
+        return instances[0].get("input"), instances[0].get("output")
 
-    def _history(self, row: Row) -> list[Message]:
-        column = find_column(tuple(row), (self.history,))
-        if not column or not row[column]:
-            return []
-        turns: list[Message] = []
-        pairs = row[column]
-        if not isinstance(pairs, list):
-            raise RowError("`history` is not a list of [question, answer] pairs")
-        for pair in pairs:
-            if not isinstance(pair, list | tuple) or len(pair) != 2:
-                raise RowError("`history` is not a list of [question, answer] pairs")
-            turns += [{"role": "user", "content": to_text(pair[0])}, {"role": "assistant", "content": to_text(pair[1])}]
-        return turns
+
+class _Layout(NamedTuple):
+    """Which columns of a row are which; None for those it does not have."""
+
+    instruction: str | None
+    input: str | None
+    output: str | None
+    system: str | None
+    history: str | None
+
+
+_Names = tuple[str | None, str | None, str | None, str | None, str | None]
+USUAL = (("instruction", "instruct", "指令"), ("input", "输入"), ("output", "response", "输出"), ("system",), ("history",))
+
+
+@lru_cache(maxsize=256)
+def _layout(columns: tuple[str, ...], names: _Names) -> _Layout:
+    return _Layout(*(find_column(columns, (name,) if name else usual) for name, usual in zip(names, USUAL, strict=True)))
+
+
+def _history(pairs: Any) -> list[Message]:
+    if not pairs:
+        return []
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise RowError("`history` is not a list of [question, answer] pairs")
+    turns: list[Message] = []
+    for question, answer in pairs:
+        turns += [{"role": "user", "content": to_text(question)}, {"role": "assistant", "content": to_text(answer)}]
+    return turns

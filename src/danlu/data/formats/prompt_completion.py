@@ -1,10 +1,11 @@
-"""Two columns: what is asked and what is answered, under any of the names in use."""
+"""Two columns: what is asked and what is answered, under any of the names in use; as text or as messages."""
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from danlu.data.examples import Example, Kind, Message, Row, RowError, find_column, note_conversions, share, to_text
+from danlu.data.formats.messages import read_message
 from danlu.recipe.base import FORMATS, FormatConfig
 
 PAIRS = (
@@ -18,7 +19,6 @@ PAIRS = (
     ("问", "答"),
     ("提问", "回答"),
     ("输入", "输出"),
-    ("指令", "输出"),
     ("text", "label"),
     ("text", "category"),
     ("text", "intent"),
@@ -61,14 +61,28 @@ class PromptCompletion(FormatConfig):
         if pair is None:
             raise RowError("no prompt or no completion column")
         prompt, completion = row[pair[0]], row[pair[1]]
-        messages: list[Message] = [{"role": "user", "content": to_text(prompt)}, {"role": "assistant", "content": to_text(completion)}]
+        fixes: list[str] = []
+        messages = [*_turns(prompt, "user", fixes), *_turns(completion, "assistant", fixes)]
         system = find_column(columns, (self.system,))
         if system and to_text(row[system]).strip():
             messages.insert(0, {"role": "system", "content": to_text(row[system])})
         example: Example = {"messages": messages}
+        if fixes:
+            example["fixes"] = fixes
         if isinstance(prompt, str) and isinstance(completion, str):
             return example
-        return note_conversions(example, prompt, completion)
+        return note_conversions(example, *(value for value in (prompt, completion) if not _is_turns(value)))
+
+
+def _is_turns(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "role" in value[0]
+
+
+def _turns(value: Any, role: str, fixes: list[str]) -> list[Message]:
+    """Text said by `role`, or a list of messages as it is."""
+    if _is_turns(value):
+        return [read_message(turn, fixes) for turn in value]
+    return [{"role": role, "content": to_text(value)}]
 
 
 @lru_cache(maxsize=1024)

@@ -13,7 +13,9 @@ DIALOGUE = frozenset({"用户", "客户", "助手", "客服", "user", "human", "
 """Markers of a conversation: without a blank line in between, the next question belongs to the same example."""
 SYSTEMS = "系统|system"
 MARKER = re.compile(
-    rf"^[ \t　]*(?:\d{{1,6}}[.、．)）][ \t　]*)?[【\[]?(?:(?P<ask>{ASKS})|(?P<answer>{ANSWERS})|(?P<system>{SYSTEMS}))[ ]?\d{{0,6}}[】\]]?[ \t　]*[:：][ \t　]*",
+    r"^[ \t　]*(?:\d{1,6}[.、．)）][ \t　]*)?[【\[]?"
+    rf"(?:(?P<ask>{ASKS})|(?P<answer>{ANSWERS})|(?P<system>{SYSTEMS}))"
+    r"[ ]?\d{0,6}[】\]]?[ \t　]*[:：][ \t　]*",
     re.IGNORECASE | re.MULTILINE,
 )
 INLINE_ANSWER = re.compile(rf"(?:(?<=[\s　。？！?!.])|^)(?:{ANSWERS})[ ]?[:：][ \t　]*", re.IGNORECASE)
@@ -34,7 +36,7 @@ class QAText(FormatConfig):
     """Column of the text."""
 
     def detect(self, rows: Sequence[Row]) -> float:
-        """Up to 0.9: questions and answers in about equal number, and no more than 20 lines to a question."""
+        """0.9 with questions and answers in about equal number and at most 20 lines to a question; 0.1 with any of either."""
         asks = answers = lines = 0
         starts_with_ask = False
         for row in rows:
@@ -46,12 +48,12 @@ class QAText(FormatConfig):
             for match in MARKER.finditer(text):
                 starts_with_ask |= not asks and not answers and match["ask"] is not None
                 asks += match["ask"] is not None
-                answers += match["answer"] is not None or 0
+                answers += match["answer"] is not None
             answers += len(_inline(text)) if asks > answers else 0
-        if not asks or not answers or not starts_with_ask:
-            return 0.0
-        balance = min(asks, answers) / max(asks, answers)
-        return 0.9 if balance >= 0.5 and asks * 20 >= lines else 0.0
+        balance = min(asks, answers) / max(asks, answers, 1)
+        if starts_with_ask and balance >= 0.5 and asks * 20 >= lines:
+            return 0.9
+        return 0.1 if asks or answers else 0.0
 
     def columns(self, names: Sequence[str]) -> set[str]:
         """The column that is read."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
+from danlu.errors import MissingExtraError
 from danlu.evaluation.text import is_mostly_chinese
 from danlu.recipe.base import METRICS, MetricConfig
 
@@ -30,6 +31,13 @@ class Bleu(MetricConfig):
 
 @lru_cache
 def _scorer(tokenizer: str) -> Any:
-    from sacrebleu.metrics import BLEU
+    try:
+        from sacrebleu.metrics.bleu import BLEU
+    except ImportError as error:
+        raise MissingExtraError(
+            "the metric bleu needs sacrebleu",
+            why="it is not installed",
+            fix="pip install 'danlu[eval]', or take bleu out of evaluation.metrics",
+        ) from error
 
     return BLEU(tokenize=tokenizer, effective_order=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
+from danlu.errors import MissingExtraError
 from danlu.recipe.base import METRICS, MetricConfig
 
 
@@ -29,6 +30,13 @@ class ChrF(MetricConfig):
 
 @lru_cache
 def _scorer() -> Any:
-    from sacrebleu.metrics import CHRF
+    try:
+        from sacrebleu.metrics.chrf import CHRF
+    except ImportError as error:
+        raise MissingExtraError(
+            "the metric chrf needs sacrebleu",
+            why="it is not installed",
+            fix="pip install 'danlu[eval]', or take chrf out of evaluation.metrics",
+        ) from error
 
     return CHRF()

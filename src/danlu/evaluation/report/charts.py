@@ -28,7 +28,14 @@ class Series:
 
 
 def line_chart(
-    series: Sequence[Series], *, title: Label, x: Label, y: Label, sizes: Sequence[str] = ("wide", "narrow"), mark: tuple[float, Label] | None = None
+    series: Sequence[Series],
+    *,
+    title: Label,
+    x: Label,
+    y: Label,
+    sizes: Sequence[str] = ("wide", "narrow"),
+    mark: tuple[float, Label] | None = None,
+    from_zero: bool = False,
 ) -> Markup:
     """Lines over steps with labelled axes; `mark` draws a dashed vertical line, `from_zero` starts the vertical axis at 0."""
     return Markup("").join(_one_chart(series, size, title, x, y, mark, from_zero) for size in sizes)

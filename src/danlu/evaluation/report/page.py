@@ -40,7 +40,7 @@ def render(report: dict[str, Any], curves: Curves) -> str:
             recipe_yaml=yaml.safe_dump(report["recipe"], allow_unicode=True, sort_keys=False),
             made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             forecast=_forecast(report),
-            rows=words.accounting(report["rows"]),
+            rows=words.accounting(report["rows"], report["encoded"]),
             words=words,
         )
     )
@@ -105,7 +105,7 @@ def _charts(report: dict[str, Any], curves: Curves) -> dict[str, Markup]:
 
 def _forecast(report: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows of forecast against actual: the numbers of run.json's forecast that were measured as well."""
-    actual = {**(report["training"] or {}), **report["memory"], **report["timing"]}
+    actual = {**report["timing"], **report["memory"], **(report["training"] or {})}
     rows = []
     for key, expected in (report["forecast"] or {}).items():
         measured = actual.get(key)

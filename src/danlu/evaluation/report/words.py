@@ -20,19 +20,14 @@ _NAMES = {
     "chrf": ("chrF", "chrF"),
     "rows_in": ("Rows in the file", "文件行数"),
     "used": ("Used", "使用"),
-    "trained": ("Trained on", "用于训练"),
-    "train": ("Training split", "训练集"),
-    "validation": ("Validation split", "验证集"),
-    "test": ("Test split", "测试集"),
     "dropped": ("Dropped", "丢弃"),
-    "fixed": ("Fixed", "修正"),
-    "truncated": ("Shortened", "截短"),
-    "duplicate": ("Duplicates", "重复"),
-    "duplicates": ("Duplicates", "重复"),
-    "near_duplicates": ("Near duplicates", "近似重复"),
-    "format": ("Format", "格式"),
-    "reasons": ("Reasons", "原因"),
-    "splits": ("Splits", "划分"),
+    "duplicate": ("Duplicates left out", "去掉的重复行"),
+    "near_duplicate": ("Near duplicates left out", "去掉的近似重复行"),
+    "near_duplicates_kept": ("Near duplicates kept, in one split", "保留的近似重复行（同一划分）"),
+    "fixed": ("Used after a repair", "修正后使用"),
+    "split_train": ("Training split", "训练集"),
+    "split_validation": ("Validation split", "验证集"),
+    "split_test": ("Held-out test split", "留出测试集"),
     "en": ("English", "英文"),
     "zh": ("Chinese", "中文"),
     "other": ("Other", "其他"),
@@ -49,6 +44,7 @@ _NAMES = {
     "evaluation_heldout_seconds": ("Held-out suite", "留出样例评测"),
     "evaluation_retention_seconds": ("Retention suite", "通用能力评测"),
     "evaluation_memorised_seconds": ("Memorisation check", "记忆检查"),
+    "num_tokens": ("Tokens trained on", "训练词元数"),
     "num_steps": ("Optimizer steps", "优化步数"),
     "device": ("Device", "设备"),
     "platform": ("Platform", "平台"),
@@ -131,18 +127,27 @@ def quantity(key: str, number: Any) -> Label:
     return text, text
 
 
-def accounting(rows: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Lines of the data accounting: {name, value, level}; reasons one level below what they explain."""
+def accounting(rows: dict[str, Any] | None, encoded: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Lines of the data accounting: {name, value, level}; the reasons one level below what they explain."""
     lines: list[dict[str, Any]] = []
 
-    def add(found: dict[str, Any], level: int) -> None:
-        for key, item in found.items():
-            if isinstance(item, dict):
-                if item:
-                    lines.append({"name": name(key), "value": None, "level": level})
-                    add(item, level + 1)
-            elif isinstance(item, int | float | str) and not isinstance(item, bool):
-                lines.append({"name": name(key), "value": quantity(key, item), "level": level})
+    def add(key: str | Label, number: Any, level: int = 0) -> None:
+        text = number if isinstance(number, tuple) else quantity("", number)
+        lines.append({"name": name(key) if isinstance(key, str) else key, "value": text, "level": level})
 
-    add(rows or {}, 0)
+    rows = rows or {}
+    for key in ("rows_in", "used", "dropped", "duplicate", "near_duplicate", "near_duplicates_kept", "fixed"):
+        if rows.get(key) is not None:
+            add(key, rows[key])
+        for reason, number in (rows.get("reasons") or {}).get(key, {}).items():
+            add((reason, reason), number, 1)
+    for split, number in (rows.get("splits") or {}).items():
+        add({"train": "split_train", "validation": "split_validation", "test": "split_test"}.get(split, split), number)
+    for mixed, numbers in (rows.get("mix") or {}).items():
+        add((f"Mixed in from {mixed}", f"混入 {mixed}"), numbers.get("added", 0))
+    for split, numbers in (encoded or {}).items():
+        for key, label in (("truncated", ("Shortened to fit", "截短")), ("dropped", ("Too long, left out", "过长未用"))):
+            if numbers.get(key):
+                en, zh = name(f"split_{split}")
+                add((f"{label[0]} ({en})", f"{label[1]}（{zh}）"), numbers[key])
     return lines

@@ -36,6 +36,8 @@ class Heldout(SuiteConfig):
         examples = list(read_jsonl(evaluation.run_dir.data / "test.jsonl"))
         encoded = likelihood.encode_set(examples, recipe.objective, pair.renderer, max_seq_len=int(recipe.data.max_seq_len), truncation=recipe.data.truncation)
         tasks = _tasks(evaluation, examples) if recipe.evaluation.metrics else []
+        for metric in recipe.evaluation.metrics if tasks else []:
+            metric.score("a", "a")  # type: ignore[attr-defined]  # a missing package must show now, not after an hour of generation
         answers = _Answers(evaluation)
         nats: dict[str, list[float]] = {}
         tokens: list[int] = []
@@ -58,7 +60,7 @@ class Heldout(SuiteConfig):
 
 def _tasks(evaluation: Evaluation, examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Prompt, reference and prompt ids of the first examples that have an answer to compare with."""
-    tasks = []
+    tasks: list[dict[str, Any]] = []
     for index, example in enumerate(examples):
         split = split_last_answer(example)
         if split is not None and len(tasks) < evaluation.recipe.evaluation.max_generations:

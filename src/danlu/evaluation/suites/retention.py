@@ -33,7 +33,7 @@ class Retention(SuiteConfig):
         rows = self._rows()
         # Always scored as answers in conversations: whole texts of the same rows would mostly measure the template.
         encoded = likelihood.encode_set(
-            rows, OBJECTIVES["sft"](), evaluation.pair.renderer, max_seq_len=int(evaluation.recipe.data.max_seq_len), truncation="oldest_turns"
+            rows, OBJECTIVES.parse("sft"), evaluation.pair.renderer, max_seq_len=int(evaluation.recipe.data.max_seq_len), truncation="oldest_turns"
         )
         nats: dict[str, list[float]] = {}
         tokens: list[int] = []

@@ -1,0 +1,139 @@
+"""From a data file to clean examples, one at a time. Knows nothing of duplicates, splits and run folders."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import cast
+
+from danlu.data.accounting import DataWarning
+from danlu.data.clean import add_system, chosen_only, clean_example
+from danlu.data.detect import DETECT_ROWS, choose_format, unused_columns
+from danlu.data.examples import Example, Format, Kind, LineFormat, Row, RowError
+from danlu.data.json_rows import Entry, Unreadable
+from danlu.data.read import RowStream, lines_of, open_rows
+from danlu.errors import DataError, FormatError
+from danlu.recipe.base import FormatConfig
+
+DETECT_LINES = 400
+"""Lines of a text file that its format is told by."""
+DETECT_CHARS = 8_000_000
+"""Rows of megabytes each are told by fewer of them."""
+
+
+@dataclass
+class Dataset:
+    """A data file whose format is known. `entries` is read once; `warnings` grows until it is used up."""
+
+    stream: RowStream
+    format: Format
+    makes: Kind
+    """Kind of the examples (a preference file read for sft makes `messages`)."""
+    entries: Iterator[Entry]
+    system: str | None
+    warnings: list[DataWarning] = field(default_factory=list)
+
+    def convert(self, line: int, row: Row, fixes: list[str]) -> Example:
+        """Return the clean example in `row`, noting in `fixes` what was changed.
+
+        Raises:
+            RowError: there is none, or it cannot be trained on.
+        """
+        example = self.format.to_example(row)
+        if self.makes == "messages" and "chosen" in example:
+            example = chosen_only(example)
+        example = clean_example(example, fixes)
+        if self.system is not None and "messages" in example:
+            add_system(example, self.system)
+        return {"line": line, **example}
+
+
+def open_dataset(path: Path, *, format: FormatConfig | str = "auto", needs: Kind | None = None, system: str | None = None, limit: int | None = None) -> Dataset:
+    """Open the file at `path`, of which at most `limit` rows will be read.
+
+    Raises:
+        DataError: the file cannot be read.
+        FormatError: its format cannot be told, or the objective cannot use it.
+    """
+    stream = open_rows(path)
+    head, rows = _head(stream)
+    chosen = choose_format(format, rows, path, needs)
+    makes: Kind = "messages" if chosen.makes == "preference" and needs == "messages" else chosen.makes
+    entries: Iterator[Entry] = chain(head, stream.entries)
+    if stream.container == "txt":
+        entries = _grouped(chosen, entries, path)
+    dataset = Dataset(stream, chosen, makes, islice(entries, limit), system, stream.warnings)
+    if makes != chosen.makes:
+        dataset.warnings.append(
+            DataWarning("chosen_only", "the file holds preference pairs; only the chosen answers are trained on", "文件是偏好对；只用其中被选中的回答来训练")
+        )
+    if stream.container != "txt" and (unused := unused_columns(chosen, rows)):
+        names = ", ".join(unused[:8])
+        dataset.warnings.append(DataWarning("unused_columns", f"columns not used: {names}", f"没有用到的列：{names}"))
+    return dataset
+
+
+def examples(path: Path, *, needs: Kind | None = None, format: FormatConfig | str = "auto", system: str | None = None) -> Iterator[Example]:
+    """Yield the clean examples of a file in its order; rows that would be dropped are left out, duplicates are not.
+
+    Raises:
+        DataError: the file cannot be read.
+        FormatError: its format cannot be told, or the objective cannot use it.
+    """
+    dataset = open_dataset(path, format=format, needs=needs, system=system)
+    for line, row, _ in dataset.entries:
+        if isinstance(row, Unreadable):
+            continue
+        try:
+            example = dataset.convert(line, row, [])
+        except RowError:
+            continue
+        yield example
+
+
+def _head(stream: RowStream) -> tuple[list[Entry], list[Row]]:
+    """The first entries, and the rows among them that a format can be told by."""
+    num = DETECT_LINES if stream.container == "txt" else 10 * DETECT_ROWS
+    head: list[Entry] = []
+    rows: list[Row] = []
+    num_chars = 0
+    for entry in islice(stream.entries, num):
+        head.append(entry)
+        if not isinstance(entry[1], Unreadable):
+            rows.append(entry[1])
+            num_chars += len(repr(entry[1]))
+            if num_chars > DETECT_CHARS or (len(rows) == DETECT_ROWS and stream.container != "txt"):
+                break
+    if not rows:
+        raise _nothing_readable(stream, head)
+    if stream.container == "txt":
+        rows = [{"text": "\n".join(row["text"] for row in rows)}]
+    return head, rows
+
+
+def _nothing_readable(stream: RowStream, head: list[Entry]) -> DataError:
+    path = stream.source.path
+    if not head:
+        return DataError(
+            f"{path} holds no rows", why="there is nothing below its header, or nothing in its list", fix="give a file with at least a few examples"
+        )
+    line, bad, _ = head[0]
+    reason = bad.reason if isinstance(bad, Unreadable) else ""
+    return DataError(
+        f"{path}:{line}: no row of the file can be read",
+        why=f"{stream.unit} {line}: {reason}",
+        fix=f"check that the file really is {stream.container.upper()}, and correct it there",
+    )
+
+
+def _grouped(chosen: Format, entries: Iterator[Entry], path: Path) -> Iterator[Entry]:
+    if not hasattr(chosen, "group_lines"):
+        raise FormatError(
+            f"{path} is plain text", why=f"format {chosen.type} needs rows with columns", fix="use format qa_text or text, or give a JSONL or CSV file"
+        )
+    bad: list[Entry] = []
+    for line, row in cast("LineFormat", chosen).group_lines(lines_of(entries, bad)):
+        yield from bad
+        bad.clear()
+        yield line, row, ()
+    yield from bad

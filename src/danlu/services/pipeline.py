@@ -1,0 +1,240 @@
+"""The stages of a run in their order, each skipped when its result is there: data, training, evaluation, exports."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+
+from danlu.errors import ModelError, NoEffectError, TooFewExamplesError
+from danlu.files import atomic_open, read_json, read_jsonl, write_json
+from danlu.recipe.recipe import Recipe
+from danlu.recipe.recommend import Facts, resolve
+from danlu.reporter import Reporter
+from danlu.run_dir import RunDir
+from danlu.services import machine
+from danlu.services.datasets import find_dataset
+
+if TYPE_CHECKING:
+    from danlu.data.accounting import Accounting
+    from danlu.data.chat import ChatRenderer
+    from danlu.models.catalogue import BaseModel
+
+SPLITS = ("train", "validation", "test")
+LENGTH_PROBE_EXAMPLES = 2000
+
+
+def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter) -> str:
+    """Run every stage that is not done; return `finished` or `paused`."""
+    from danlu.models.catalogue import find_base_model
+
+    dataset, mix = find_dataset(written.dataset), {name: find_dataset(name) for name in written.data.mix}
+    base = find_base_model(written.base_model)
+    run_dir.update_record(state="running", environment=machine.environment())
+    _timed(run_dir, "data", lambda: _prepare(written, run_dir, reporter, dataset, mix, base))
+    recipe = resolved(run_dir)
+    if _timed(run_dir, "training", lambda: _train(recipe, run_dir, reporter, base)) == "paused":
+        return "paused"
+    _timed(run_dir, "evaluation", lambda: _evaluate(recipe, run_dir, reporter, base))
+    for exporter in recipe.export:
+        if not (run_dir.exports / exporter.type / "verification.json").exists():
+            from danlu.services.exports import export
+
+            _timed(run_dir, f"export_{exporter.type}", functools.partial(export, run_dir, exporter.type, reporter))
+    return "finished"
+
+
+def resolved(run_dir: RunDir) -> Recipe:
+    """The recipe of a run with nothing left `auto`.
+
+    Raises:
+        NoEffectError: the run has not come that far.
+    """
+    if not run_dir.recipe.exists():
+        raise NoEffectError(f"run {run_dir.id} has no resolved recipe yet", why="its data stage did not finish", fix=f"danlu resume {run_dir.id}")
+    return Recipe.model_validate(read_json(run_dir.recipe))
+
+
+def open_pair(run_dir: RunDir, recipe: Recipe, base_dir: Path) -> Any:
+    """The base and tuned model of a finished run."""
+    from danlu.models.device import device
+    from danlu.models.pair import ModelPair
+
+    tuned = {"adapter_dir": run_dir.adapter} if recipe.method.makes_adapter else {"model_dir": run_dir.model}
+    return ModelPair(base_dir, **tuned, dtype=str(recipe.training.dtype), device=device())
+
+
+def base_folder(run_dir: RunDir) -> Path:
+    """Folder of the base model a run was made from, checked to be unchanged.
+
+    Raises:
+        ModelError: it has gone, or its weights are others now.
+    """
+    recorded = run_dir.read_record().get("base_model", {})
+    folder = Path(recorded.get("folder", ""))
+    if not folder.is_dir():
+        from danlu.models.catalogue import find_base_model
+
+        folder = find_base_model(str(recorded.get("name", resolved(run_dir).base_model))).folder
+    if recorded.get("sha256") and machine.weights_digest(folder) != recorded["sha256"]:
+        raise ModelError(
+            f"the base model in {folder} is not the one this run was made from",
+            why="its weights have another checksum",
+            fix="restore the old folder, or train again on the new one",
+        )
+    return folder
+
+
+def _timed(run_dir: RunDir, name: str, work: Callable[[], Any]) -> Any:
+    """Run one stage and add its wall time to run.json (a stage that was killed adds what its later attempt took)."""
+    start = time.time()
+    result = work()
+    timing = run_dir.read_record().get("timing", {})
+    timing[f"{name}_seconds"] = round(timing.get(f"{name}_seconds", 0.0) + time.time() - start, 2)
+    run_dir.update_record(timing=timing)
+    return result
+
+
+def _prepare(written: Recipe, run_dir: RunDir, reporter: Reporter, dataset: Path, mix: Mapping[str, Path], base: BaseModel) -> None:
+    """Data stage: clean and split the file, fill in what the recipe left `auto`, tokenise."""
+    if run_dir.recipe.exists():
+        return
+    from danlu.data.chat import ChatRenderer
+    from danlu.data.prepare import prepare
+    from danlu.models.load import check_model_dir, load_tokenizer
+
+    reporter.stage("data")
+    config = check_model_dir(base.folder, needs_weights=getattr(written.method, "init", "pretrained") != "random")
+    config = config.get("text_config", config)
+    renderer = ChatRenderer(load_tokenizer(base.folder))
+    accounting = prepare(written, run_dir, reporter, dataset=dataset, mix=mix)
+    for warning in accounting.warnings:
+        reporter.event("data_warning", warning.en, **asdict(warning))
+    if renderer.uses_default_template and written.objective.needs == "messages":
+        reporter.event("default_template", "the tokenizer has no chat template: the documented default (User: / Assistant:) is used and stored with the result")
+    recipe, reasons = resolve(written, _facts(written, run_dir, renderer, config, base, accounting))
+    _check_length(recipe, config)
+    _encode(recipe, run_dir, reporter, renderer)
+    for reason in reasons:
+        reporter.event("recommended", f"{reason.path} = {reason.value}: {reason.en}", **asdict(reason))
+    run_dir.update_record(
+        reasons=[asdict(reason) for reason in reasons],
+        base_model=asdict(base) | {"folder": str(base.folder), "sha256": machine.weights_digest(base.folder)},
+        fingerprint=recipe.fingerprint,
+    )
+    write_json(run_dir.recipe, recipe.to_dict())
+
+
+def _facts(written: Recipe, run_dir: RunDir, renderer: ChatRenderer, config: dict[str, Any], base: BaseModel, accounting: Accounting) -> Facts:
+    """Measure what the recommendations need: token lengths of the first examples, model size, machine."""
+    from danlu.models.device import gpu
+
+    model_max = _model_max_seq_len(config) or 2048
+    with (run_dir.data / "train.jsonl").open("rb") as file:
+        num_train = sum(1 for _ in file)
+    lengths: list[int] = []
+    num_probed = 0
+    for example in islice(read_jsonl(run_dir.data / "train.jsonl"), LENGTH_PROBE_EXAMPLES):
+        blocks = written.objective.encode([example], renderer, model_max)[0]  # type: ignore[attr-defined]
+        lengths.extend(len(block.ids) for block in blocks)
+        num_probed += 1
+    if written.objective.needs == "text":  # documents are cut into blocks, and blocks are what a step counts
+        num_train = max(1, round(num_train * len(lengths) / num_probed))
+    has_gpu, has_bfloat16 = gpu()
+    return Facts(
+        num_train=num_train,
+        length_p50=int(np.quantile(lengths, 0.5)),
+        length_p995=int(np.quantile(lengths, 0.995)),
+        length_max=max(lengths),
+        model_max_seq_len=model_max,
+        hidden_size=int(config.get("hidden_size") or config.get("n_embd") or 768),
+        num_parameters=sum(file.stat().st_size for file in base.folder.glob("*.safetensors")) // 2,
+        available_memory_bytes=machine.available_memory_bytes(),
+        has_gpu=has_gpu,
+        has_bfloat16=has_bfloat16,
+        detected_format={"type": accounting.format} | accounting.columns,
+    )
+
+
+def _model_max_seq_len(config: dict[str, Any]) -> int | None:
+    limit = config.get("max_position_embeddings") or config.get("n_positions")
+    return int(limit) if limit else None
+
+
+def _check_length(recipe: Recipe, config: dict[str, Any]) -> None:
+    limit = _model_max_seq_len(config)
+    if limit and int(recipe.data.max_seq_len) > limit:
+        raise NoEffectError(
+            f"data.max_seq_len {recipe.data.max_seq_len} is more than the model can read ({limit})",
+            why="positions beyond it were never trained",
+            fix=f"set data.max_seq_len to {limit} or less",
+        )
+
+
+def _encode(recipe: Recipe, run_dir: RunDir, reporter: Reporter, renderer: ChatRenderer) -> None:
+    """Tokenise every split; write what that shortened or dropped to tokenised.jsonl and the counts to encoded.json."""
+    from danlu.data.encode import encode_to_file
+
+    summary: dict[str, dict[str, int]] = {}
+    first: dict[str, Any] = {}
+    with atomic_open(run_dir.data / "tokenised.jsonl") as file:
+        for split in SPLITS:
+
+            def note(entry: dict[str, Any], split: str = split) -> None:
+                first.setdefault(entry["action"], entry)
+                file.write(orjson.dumps({"split": split, **entry}) + b"\n")
+
+            account = encode_to_file(
+                read_jsonl(run_dir.data / f"{split}.jsonl"),
+                run_dir.data / f"{split}.tokens",
+                objective=recipe.objective,
+                renderer=renderer,
+                max_seq_len=int(recipe.data.max_seq_len),
+                truncation=recipe.data.truncation,
+                note=note,
+                progress=functools.partial(_tell_tokenised, reporter, split),
+            )
+            summary[split] = {
+                "num_examples": account.num_examples,
+                "num_tokens": account.num_tokens,
+                "truncated": account.num_truncated,
+                "dropped": account.num_dropped,
+            }
+            if split == "train" and not account.num_examples:
+                raise TooFewExamplesError(
+                    "no example is left to train on after tokenising",
+                    why=f"{account.num_dropped} examples were dropped; the first: {first['dropped']['reason']} (line {first['dropped']['line']})",
+                    fix="raise data.max_seq_len, or correct the data",
+                )
+    write_json(run_dir.data / "encoded.json", summary)
+
+
+def _tell_tokenised(reporter: Reporter, split: str, done: int) -> None:
+    reporter.progress(f"tokenising {split}", done, None)
+
+
+def _train(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base: BaseModel) -> str:
+    from danlu.models.device import device
+    from danlu.training.run import run as train
+
+    return train(recipe, run_dir, reporter, model_dir=base.folder, device=device())
+
+
+def _evaluate(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base: BaseModel) -> None:
+    """Prove the result; a model that was made from nothing has no base to be compared with."""
+    has_base = getattr(recipe.method, "init", "pretrained") != "random"
+    if not recipe.evaluation.suites or not has_base or (run_dir.evaluation / "scorecard.json").exists():
+        return
+    from danlu.evaluation.run import run as evaluate
+    from danlu.models.device import device
+    from danlu.training.forward import score_examples
+
+    score = functools.partial(score_examples, micro_batch_tokens=int(recipe.optim.micro_batch_tokens), device=device(), path=recipe.training.path)
+    evaluate(recipe, run_dir, reporter, pair=open_pair(run_dir, recipe, base.folder), score=score, device=device())
