@@ -2,7 +2,10 @@
 
 import ipaddress
 import os
+import resource
+import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +69,16 @@ def _home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("DANLU_HOME", str(tmp_path_factory.mktemp("home")))
 
 
+@pytest.fixture
+def small_file_limit() -> Iterator[None]:
+    """Let no file of this process grow beyond 4 KiB: real write errors, short writes included."""
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root folder of the checkout."""
@@ -86,3 +99,27 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from models import write_model
 
     return write_model(tmp_path_factory.mktemp("models") / "small")
+
+
+@pytest.fixture(scope="session")
+def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 rows in the alpaca format whose answers follow from the questions, one row that is dropped and one duplicate."""
+    import orjson
+
+    rows = [{"instruction": f"Which colour has door {n}?", "output": f"Door {n} is {('red', 'green', 'blue')[n % 3]}."} for n in range(60)]
+    path = tmp_path_factory.mktemp("rows") / "doors.jsonl"
+    path.write_bytes(b"\n".join(orjson.dumps(row) for row in [*rows, {"instruction": "Which colour?", "output": ""}, rows[7]]))
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, small_model: Path, rows_file: Path) -> Path:
+    """Folder of a finished LoRA run of a few steps on the small model. Copy it before you change anything in it."""
+    from models import recipe_values
+
+    from danlu.recipe.load import load_recipe
+    from danlu.services.runs import run
+
+    folder = tmp_path_factory.mktemp("runs") / "doors"
+    run(load_recipe(values=recipe_values(small_model, rows_file)), run_dir=folder)
+    return folder

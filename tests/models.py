@@ -1,6 +1,7 @@
-"""Small random models on disk, with the real tokenizer of danlu/tiny."""
+"""Small random models on disk, with the real tokenizer of danlu/tiny, and recipes that take seconds."""
 
 from pathlib import Path
+from typing import Any
 
 from danlu.bundled import FOLDER
 
@@ -37,3 +38,15 @@ def write_model(folder: Path, *, seed: int = 0, **changes: object) -> Path:
     torch.manual_seed(seed)
     AutoModelForCausalLM.from_config(Qwen3Config(**(options | changes))).save_pretrained(folder)
     return folder
+
+
+def recipe_values(model: Path, dataset: Path, **values: Any) -> dict[str, Any]:
+    """A recipe that takes seconds."""
+    few = {
+        "base_model": str(model),
+        "dataset": str(dataset),
+        "method": {"type": "lora", "rank": 4},
+        "optim": {"max_steps": 8, "global_batch_size": 4, "learning_rate": 0.01},
+        "evaluation": {"max_generations": 3, "max_new_tokens": 8},
+    }
+    return few | values

@@ -186,8 +186,14 @@ class OutOfMemoryError(TrainingError):
     code = "DL501"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the machine or a GPU had no memory left (torch says so in words only)."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and ("can't allocate memory" in said or "out of memory" in said))
+
+
 class DivergedError(TrainingError):
-    """The loss became NaN or infinite.
+    """The loss or its gradient became NaN or infinite.
 
     Why: nearly always a learning rate that is too high, or broken rows.
     Fix: lower `optim.learning_rate` (a third of it is a good next try) and start the run again.

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +21,8 @@ def storage_errors(path: Path) -> Iterator[None]:
         yield
     except StorageError:
         raise
-    except OSError as error:
+    except _write_errors() as error:
+        number = error.errno if isinstance(error, OSError) else _os_error_number(str(error))
         fixes = {
             errno.ENOSPC: "free some disk space, then start the same command again: it continues where it was",
             errno.EROFS: "choose a writable folder with --run-dir or DANLU_HOME",
@@ -27,9 +30,20 @@ def storage_errors(path: Path) -> Iterator[None]:
         }
         raise StorageError(
             f"cannot write {path}",
-            why=error.strerror or repr(error),
-            fix=fixes.get(error.errno or 0, "check the disk, then start the same command again"),
+            why=os.strerror(number) if number else str(error) or repr(error),
+            fix=fixes.get(number or 0, "check the disk, then start the same command again"),
         ) from error
+
+
+def _write_errors() -> tuple[type[Exception], ...]:
+    """OSError, and what safetensors raises in its place where it is loaded."""
+    safetensors = sys.modules.get("safetensors")
+    return (OSError,) if safetensors is None else (OSError, safetensors.SafetensorError)
+
+
+def _os_error_number(message: str) -> int | None:
+    found = re.search(r"os error (\d+)", message)
+    return int(found[1]) if found else None
 
 
 def fsync_dir(path: Path) -> None:
@@ -76,15 +90,47 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return the JSON value stored in `path`."""
-    return orjson.loads(path.read_bytes())
+    """Return the JSON value stored in `path`.
+
+    Raises:
+        StorageError: it is not whole.
+    """
+    try:
+        return orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, why: str) -> StorageError:
+    return StorageError(f"{path} is damaged", why=f"it is not valid JSON: {why}", fix="restore it from a copy, or start a new run")
 
 
 def read_jsonl(path: Path) -> Iterator[Any]:
-    """Yield the JSON values of `path`, one a line; a last line that was cut by a crash is left out."""
+    """Yield the JSON values of `path`, one a line; a last line that was cut by a crash is left out.
+
+    Raises:
+        StorageError: another line is not whole.
+    """
     if not path.exists():
         return
     with path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                yield orjson.loads(line)
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                value = orjson.loads(line)
+            except orjson.JSONDecodeError as error:
+                raise _damaged(path, f"line {number}: {error}") from error
+            yield value
+
+
+def append(descriptor: int, content: bytes) -> None:
+    """Append all of `content` to an open file, or nothing of it when it does not fit."""
+    size = os.fstat(descriptor).st_size
+    rest = memoryview(content)
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise

@@ -20,7 +20,7 @@ class Registry(Generic[C]):
     """Config classes by their `type`, found in one package and one entry-point group of the same name.
 
     Used as a pydantic annotation it turns `{"type": "lora", ...}` (or plain `"lora"`) into the class that
-    registered `lora`, and contributes a `oneOf` to the JSON Schema.
+    registered `lora`, and contributes a `oneOf` to the JSON Schema: a name, or a mapping that names its type.
     """
 
     def __init__(self, noun: str, *, package: str) -> None:
@@ -56,7 +56,7 @@ class Registry(Generic[C]):
             return value
         if isinstance(value, str):
             value = {"type": value}
-        if not isinstance(value, dict) or "type" not in value:
+        if not isinstance(value, dict) or not isinstance(value.get("type"), str):
             raise ValueError(f"expected a mapping with a `type`, one of: {', '.join(self)}")
         return self[value["type"]].model_validate(value)
 
@@ -74,4 +74,5 @@ class Registry(Generic[C]):
         return core_schema.no_info_before_validator_function(self.parse, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"oneOf": [handler(self[name].__pydantic_core_schema__) for name in self]}
+        branches = [handler(self[name].__pydantic_core_schema__) for name in self]
+        return {"oneOf": [{"type": "string", "enum": list(self)}, *({**branch, "required": ["type", *branch.get("required", [])]} for branch in branches)]}

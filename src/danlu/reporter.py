@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from danlu.errors import StorageError
-from danlu.files import storage_errors
+from danlu.files import append, storage_errors
 from danlu.run_dir import RunDir
 
 Listener = Callable[[str, dict[str, Any]], None]
@@ -47,13 +47,13 @@ class Reporter:
             listener(kind, fields)
 
     def _append(self, path: Path, value: dict[str, Any]) -> None:
-        """Append one whole line with a single write; a reader sees complete lines or a last one without newline."""
+        """Append one line, or nothing of it; a reader sees whole lines or a last one without newline."""
         line = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n"
         try:
             with storage_errors(path):
                 descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
                 try:
-                    os.write(descriptor, line)
+                    append(descriptor, line)
                 finally:
                     os.close(descriptor)
         except StorageError as error:

@@ -37,7 +37,7 @@ class RunDir:
             candidates = sorted(runs_dir.glob("*/run.json"), key=lambda p: p.stat().st_mtime, reverse=True)
             candidates = [p.parent for p in candidates[:1]]
         for candidate in candidates:
-            if (candidate / "run.json").is_file():
+            if os.path.isfile(candidate / "run.json"):  # pathlib's own raises for a name that is too long
                 return cls(candidate.resolve())
         known = sorted(p.parent.name for p in runs_dir.glob("*/run.json"))
         raise RunNotFoundError(

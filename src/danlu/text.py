@@ -1,6 +1,7 @@
 """Which language a person is spoken to in. English and Chinese stand side by side at every use."""
 
 import os
+from unicodedata import category
 
 
 def language() -> str:
@@ -19,4 +20,4 @@ def say(en: str, zh: str) -> str:
 
 def printable(text: str) -> str:
     """Replace control characters (but line breaks and tabs) so that data cannot steer a terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+    return "".join(c if c.isprintable() or c in "\n\t" or category(c) == "Zs" else f"\\x{ord(c):02x}" for c in text)

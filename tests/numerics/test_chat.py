@@ -76,7 +76,7 @@ def test_a_tokenizer_without_a_template_gets_the_documented_default() -> None:
     renderer = ChatRenderer(tokenizer)
 
     assert renderer.uses_default_template
-    assert renderer.render(CHAT[1:3]).text == "User: 你好 👋\nAssistant: 您好！\n有什么可以帮您？<|im_end|>\n"
+    assert renderer.render(CHAT[1:3]).text == "User: 你好 👋\nAssistant:\n您好！\n有什么可以帮您？<|im_end|>\n"
     assert trained_text(renderer, CHAT[1:3]) == "您好！\n有什么可以帮您？<|im_end|>"
     assert renderer.render(CHAT[1:3]).text.startswith(renderer.prompt_text(CHAT[1:2]))
 
@@ -115,3 +115,18 @@ def test_an_answer_that_does_not_fit_by_itself_is_dropped_with_its_line() -> Non
     texts, account = encode([{"role": "user", "content": "hi"}, {"role": "assistant", "content": "word " * 500}], 64)
 
     assert not texts and account.dropped == [{"line": 7, "reason": "the answer alone is longer than 64 tokens"}]
+
+
+@pytest.mark.parametrize("name", ["tokenizers/minimind", "tokenizers/qwen2", "models/stories260K"])
+@pytest.mark.parametrize("has_template", [True, False])
+def test_the_prompt_of_an_answer_is_what_training_saw_before_it_token_by_token(shared_data: Path, name: str, has_template: bool) -> None:
+    tokenizer = load_tokenizer(shared_data / name)
+    if not has_template:
+        tokenizer.chat_template = None
+    renderer = ChatRenderer(tokenizer)
+    for answer in ("I am here.", "你好！", "{name}", "1. one\n2. two"):
+        messages = [{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": answer}]
+        prompt, [encoded] = renderer.prompt_ids(messages[:1]), renderer.encode([renderer.render(messages)])
+
+        assert encoded.ids[: len(prompt)].tolist() == prompt
+        assert not encoded.mask[: len(prompt)].any() and encoded.mask[len(prompt)]

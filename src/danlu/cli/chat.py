@@ -4,6 +4,7 @@ import sys
 
 import typer
 
+from danlu.errors import DanluError
 from danlu.text import printable, say
 
 HELP_EN = "/base and /tuned switch the model, /temperature 0.7, /top_p 0.9, /max 256, /reset, /quit"
@@ -24,7 +25,7 @@ def chat(
     from danlu.services.chat import ChatOptions, ChatSession
 
     session = ChatSession(name, system=system)
-    options = ChatOptions("base" if base else "tuned", temperature, top_p, max_tokens, seed)
+    options = ChatOptions("tuned" if session.has_tuned and not base else "base", temperature, top_p, max_tokens, seed)
     if message is not None:
         _answer(session, message, options)
         return
@@ -39,7 +40,10 @@ def chat(
                 return
             typer.echo(_command(text, session, options))
         elif text:
-            _answer(session, text, options)
+            try:
+                _answer(session, text, options)
+            except DanluError as error:  # the conversation goes on
+                typer.echo(str(error), err=True)
 
 
 def _answer(session: object, text: str, options: object) -> None:
@@ -51,6 +55,8 @@ def _answer(session: object, text: str, options: object) -> None:
 
 def _command(text: str, session: object, options: object) -> str:
     name, _, value = text[1:].partition(" ")
+    if name == "tuned" and not session.has_tuned:  # type: ignore[attr-defined]
+        return say("this is a base model; there is no tuned one", "这是基座模型，没有微调后的模型")
     if name in ("base", "tuned"):
         options.model = name  # type: ignore[attr-defined]
         return name

@@ -154,7 +154,8 @@ def event_line(kind: str, fields: dict[str, Any]) -> str:
     if kind == "recommended":
         return f"  {fields['path']} = {fields['value']}  ({say(fields['en'], fields['zh'])})"
     marks = {"warning": "! ", "alarm": "!! "}
-    return f"  {marks.get(kind, '')}{fields.get('message', kind)}"
+    message = say(fields["en"], fields["zh"]) if "zh" in fields else fields.get("message", kind)
+    return f"  {marks.get(kind, '')}{message}"
 
 
 def _progress(fields: dict[str, Any]) -> str:

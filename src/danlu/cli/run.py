@@ -1,5 +1,6 @@
 """danlu run, resume, runs, report."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +93,11 @@ def build_recipe(what: list[str], *, data: str | None = None, model: str | None 
     for word in words:
         if word.startswith("--"):
             overrides.append(word[2:] if "=" in word else f"{word[2:]}={next(words, '')}")
-        elif "=" in word and not Path(word).exists():
+        elif "=" in word and not os.path.exists(word):
             overrides.append(word)
         elif (bundled_recipe := bundled.recipe_path(word)) is not None:
             files.append(bundled_recipe)
-        elif word.lower().endswith((".yaml", ".yml")) or not Path(word).exists():
+        elif word.lower().endswith((".yaml", ".yml")) or not os.path.exists(word):
             files.append(Path(word))
         else:
             raise RecipeError(f"{word} is not a recipe", why="recipes are .yaml files; data files are given with --data", fix=f"danlu run --data {word}")

@@ -25,12 +25,15 @@ Span = tuple[int, int]
 DEFAULT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}"
-    "{{ 'Assistant: ' }}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}{{ '\n' }}"
+    "{{ 'Assistant:\n' }}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}{{ '\n' }}"
     "{% else %}{{ message['role'] | capitalize + ': ' + message['content'] + '\n' }}{% endif %}"
     "{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'Assistant:' + ' ' }}{% endif %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:\n' }}{% endif %}"
 )
-"""For base tokenizers without a template: `User: ...` / `Assistant: ...<eos>` lines. Stored with the adapter."""
+"""For base tokenizers without a template: `User: ...` lines, and `Assistant:` with the answer and <eos> on a line of its own.
+
+The answer follows a line break and not a space, because tokenizers join a space to the word after it: the prompt
+would end in a token that training never saw there, and the first word would not be trained on. Stored with the adapter."""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ Shapes: T tokens, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Verification:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for verification.json."""
-        return {**self.__dict__, "passed": self.passed, "num_new_tokens": NUM_NEW_TOKENS}
+        return {**asdict(self), "passed": self.passed, "num_new_tokens": NUM_NEW_TOKENS}
 
 
 def compare(trained: PreTrainedModel, exported: PreTrainedModel, prompts: Sequence[Sequence[int]], *, dtype: str) -> Verification:
@@ -56,7 +57,8 @@ def compare(trained: PreTrainedModel, exported: PreTrainedModel, prompts: Sequen
             ours = trained(input_ids=continued).logits[0].float()
             theirs = exported(input_ids=continued.to(exported.device)).logits[0].float().to(ours.device)
             largest = float(ours.abs().max())
-            worst = max(worst, float((ours - theirs).abs().max()) / largest)
+            difference = float((ours - theirs).abs().max()) / largest
+            worst = max(worst, difference if math.isfinite(difference) else math.inf)
             different += _clear_differences(ours, theirs, bound * largest)
     return Verification(len(prompts), worst, bound, different)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -34,10 +35,10 @@ def find_base_model(name: str) -> BaseModel:
     """
     if name in EMBEDDED:
         return BaseModel(name, EMBEDDED[name], None, "apache-2.0")
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = Path(os.path.expanduser(name))
+    if os.path.isdir(folder):
         return BaseModel(name, folder.resolve(), None, _licence(folder))
-    if folder.is_file():
+    if os.path.isfile(folder):
         raise ModelError(
             f"{name} is a file", why="a base model is a folder with config.json, tokenizer and safetensors", fix=f"give its folder: {folder.parent}"
         )

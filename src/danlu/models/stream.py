@@ -18,16 +18,17 @@ def stream_answer(
     temperature: float,
     top_p: float,
     max_new_tokens: int,
+    stop_ids: Sequence[int],
     seed: int | None = None,
 ) -> Iterator[str]:
-    """Yield the text of the answer to `prompt_ids`; temperature 0 always takes the likeliest token."""
+    """Yield the text of the answer to `prompt_ids`; temperature 0 always takes the likeliest token. A token of `stop_ids` ends it."""
     import torch
     from transformers import GenerationConfig, TextIteratorStreamer
 
     ids = torch.tensor([list(prompt_ids)], device=model.device)
     streamer: Any = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     draw: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {"do_sample": False}
-    settings = GenerationConfig(max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, **draw)
+    settings = GenerationConfig(max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=list(stop_ids), **draw)
 
     def generate() -> None:
         if seed is not None:

@@ -10,7 +10,7 @@ from danlu.plugins import Registry
 class StrictModel(BaseModel):
     """Unknown keys are errors; a field's docstring is its help text everywhere."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class MethodConfig(StrictModel):

@@ -28,6 +28,8 @@ class _StrictLoader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float):
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} cannot be the name of a setting", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
             seen.add(key)
@@ -58,7 +60,7 @@ def validate(values: dict[str, Any], *, source: str) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        lines = [_describe(entry, values) for entry in error.errors(include_url=False)]
+        lines = [_describe(entry, values) for entry in _one_per_field(error.errors(include_url=False))]
         count = f"{len(lines)} mistakes" if len(lines) > 1 else "1 mistake"
         raise RecipeError(
             f"{count} in the recipe ({source})\n" + "\n".join(f"    {line}" for line in lines),
@@ -77,12 +79,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         raise RecipeError(f"cannot read {file}", why=error.strerror or repr(error), fix="check the path") from error
     if len(content) > MAX_RECIPE_BYTES:
         raise RecipeError(f"{file} is {len(content):,} bytes", why="a recipe is a short YAML file; is this a data file?", fix=f"danlu run --data {file}")
-    try:
-        values = yaml.load(content, Loader=_StrictLoader)  # a SafeLoader
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{file} is not valid YAML", why=" ".join(str(error).split()), fix="correct the line named above") from error
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise RecipeError(f"{file} is not a text file of sane depth", why=type(error).__name__, fix="give a UTF-8 YAML file") from error
+    values = _parse(content, str(file), fix="correct the line named above")
     if not isinstance(values, dict):
         raise RecipeError(f"{file} does not hold a mapping", why=f"its top level is {type(values).__name__}", fix="start from docs/recipe.md")
     return {str(key): value for key, value in values.items()}
@@ -93,13 +90,19 @@ def parse_override(text: str) -> dict[str, Any]:
     path, separator, raw = text.partition("=")
     if not separator or not path.strip():
         raise RecipeError(f"{text!r} is not an override", why="overrides are written path=value", fix="for example optim.learning_rate=1e-4")
-    try:
-        value: Any = yaml.load(raw, Loader=_StrictLoader) if raw else None
-    except yaml.YAMLError as error:
-        raise RecipeError(f"the value of {path} is not valid YAML: {raw!r}", why=" ".join(str(error).split()), fix="quote it") from error
+    value: Any = _parse(raw, f"the value of {path}", fix="quote it") if raw else None
     for key in reversed(path.strip().lstrip("-").split(".")):
         value = {key: value}
     return dict(value)
+
+
+def _parse(content: bytes | str, what: str, *, fix: str) -> Any:
+    try:
+        return yaml.load(content, Loader=_StrictLoader)  # a SafeLoader
+    except RecursionError as error:
+        raise RecipeError(f"{what} is nested too deeply", why="a recipe has three levels", fix="start from docs/recipe.md") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date or a number and is none
+        raise RecipeError(f"{what} is not valid YAML", why=" ".join(str(error).split()), fix=fix) from error
 
 
 def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
@@ -117,8 +120,20 @@ def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
             into[key] = dict(value) if isinstance(value, dict) else value
 
 
+def _one_per_field(entries: Sequence[Any]) -> Iterator[Any]:
+    """Leave out "is not 'auto'" where the same field has an error that says more."""
+    places = [_location(entry) for entry in entries]
+    for entry, place in zip(entries, places, strict=True):
+        if entry["type"] != "literal_error" or places.count(place) == 1:
+            yield entry
+
+
+def _location(entry: Any) -> list[Any]:
+    return [part for part in entry["loc"] if not _is_union_branch(part)]
+
+
 def _describe(entry: Any, values: dict[str, Any]) -> str:
-    location = [part for part in entry["loc"] if not _is_union_branch(part)]
+    location = _location(entry)
     path = ".".join(str(part) for part in location) or "recipe"
     message = str(entry["msg"]).removeprefix("Value error, ")
     if entry["type"] == "extra_forbidden":
@@ -134,7 +149,7 @@ def _describe(entry: Any, values: dict[str, Any]) -> str:
 
 def _is_union_branch(part: Any) -> bool:
     """Pydantic puts the tried branch of a union into the location; a person did not write it."""
-    return isinstance(part, str) and (part in ("float", "int", "str") or "[" in part or part.endswith("Config"))
+    return isinstance(part, str) and (part in ("float", "int", "str", "constrained-int") or "[" in part or part.endswith("Config"))
 
 
 def _fields_at(location: Sequence[Any], values: Any) -> Iterator[str]:

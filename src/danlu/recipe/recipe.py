@@ -39,7 +39,7 @@ class OptimConfig(StrictModel):
     """Peak learning rate. LoRA wants roughly 10x that of full fine-tuning."""
     num_epochs: float | Auto = "auto"
     """Passes over the training split. Ignored by nothing: when `max_steps` is set, leave this `auto`."""
-    max_steps: int | None = Field(None, ge=1)
+    max_steps: int | None = Field(None, ge=1, le=10**9)
     """Stop after this many optimizer steps instead of after `num_epochs`."""
     global_batch_size: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Examples per optimizer step, summed over all devices."""

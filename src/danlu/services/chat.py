@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from danlu.errors import RunNotFoundError, UnknownNameError
+from danlu.errors import ModelError, RunNotFoundError, UnknownNameError
 from danlu.services import pipeline, runs
 
 
@@ -47,19 +47,37 @@ class ChatSession:
         self.messages = [m for m in self.messages if m["role"] == "system"]
 
     def _stream(self, messages: list[dict[str, Any]], options: ChatOptions) -> Iterator[str]:
+        from danlu.evaluation.generate import max_positions, stop_ids
         from danlu.models.stream import stream_answer
 
-        prompt = self.pair.renderer.prompt_ids(messages)
         with self.pair.tuned() if options.model == "tuned" else self.pair.base() as model:
+            prompt, room = self._fit(messages, options.max_new_tokens, max_positions(model))
             yield from stream_answer(
                 model,
                 self.pair.tokenizer,
                 prompt,
                 temperature=options.temperature,
                 top_p=options.top_p,
-                max_new_tokens=options.max_new_tokens,
+                max_new_tokens=room,
+                stop_ids=stop_ids(self.pair.renderer, model),
                 seed=options.seed,
             )
+
+    def _fit(self, messages: list[dict[str, Any]], max_new_tokens: int, limit: int | None) -> tuple[list[int], int]:
+        """Prompt ids without the oldest turns that leave no room for an answer, and how many tokens the answer may have."""
+        messages = list(messages)
+        ids = self.pair.renderer.prompt_ids(messages)
+        if limit is None:
+            return ids, max_new_tokens
+        first = 1 if messages[0]["role"] == "system" else 0
+        while len(ids) + min(max_new_tokens, limit // 2) > limit and len(messages) > first + 1:
+            del messages[first : first + 2]
+            ids = self.pair.renderer.prompt_ids(messages)
+        if len(ids) >= limit:
+            raise ModelError(
+                f"the message has {len(ids)} tokens and leaves no room for an answer", why=f"the model reads up to {limit} tokens", fix="ask a shorter question"
+            )
+        return ids, min(max_new_tokens, limit - len(ids))
 
 
 def _open(name: str) -> tuple[Any, bool]:
@@ -70,7 +88,7 @@ def _open(name: str) -> tuple[Any, bool]:
         from danlu.models.device import device
         from danlu.models.pair import ModelPair
 
-        if "/" not in name and not Path(name).is_dir():
+        if "/" not in name and not os.path.isdir(name):
             raise
         try:
             return ModelPair(find_base_model(name).folder, device=device()), False

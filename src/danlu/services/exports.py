@@ -42,8 +42,8 @@ def export(run_dir: RunDir, to: str, reporter: Reporter | None = None, *, out: P
     )
     pair = pipeline.open_pair(run_dir, recipe, base_dir)
     target = out if out is not None else run_dir.exports / to
-    if out is not None and out.exists() and any(out.iterdir()):
-        raise ExportError(f"{out} is not empty", why="an export never overwrites what it did not write", fix="give a new folder with --out")
+    if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ExportError(f"{out} is not an empty folder", why="an export never overwrites what it did not write", fix="give a new folder with --out")
     if reporter:
         reporter.stage("export", format=to)
     with pair.tuned() as trained:
@@ -68,7 +68,9 @@ def _facts(run_dir: RunDir, recipe: Recipe) -> dict[str, Any]:
 
 def _prompts(recipe: Recipe, run_dir: RunDir, renderer: Any) -> list[list[int]]:
     """Token ids of held-out prompts (of training prompts when nothing was held out)."""
-    limit = int(recipe.data.max_seq_len)
+    from danlu.export.verify import NUM_NEW_TOKENS
+
+    limit = max(1, int(recipe.data.max_seq_len) - NUM_NEW_TOKENS)  # the comparison goes on after the prompt, within what the model can read
     for split in ("test", "validation", "train"):
         examples = list(islice(read_jsonl(run_dir.data / f"{split}.jsonl"), NUM_PROMPTS))
         if not examples:

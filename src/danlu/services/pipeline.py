@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import orjson
 
 from danlu.errors import ModelError, NoEffectError, TooFewExamplesError
 from danlu.files import atomic_open, read_json, read_jsonl, write_json
+from danlu.recipe.load import validate
 from danlu.recipe.recipe import Recipe
 from danlu.recipe.recommend import Facts, resolve
 from danlu.reporter import Reporter
@@ -35,14 +36,18 @@ def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter) -> str:
     """Run every stage that is not done; return `finished` or `paused`."""
     from danlu.models.catalogue import find_base_model
 
-    dataset, mix = find_dataset(written.dataset), {name: find_dataset(name) for name in written.data.mix}
-    base = find_base_model(written.base_model)
+    if not run_dir.recipe.exists():
+        paths = run_dir.read_record().get("paths", {})
+        dataset, *others = (find_dataset(paths.get(name, name)) for name in (written.dataset, *written.data.mix))
+        mix = dict(zip(written.data.mix, others, strict=True))
+        base = replace(find_base_model(paths.get(written.base_model, written.base_model)), name=written.base_model)
+        run_dir.update_record(state="running", environment=machine.environment())
+        _timed(run_dir, "data", lambda: _prepare(written, run_dir, reporter, dataset, mix, base))
+    recipe, base_dir = resolved(run_dir), base_folder(run_dir)
     run_dir.update_record(state="running", environment=machine.environment())
-    _timed(run_dir, "data", lambda: _prepare(written, run_dir, reporter, dataset, mix, base))
-    recipe = resolved(run_dir)
-    if _timed(run_dir, "training", lambda: _train(recipe, run_dir, reporter, base)) == "paused":
+    if _timed(run_dir, "training", lambda: _train(recipe, run_dir, reporter, base_dir)) == "paused":
         return "paused"
-    _timed(run_dir, "evaluation", lambda: _evaluate(recipe, run_dir, reporter, base))
+    _timed(run_dir, "evaluation", lambda: _evaluate(recipe, run_dir, reporter, base_dir))
     for exporter in recipe.export:
         if not (run_dir.exports / exporter.type / "verification.json").exists():
             from danlu.services.exports import export
@@ -59,7 +64,7 @@ def resolved(run_dir: RunDir) -> Recipe:
     """
     if not run_dir.recipe.exists():
         raise NoEffectError(f"run {run_dir.id} has no resolved recipe yet", why="its data stage did not finish", fix=f"danlu resume {run_dir.id}")
-    return Recipe.model_validate(read_json(run_dir.recipe))
+    return validate(read_json(run_dir.recipe), source=str(run_dir.recipe))
 
 
 def open_pair(run_dir: RunDir, recipe: Recipe, base_dir: Path) -> Any:
@@ -67,6 +72,8 @@ def open_pair(run_dir: RunDir, recipe: Recipe, base_dir: Path) -> Any:
     from danlu.models.device import device
     from danlu.models.pair import ModelPair
 
+    if getattr(recipe.method, "init", "pretrained") == "random":
+        base_dir = run_dir.model  # there was no model before this one
     tuned = {"adapter_dir": run_dir.adapter} if recipe.method.makes_adapter else {"model_dir": run_dir.model}
     return ModelPair(base_dir, **tuned, dtype=str(recipe.training.dtype), device=device())
 
@@ -104,8 +111,6 @@ def _timed(run_dir: RunDir, name: str, work: Callable[[], Any]) -> Any:
 
 def _prepare(written: Recipe, run_dir: RunDir, reporter: Reporter, dataset: Path, mix: Mapping[str, Path], base: BaseModel) -> None:
     """Data stage: clean and split the file, fill in what the recipe left `auto`, tokenise."""
-    if run_dir.recipe.exists():
-        return
     from danlu.data.chat import ChatRenderer
     from danlu.data.prepare import prepare
     from danlu.models.load import check_model_dir, load_tokenizer
@@ -116,7 +121,7 @@ def _prepare(written: Recipe, run_dir: RunDir, reporter: Reporter, dataset: Path
     renderer = ChatRenderer(load_tokenizer(base.folder))
     accounting = prepare(written, run_dir, reporter, dataset=dataset, mix=mix)
     for warning in accounting.warnings:
-        reporter.event("data_warning", warning.en, warning=warning.kind, en=warning.en, zh=warning.zh)
+        reporter.event("warning", warning.en, name=warning.kind, en=warning.en, zh=warning.zh)
     if renderer.uses_default_template and written.objective.needs == "messages":
         reporter.event("default_template", "the tokenizer has no chat template: the documented default (User: / Assistant:) is used and stored with the result")
     recipe, reasons = resolve(written, _facts(written, run_dir, renderer, config, base, accounting))
@@ -220,14 +225,14 @@ def _tell_tokenised(reporter: Reporter, split: str, done: int) -> None:
     reporter.progress(f"tokenising {split}", done, None)
 
 
-def _train(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base: BaseModel) -> str:
+def _train(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path) -> str:
     from danlu.models.device import device
     from danlu.training.run import run as train
 
-    return train(recipe, run_dir, reporter, model_dir=base.folder, device=device())
+    return train(recipe, run_dir, reporter, model_dir=base_dir, device=device())
 
 
-def _evaluate(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base: BaseModel) -> None:
+def _evaluate(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path) -> None:
     """Prove the result; a model that was made from nothing has no base to be compared with."""
     has_base = getattr(recipe.method, "init", "pretrained") != "random"
     if not recipe.evaluation.suites or not has_base or (run_dir.evaluation / "scorecard.json").exists():
@@ -237,4 +242,4 @@ def _evaluate(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base: BaseMod
     from danlu.training.forward import score_examples
 
     score = functools.partial(score_examples, micro_batch_tokens=int(recipe.optim.micro_batch_tokens), device=device(), path=recipe.training.path)
-    evaluate(recipe, run_dir, reporter, pair=open_pair(run_dir, recipe, base.folder), score=score, device=device())
+    evaluate(recipe, run_dir, reporter, pair=open_pair(run_dir, recipe, base_dir), score=score, device=device())

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from danlu.errors import NoEffectError
+from danlu.errors import NoEffectError, OutOfMemoryError, StorageError, is_out_of_memory
 from danlu.files import read_json, write_json
+from danlu.recipe.load import validate
 from danlu.recipe.recipe import Recipe
 from danlu.reporter import Listener, Reporter
 from danlu.run_dir import RunDir
@@ -35,30 +38,44 @@ def run(written: Recipe, *, run_dir: Path | None = None, new: bool = False, list
     Every stage leaves its results in the run folder and is skipped when they are there, so a run that was killed
     at any instant goes on where it was.
     """
-    found = RunDir.create(run_dir) if run_dir is not None else _unfinished_run(written, new) or _new_run_dir(written)
+    paths = _local_paths(written)
+    found = RunDir.create(run_dir) if run_dir is not None else _unfinished_run(written, paths, new) or _new_run_dir(written)
     with found.lock():
-        _claim(found, written)
-        reporter = Reporter(found, *listeners)
-        if found.read_record()["state"] != "created":
-            reporter.event("continued", f"going on with run {found.id}")
-        started = time.time()
-        try:
-            outcome = pipeline.carry_out(written, found, reporter)
-        except BaseException as error:
+        _claim(found, written, paths)
+        return _carry_out(found, written, listeners)
+
+
+def _carry_out(found: RunDir, written: Recipe, listeners: Iterable[Listener]) -> RunResult:
+    """Do what is left of a run that this process holds."""
+    reporter = Reporter(found, *listeners)
+    if found.read_record()["state"] != "created":
+        reporter.event("continued", f"going on with run {found.id}")
+    started = time.time()
+    try:
+        outcome = pipeline.carry_out(written, found, reporter)
+    except BaseException as error:
+        with suppress(StorageError):  # a full disk must not hide the first reason
             found.update_record(state="failed", error=str(error) or type(error).__name__)
-            raise
-        seconds = found.read_record().get("wall_seconds", 0.0) + time.time() - started
-        found.update_record(state=outcome, error=None, wall_seconds=round(seconds, 2))
-        if outcome == "paused":
-            return RunResult(found, outcome, None)
-        reporter.stage("report")
-        return RunResult(found, outcome, _build_report(found))
+        if is_out_of_memory(error) and not isinstance(error, OutOfMemoryError):
+            raise OutOfMemoryError(
+                f"run {found.id} ran out of memory",
+                why=str(error).splitlines()[0] if str(error) else type(error).__name__,
+                fix="close other programs, lower optim.micro_batch_tokens or data.max_seq_len, or use a smaller base model; then start the same command again",
+            ) from error
+        raise
+    seconds = found.read_record().get("wall_seconds", 0.0) + time.time() - started
+    found.update_record(state=outcome, error=None, wall_seconds=round(seconds, 2))
+    if outcome == "paused":
+        return RunResult(found, outcome, None)
+    reporter.stage("report")
+    return RunResult(found, outcome, _build_report(found))
 
 
 def resume(name: str, listeners: Iterable[Listener] = ()) -> RunResult:
     """Go on with the run `name` (id, folder or `last`)."""
-    run_dir = open_run(name)
-    return run(Recipe.model_validate(run_dir.read_record()["written"]), run_dir=run_dir.path, listeners=listeners)
+    found = open_run(name)
+    with found.lock():
+        return _carry_out(found, validate(found.read_record().get("written", {}), source=str(found.record)), listeners)
 
 
 def list_runs(settings: Settings | None = None) -> list[dict[str, Any]]:
@@ -98,26 +115,33 @@ def _build_report(run_dir: RunDir) -> dict[str, Any]:
     return build(pipeline.resolved(run_dir), run_dir)
 
 
-def _claim(run_dir: RunDir, written: Recipe) -> None:
+def _local_paths(written: Recipe) -> dict[str, str]:
+    """Absolute path of every file and folder the recipe names: the same name is something else in another folder."""
+    names = {name: os.path.expanduser(name) for name in (written.dataset, *written.data.mix, written.base_model)}
+    return {name: os.path.abspath(path) for name, path in names.items() if os.path.exists(path)}
+
+
+def _claim(run_dir: RunDir, written: Recipe, paths: dict[str, str]) -> None:
     """Store the written recipe; refuse a folder that belongs to another one."""
     record = run_dir.read_record()
-    if record and record.get("written") != written.to_dict():
+    known = record.get("paths", {})
+    if record and (record.get("written") != written.to_dict() or any(known.get(name, path) != path for name, path in paths.items())):
         raise NoEffectError(
             f"{run_dir.path} belongs to a run with another recipe",
             why="its data and checkpoints do not fit the recipe given now",
             fix="choose another --run-dir, or repeat the command the run was started with",
         )
     if not record:
-        write_json(run_dir.record, {"written": written.to_dict(), "created": time.time(), "state": "created"})
+        write_json(run_dir.record, {"written": written.to_dict(), "paths": paths, "created": time.time(), "state": "created"})
 
 
-def _unfinished_run(written: Recipe, new: bool) -> RunDir | None:
+def _unfinished_run(written: Recipe, paths: dict[str, str], new: bool) -> RunDir | None:
     if new:
         return None
     for record_path in sorted(Settings.from_environment().runs_dir.glob("*/run.json"), reverse=True):
         run_dir = RunDir(record_path.parent)
         record = run_dir.read_record()
-        if record.get("state") != "finished" and record.get("written") == written.to_dict():
+        if record.get("state") != "finished" and record.get("written") == written.to_dict() and record.get("paths") == paths:
             return run_dir
     return None
 

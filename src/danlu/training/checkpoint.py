@@ -45,9 +45,10 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     Raises:
         StorageError: disk full or I/O error; nothing is left behind and older checkpoints are untouched.
     """
-    staging = folder.with_name(f".{folder.name}.tmp")
+    staging, before = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.old.tmp")
     with storage_errors(folder):
-        shutil.rmtree(staging, ignore_errors=True)
+        for left_over in (staging, before):
+            shutil.rmtree(left_over, ignore_errors=True)
         try:
             staging.mkdir(parents=True)
             save_file({k: v.detach().contiguous() for k, v in checkpoint.weights.items()}, staging / "weights.safetensors")
@@ -55,12 +56,15 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
             (staging / "state.json").write_bytes(orjson.dumps(checkpoint.state))
             seal(staging)
             if folder.exists():
-                shutil.rmtree(folder)
+                os.replace(folder, before)
             os.replace(staging, folder)
             fsync_dir(folder.parent)
         except BaseException:
+            if before.exists() and not folder.exists():
+                before.rename(folder)
             shutil.rmtree(staging, ignore_errors=True)
             raise
+        shutil.rmtree(before, ignore_errors=True)
 
 
 def seal(folder: Path) -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from danlu.data.pack import TokenFile, pack, step_batches
-from danlu.errors import DivergedError, OutOfMemoryError, StorageError
+from danlu.errors import DivergedError, OutOfMemoryError, StorageError, is_out_of_memory
 from danlu.recipe.recipe import Recipe
 from danlu.reporter import Reporter, truncate_metrics
 from danlu.run_dir import RunDir
@@ -89,16 +89,17 @@ class Loop:
                 is_last = self.state.step == self.num_steps
                 if len(self.validation_set) and (is_last or self.state.step % int(self.recipe.training.validate_every_steps) == 0):
                     self._validate()
-                    if self._is_patience_over() and not is_last:
-                        patience = self.recipe.training.early_stopping_patience
-                        self.reporter.event("early_stop", f"no better validation loss for {patience} validations", step=self.state.step)
-                        self._save()
-                        return "stopped_early"
-                if is_last or self._is_save_due() or stop.is_set():
+                is_over = self._is_patience_over() and not is_last
+                if is_over:
+                    patience = self.recipe.training.early_stopping_patience
+                    self.reporter.event("early_stop", f"no better validation loss for {patience} validations", step=self.state.step)
+                if is_last or is_over or self._is_save_due() or stop.is_set():
                     self._save()
-                if stop.is_set() and not is_last:
+                if stop.is_set():
                     self.reporter.event("paused", f"stopped by signal after step {self.state.step}; start the same command to go on", step=self.state.step)
                     return "paused"
+                if is_over:
+                    return "stopped_early"
         return "finished"
 
     def restore_best(self) -> int | None:
@@ -117,19 +118,15 @@ class Loop:
             try:
                 total = self._forward_backward(examples, num_labels)
                 break
-            except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
                     raise
                 self._halve_micro_batch(max(len(e.ids) for e in examples), error)
         loss = total / max(1, num_labels)
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"the loss became {loss} at step {self.state.step + 1}",
-                why="usually a learning rate that is too high, or broken weights",
-                fix=f"lower optim.learning_rate (now {self.recipe.optim.learning_rate}) by 3 to 10 times",
-            )
+        self._check_finite("loss", loss)
         rate = learning_rate(self.recipe.optim, self.state.step, self.num_steps)
         grad_norm = self.optimizer.step(rate, self.recipe.optim.max_grad_norm)
+        self._check_finite("gradient", grad_norm)
         self.state.step += 1
         num_tokens = sum(len(e.ids) for e in examples)
         self.state.num_tokens += num_tokens
@@ -147,6 +144,14 @@ class Loop:
             tokens_per_second=round(num_tokens / seconds, 1),
             peak_memory_bytes=peak_memory_bytes(self.device),
         )
+
+    def _check_finite(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"the {what} became {value} at step {self.state.step + 1}",
+                why="usually a learning rate that is too high, or broken weights",
+                fix=f"lower optim.learning_rate (now {self.recipe.optim.learning_rate}) by 3 to 10 times",
+            )
 
     def _forward_backward(self, examples: list[Any], num_labels: int) -> float:
         total = 0.0
@@ -187,14 +192,15 @@ class Loop:
             count += batch.num_label_tokens
         self.model.train()
         loss = total / max(1, count)
-        is_best = self.state.best_loss is None or loss < self.state.best_loss
+        is_best = math.isfinite(loss) and (self.state.best_loss is None or loss < self.state.best_loss)
         self.reporter.metrics(step=self.state.step, validation_loss=loss, is_best=is_best)
         if not is_best:
             self.state.validations_without_gain += 1
             return
-        self.state.best_loss, self.state.best_step, self.state.validations_without_gain = loss, self.state.step, 0
-        if self.recipe.training.keep_best:
-            self._try_save("best", checkpoint.Checkpoint(checkpoint.trained_weights(self.model), {}, asdict(self.state)))
+        self.state.validations_without_gain = 0
+        content = checkpoint.Checkpoint(checkpoint.trained_weights(self.model), {}, {"step": self.state.step})
+        if not self.recipe.training.keep_best or self._try_save("best", content):  # what could not be kept cannot be the best that is kept
+            self.state.best_loss, self.state.best_step = loss, self.state.step
 
     def _is_patience_over(self) -> bool:
         patience = self.recipe.training.early_stopping_patience
@@ -215,8 +221,8 @@ class Loop:
                 start = time.monotonic()
                 self._forward_backward(group, 1)
                 seconds.append(time.monotonic() - start)
-        except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
                 raise
             return  # the first step will halve the micro batch and say so
         finally:
@@ -287,10 +293,6 @@ def peak_memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error).lower()
 
 
 @contextmanager

@@ -46,14 +46,19 @@ class Optimizer:
         self._optimizers.append(torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=True))
 
     def step(self, rate: float, max_grad_norm: float) -> float:
-        """Clip, move the weights with learning rate `rate`, clear the gradients; return the norm before clipping."""
-        norm = nn.utils.clip_grad_norm_(self.parameters.values(), max_grad_norm)
+        """Clip, move the weights with learning rate `rate`, clear the gradients; return the norm before clipping.
+
+        Gradients whose norm is not finite move nothing.
+        """
+        norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), max_grad_norm))
+        if not math.isfinite(norm):
+            return norm
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        return float(norm)
+        return norm
 
     def zero_grad(self) -> None:
         """Forget gradients of a step that is started again."""

@@ -162,15 +162,15 @@ def _appending(path: Any) -> Iterator[Any]:
     import orjson
 
     from danlu.evaluation.run import open_lines
-    from danlu.files import storage_errors
+    from danlu.files import append, storage_errors
 
     descriptor = open_lines(path)
 
-    def append(rows: list[dict[str, Any]]) -> None:
+    def append_rows(rows: list[dict[str, Any]]) -> None:
         with storage_errors(path):
-            os.write(descriptor, b"".join(orjson.dumps(row) + b"\n" for row in rows))
+            append(descriptor, b"".join(orjson.dumps(row) + b"\n" for row in rows))
 
     try:
-        yield append
+        yield append_rows
     finally:
         os.close(descriptor)
