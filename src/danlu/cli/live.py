@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from danlu.cli.chinese import in_chinese
 from danlu.reporter import Listener
 from danlu.text import printable, say
 
@@ -36,12 +37,12 @@ class PlainView:
         if kind == "metrics":
             self._clock.see(fields)
             if "validation_loss" in fields:
-                self._print(f"  step {fields['step']}: validation loss {fields['validation_loss']:.4f}")
+                self._print("  " + _validation(fields))
             elif self._is_due():
                 self._print("  " + self._clock.line(fields))
         elif kind == "progress":
             if self._is_due():
-                self._print(f"  {fields['what']}: {_progress(fields)}")
+                self._print("  " + _progress(fields))
         else:
             self._print(event_line(kind, fields))
 
@@ -89,7 +90,7 @@ class LiveView:
             if "loss" in fields:
                 self._show(fields["step"], fields["num_steps"], self._clock.line(fields))
         elif kind == "progress":
-            self._show(fields["done"], fields["total"], f"{fields['what']}: {_progress(fields)}")
+            self._show(fields["done"], fields["total"], _progress(fields))
         else:
             if kind == "stage":
                 self._stage = str(fields.get("stage", ""))
@@ -153,12 +154,19 @@ def event_line(kind: str, fields: dict[str, Any]) -> str:
         return "\n" + say(en, zh)
     if kind == "recommended":
         return f"  {fields['path']} = {fields['value']}  ({say(fields['en'], fields['zh'])})"
-    marks = {"warning": "! ", "alarm": "!! "}
-    return f"  {marks.get(kind, '')}{fields.get('message', kind)}"
+    marks = {"warning": "! ", "data_warning": "! ", "alarm": "!! "}
+    message = str(fields.get("message", kind))
+    return f"  {marks.get(kind, '')}{say(message, fields.get('zh') or in_chinese(message))}"
+
+
+def _validation(fields: dict[str, Any]) -> str:
+    loss = f"{fields['validation_loss']:.4f}"
+    return say(f"step {fields['step']}: validation loss {loss}", f"第 {fields['step']} 步：验证损失 {loss}")
 
 
 def _progress(fields: dict[str, Any]) -> str:
-    return f"{fields['done']:,} / {fields['total']:,}" if fields["total"] else f"{fields['done']:,}"
+    number = f"{fields['done']:,} / {fields['total']:,}" if fields["total"] else f"{fields['done']:,}"
+    return say(f"{fields['what']}: {number}", f"{in_chinese(fields['what'])}：{number}")
 
 
 def _duration(seconds: float) -> str:
