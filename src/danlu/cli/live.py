@@ -141,7 +141,7 @@ class Clock:
 STAGES = {
     "data": ("Data: read, check, split, tokenise", "数据：读取、检查、切分、分词"),
     "training": ("Training", "训练"),
-    "evaluation": ("Proof: base against tuned on held-out examples", "验证：在留出样本上比较基座与微调后的模型"),
+    "evaluation": ("Proof: base against tuned on held-out examples", "验证：在留出样例上比较基座与微调后的模型"),
     "report": ("Report", "报告"),
     "export": ("Export", "导出"),
 }
@@ -153,7 +153,9 @@ def event_line(kind: str, fields: dict[str, Any]) -> str:
         en, zh = STAGES.get(fields["stage"], (fields["stage"], fields["stage"]))
         return "\n" + say(en, zh)
     if kind == "recommended":
-        return f"  {fields['path']} = {fields['value']}  ({say(fields['en'], fields['zh'])})"
+        value = fields["value"]
+        shown = value["type"] if isinstance(value, dict) and set(value) == {"type"} else value
+        return f"  {fields['path']} = {shown}  ({say(fields['en'], fields['zh'])})"
     marks = {"warning": "! ", "data_warning": "! ", "alarm": "!! "}
     message = str(fields.get("message", kind))
     return f"  {marks.get(kind, '')}{say(message, fields.get('zh') or in_chinese(message))}"
