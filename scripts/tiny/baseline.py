@@ -1,6 +1,6 @@
 """How good is danlu/tiny as a language model? Held-out loss per byte, next to models that learn no meaning.
 
-`python scripts/tiny/baseline.py [MODEL_FOLDER ...]` prints the table of the model card. What is compared:
+`python scripts/tiny/baseline.py [MODEL_FOLDER ...]` prints the table of the model card, and with --card writes it there. What is compared:
 
 - uniform: every byte is equally likely, ln 256 = 5.545 nats per byte.
 - byte n-gram and token n-gram: interpolated n-gram models over bytes, and over the tokens of danlu/tiny, trained on the same
@@ -46,6 +46,7 @@ BYTE_ORDERS, TOKEN_ORDERS = (4, 5, 6, 7), (2, 3, 4)
 CHUNK_SYMBOLS = 8_000_000
 MAX_SEQ_LEN = 512
 SPECIAL_BYTES = {"<|endoftext|>": b"\x00", "<|im_start|>": b"\x01", "<|im_end|>": b"\x02"}
+MARKS = ("<!-- measured -->", "<!-- /measured -->")
 ROWS = ("documents, Chinese", "documents, English", "conversations, Chinese", "conversations, English")
 
 
@@ -262,10 +263,20 @@ def table(columns: dict[str, dict[str, float]], held: dict[str, HeldOut]) -> str
     return "\n".join(lines)
 
 
+def with_table(card: str, shown: str) -> str:
+    """The model card with what stands between its two marks replaced by the table."""
+    before, mark, rest = card.partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not mark or not end:
+        raise ValueError(f"the card lacks {' or '.join(MARKS)}")
+    return f"{before}{mark}\n{shown}\n{end}{after}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("models", type=Path, nargs="*", default=[FOLDER / "tiny"], help="model folders; each becomes a column")
     parser.add_argument("--corpus", type=Path, default=Path("build/tiny"), help="folder written by build_corpus.py")
+    parser.add_argument("--card", type=Path, help="model card to write the table into, between its marks")
     arguments = parser.parse_args()
     reader = Reader(arguments.models[0])
     held = held_out(arguments.corpus, reader)
@@ -276,7 +287,10 @@ def main() -> int:
         columns[name] = nats
     for folder in arguments.models:
         columns["danlu/tiny" if folder == FOLDER / "tiny" else str(folder)] = neural_nats(folder, held)
-    print(table(columns, held))
+    shown = table(columns, held)
+    print(shown)
+    if arguments.card:
+        arguments.card.write_text(with_table(arguments.card.read_text("utf-8"), shown), "utf-8")
     return 0
 
 

@@ -36,8 +36,11 @@ END_OF_TURN, PADDING = "<|im_end|>", "<|endoftext|>"
 MAX_SEQ_LEN = 512
 
 
-def publish(source: Path, out: Path, chats: list[Path]) -> tuple[float, float]:
+def publish(source: Path, tokenizer_dir: Path, out: Path, chats: list[Path]) -> tuple[float, float]:
     """Write the model in `source` to `out` as bfloat16; return NLL per token (nats) before and after rounding.
+
+    The tokenizer files are those of `tokenizer_dir`, as train_tokenizer.py wrote them: with the chat template inside
+    tokenizer_config.json, where every version of Transformers looks for it (saving a tokenizer again puts it elsewhere).
 
     Raises:
         ValueError: the files are too large, or they do not behave like the source.
@@ -55,7 +58,10 @@ def publish(source: Path, out: Path, chats: list[Path]) -> tuple[float, float]:
             config.bos_token_id = None
         model.to(torch.bfloat16).save_pretrained(folder)
         for file in TOKENIZER_FILES:
-            shutil.copy(source / file, folder / file)
+            shutil.copy(tokenizer_dir / file, folder / file)
+        published = encode_chats(chats, ChatRenderer(load_tokenizer(folder)))
+        if not all(np.array_equal(a.ids, b.ids) and np.array_equal(a.mask, b.mask) for a, b in zip(examples, published, strict=True)):
+            raise ValueError(f"the tokenizer in {tokenizer_dir} is not the one that {source} was trained with")
         num_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         if num_bytes > MAX_BYTES:
             raise ValueError(f"the weights take {num_bytes:,} bytes; at most {MAX_BYTES:,} may ship")
@@ -92,10 +98,11 @@ def nll_per_token(model: torch.nn.Module, examples: list[EncodedExample]) -> flo
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("source", type=Path, help="the model/ folder of a finished run")
+    parser.add_argument("--tokenizer", type=Path, default=Path("build/tiny/tokenizer"), help="folder written by train_tokenizer.py")
     parser.add_argument("--out", type=Path, default=FOLDER / "tiny", help="folder to write")
     parser.add_argument("--corpus", type=Path, default=Path("build/tiny"), help="folder with chat*.validation.jsonl")
     arguments = parser.parse_args()
-    before, after = publish(arguments.source, arguments.out, sorted(arguments.corpus.glob("chat*.validation.jsonl")))
+    before, after = publish(arguments.source, arguments.tokenizer, arguments.out, sorted(arguments.corpus.glob("chat*.validation.jsonl")))
     size = sum(file.stat().st_size for file in arguments.out.glob("*.safetensors"))
     print(f"{arguments.out}: {size:,} bytes of weights; held-out conversations {before:.4f} -> {after:.4f} nats per token")
     return 0

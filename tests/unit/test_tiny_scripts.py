@@ -67,7 +67,7 @@ def test_publishing_writes_bfloat16_that_answers_like_the_source(tmp_path: Path,
 
     out = tmp_path / "published"
 
-    before, after = publish.publish(small_model, out, [write_chats(tmp_path / "chat.validation.jsonl")])
+    before, after = publish.publish(small_model, small_model, out, [write_chats(tmp_path / "chat.validation.jsonl")])
 
     model = publish.load_model(out)
     assert model.dtype == torch.bfloat16
@@ -81,11 +81,35 @@ def test_publishing_refuses_weights_that_are_too_large_and_leaves_the_old_ones(t
     out = tmp_path / "published"
 
     with pytest.raises(ValueError, match="at most 1,000 may ship"):
-        publish.publish(small_model, out, [write_chats(tmp_path / "chat.validation.jsonl")])
+        publish.publish(small_model, small_model, out, [write_chats(tmp_path / "chat.validation.jsonl")])
 
     assert not out.exists()
 
 
 def test_publishing_needs_conversations_to_compare_on(tmp_path: Path, small_model: Path) -> None:
     with pytest.raises(ValueError, match="no conversation to compare on"):
-        publish.publish(small_model, tmp_path / "published", [])
+        publish.publish(small_model, small_model, tmp_path / "published", [])
+
+
+def test_publishing_refuses_a_tokenizer_that_the_model_was_not_trained_with(tmp_path: Path, small_model: Path) -> None:
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(small_model, other)
+    config = orjson.loads((other / "tokenizer_config.json").read_bytes())
+    config["chat_template"] = config["chat_template"].replace("<|im_start|>", "")
+    (other / "tokenizer_config.json").write_bytes(orjson.dumps(config))
+
+    with pytest.raises(ValueError, match="not the one"):
+        publish.publish(small_model, other, tmp_path / "published", [write_chats(tmp_path / "chat.validation.jsonl")])
+
+
+def test_the_table_goes_between_the_marks_of_the_card_and_only_there() -> None:
+    begin, end = baseline.MARKS
+
+    once = baseline.with_table(f"a\n{begin}\nold\n{end}\nb\n", "| new |")
+
+    assert once == f"a\n{begin}\n| new |\n{end}\nb\n"
+    assert baseline.with_table(once, "| new |") == once
+    with pytest.raises(ValueError, match="lacks"):
+        baseline.with_table("no marks", "| new |")
