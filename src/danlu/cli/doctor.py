@@ -45,7 +45,7 @@ def _facts(found: "Inspection") -> list[tuple[str, str]]:
         (say("dropped", "丢弃"), f"{found.dropped:,}"),
         (
             say("duplicates", "重复"),
-            say(f"{found.duplicate:,}, and {found.near_duplicate:,} nearly", f"{found.duplicate:,}，近似重复 {found.near_duplicate:,}"),
+            say(f"{found.duplicate:,} exact, {found.near_duplicate:,} near", f"完全相同 {found.duplicate:,}，近似 {found.near_duplicate:,}"),
         ),
         (say("fixed", "修正"), f"{found.fixed:,}"),
     ]

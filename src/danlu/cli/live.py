@@ -93,7 +93,7 @@ class LiveView:
             self._show(fields["done"], fields["total"], _progress(fields))
         else:
             if kind == "stage":
-                self._stage = str(fields.get("stage", ""))
+                self._stage = say(*STAGE_NAMES.get(fields["stage"], (fields["stage"], fields["stage"])))
                 if self._task is not None:
                     self._progress.remove_task(self._task)
                     self._task = None
@@ -144,6 +144,15 @@ STAGES = {
     "evaluation": ("Proof: base against tuned on held-out examples", "验证：在留出样例上比较基座与微调后的模型"),
     "report": ("Report", "报告"),
     "export": ("Export", "导出"),
+}
+
+
+STAGE_NAMES = {
+    "data": ("data", "数据"),
+    "training": ("training", "训练"),
+    "evaluation": ("proof", "验证"),
+    "report": ("report", "报告"),
+    "export": ("export", "导出"),
 }
 
 

@@ -33,10 +33,7 @@ LENGTH_PROBE_EXAMPLES = 2000
 
 def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter) -> str:
     """Run every stage that is not done; return `finished` or `paused`."""
-    from danlu.models.catalogue import find_base_model
-
-    dataset, mix = find_dataset(written.dataset), {name: find_dataset(name) for name in written.data.mix}
-    base = find_base_model(written.base_model)
+    dataset, mix, base = find_inputs(written)
     run_dir.update_record(state="running", environment=machine.environment())
     _timed(run_dir, "data", lambda: _prepare(written, run_dir, reporter, dataset, mix, base))
     recipe = resolved(run_dir)
@@ -49,6 +46,19 @@ def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter) -> str:
 
             _timed(run_dir, f"export_{exporter.type}", functools.partial(export, run_dir, exporter.type, reporter))
     return "finished"
+
+
+def find_inputs(written: Recipe) -> tuple[Path, dict[str, Path], BaseModel]:
+    """The data file, the mixed ones by name, and the base model of a recipe.
+
+    Raises:
+        DataError: there is no such data file.
+        UnknownNameError: there is no such base model.
+        ModelError: the hub cannot be reached or refuses.
+    """
+    from danlu.models.catalogue import find_base_model
+
+    return find_dataset(written.dataset), {name: find_dataset(name) for name in written.data.mix}, find_base_model(written.base_model)
 
 
 def resolved(run_dir: RunDir) -> Recipe:

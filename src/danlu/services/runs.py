@@ -35,6 +35,7 @@ def run(written: Recipe, *, run_dir: Path | None = None, new: bool = False, list
     Every stage leaves its results in the run folder and is skipped when they are there, so a run that was killed
     at any instant goes on where it was.
     """
+    pipeline.find_inputs(written)  # a wrong name leaves no run behind
     found = RunDir.create(run_dir) if run_dir is not None else _unfinished_run(written, new) or _new_run_dir(written)
     with found.lock():
         _claim(found, written)
