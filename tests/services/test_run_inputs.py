@@ -1,7 +1,5 @@
 """Starting a run."""
 
-from pathlib import Path
-
 import pytest
 
 from danlu.errors import DataError, UnknownNameError
@@ -17,13 +15,8 @@ from danlu.services import runs
         ({"base_model": "danlu/tiny", "dataset": "danlu/support-en", "data": {"mix": {"nothere": 0.1}}}, DataError),
     ],
 )
-def test_a_name_that_does_not_exist_leaves_no_run_behind(values: dict[str, object], error: type[Exception], tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-
+def test_a_name_that_does_not_exist_leaves_no_run_behind(values: dict[str, object], error: type[Exception]) -> None:
     with pytest.raises(error):
         runs.run(load_recipe(values=values))
-    with pytest.raises(error):
-        runs.run(load_recipe(values=values), run_dir=folder)
 
     assert runs.list_runs() == []
-    assert not folder.exists()

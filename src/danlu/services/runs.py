@@ -35,7 +35,6 @@ def run(written: Recipe, *, run_dir: Path | None = None, new: bool = False, list
     Every stage leaves its results in the run folder and is skipped when they are there, so a run that was killed
     at any instant goes on where it was.
     """
-    pipeline.find_inputs(written)  # a wrong name leaves no run behind
     found = RunDir.create(run_dir) if run_dir is not None else _unfinished_run(written, new) or _new_run_dir(written)
     with found.lock():
         _claim(found, written)
@@ -124,6 +123,7 @@ def _unfinished_run(written: Recipe, new: bool) -> RunDir | None:
 
 
 def _new_run_dir(written: Recipe) -> RunDir:
+    pipeline.find_inputs(written)  # a mistyped name must not leave a run behind that `last` then means
     stem = re.sub(r"[^\w-]+", "-", Path(written.dataset).name.split(".")[0])[:40] or "run"
     base = Settings.from_environment().runs_dir / f"{time.strftime('%Y%m%d-%H%M%S')}-{stem}"
     number = 1
