@@ -137,8 +137,8 @@ class NearDuplicates:
 
     def close(self) -> None:
         """Finish writing."""
-        self._bands.close()
-        self._sketches.close()
+        with self._sketches:  # closed even when the disk is too full for the last bytes of the first
+            self._bands.close()
 
     def groups(self, is_in: Array, read_texts: Callable[[Sequence[int]], Iterable[str]], progress: Callable[[int], None] = lambda done: None) -> Array:
         """Return for each row the first row of its group; rows where `is_in` is False stay alone.

@@ -6,18 +6,21 @@ Only safetensors, never pickle; no remote code; no file outside the folder.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from danlu.errors import ModelError, UnsafeModelError
+from danlu.errors import ModelError, UnsafeModelError, is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 
 
 def check_model_dir(folder: Path, *, needs_weights: bool = True) -> dict[str, Any]:
@@ -34,25 +37,36 @@ def check_model_dir(folder: Path, *, needs_weights: bool = True) -> dict[str, An
             why="it has no config.json",
             fix="give the folder that holds config.json, tokenizer files and *.safetensors",
         )
-    try:
-        config: dict[str, Any] = orjson.loads(config_path.read_bytes())
-    except orjson.JSONDecodeError as error:
-        raise ModelError(f"{config_path} is not valid JSON", why=str(error), fix="copy the model again") from error
-    if "auto_map" in config:
-        raise UnsafeModelError(
-            f"{folder} asks to run its own Python code",
-            why="config.json has auto_map; Danlu never runs code that comes with a model",
-            fix="use a model of an architecture that Transformers has built in",
-        )
+    config = _read_mapping(config_path)
+    for name in ("config.json", "tokenizer_config.json"):
+        if (folder / name).is_file() and "auto_map" in _read_mapping(folder / name):
+            raise UnsafeModelError(
+                f"{folder} asks to run its own Python code",
+                why=f"{name} has auto_map; Danlu never runs code that comes with a model",
+                fix="use a model of an architecture that Transformers has built in",
+            )
     if needs_weights:
         _check_weights(folder)
     return config
 
 
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        content = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise ModelError(f"{path} is not valid JSON", why=str(error), fix="copy the model again") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} does not hold a mapping", why=f"its top level is {type(content).__name__}", fix="copy the model again")
+    return content
+
+
 def _check_weights(folder: Path) -> None:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        shards = sorted(set(orjson.loads(index.read_bytes()).get("weight_map", {}).values()))
+        weight_map = _read_mapping(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+            raise ModelError(f"{index} does not name the weight files", why="it has no weight_map from tensors to files", fix="copy the model again")
+        shards = sorted(set(weight_map.values()))
         for shard in shards:
             if os.path.isabs(shard) or ".." in Path(shard).parts:
                 raise UnsafeModelError(
@@ -100,12 +114,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    try:
+    fix = "copy tokenizer.json and tokenizer_config.json into the folder"
+    if not any((folder / name).is_file() for name in VOCABULARY_FILES):
+        raise ModelError(f"there is no tokenizer in {folder}", why="it has no tokenizer.json", fix=fix)
+    with _told(f"the tokenizer in {folder} cannot be loaded", fix=fix):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"the tokenizer in {folder} cannot be loaded", why=_first_line(error), fix="copy tokenizer.json and tokenizer_config.json into the folder"
-        ) from error
     if not tokenizer.is_fast:
         raise ModelError(f"the tokenizer in {folder} is not a fast tokenizer", why="loss masks need character offsets", fix="add its tokenizer.json")
     if tokenizer.pad_token is None:
@@ -125,7 +138,7 @@ def load_model(folder: Path, *, dtype: torch.dtype | None = None, attention: str
     logging.disable_progress_bar()  # it would cut through the live view
     check_model_dir(folder, needs_weights=not random_weights)
     options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
-    try:
+    with _told(f"the model in {folder} cannot be loaded", fix="check that it is a causal language model that Transformers supports"):
         if random_weights:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
             model = AutoModelForCausalLM.from_config(config, dtype=dtype or torch.float32, **options)
@@ -140,13 +153,18 @@ def load_model(folder: Path, *, dtype: torch.dtype | None = None, attention: str
                     why=f"{len(missing)} tensors of the architecture are not in its files",
                     fix="copy or download the model again",
                 )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(
-            f"the model in {folder} cannot be loaded", why=_first_line(error), fix="check that it is a causal language model that Transformers supports"
-        ) from error
     return model
+
+
+@contextmanager
+def _told(what: str, *, fix: str) -> Iterator[None]:
+    """Turn whatever Transformers meets in a damaged folder into a ModelError."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  tokenizers raises plain Exception, huggingface_hub a tree of its own
+        if isinstance(error, ModelError) or is_out_of_memory(error):
+            raise
+        raise ModelError(what, why=_first_line(error), fix=fix) from error
 
 
 def _first_line(error: Exception) -> str:
