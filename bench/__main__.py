@@ -57,7 +57,8 @@ def main() -> None:
         for name in names:
             result = run_one(name, pythons[name], task, arguments.threads)
             results[name].append(result)
-            print(f"round {number + 1}: {name}: {report.rate(result):.0f} tokens/s, {result['peak_rss_bytes'] / 2**20:.0f} MB", flush=True)
+            speed = f"{report.rate(result):.0f} tokens/s, {report.cpu_rate(result):.0f} tokens per CPU second"
+            print(f"round {number + 1}: {name}: {speed}, {result['peak_rss_bytes'] / 2**20:.0f} MB", flush=True)
     check_losses(results)
     flops = material.executed_flops(task["lengths"], task["labels"], task["rank"], block_rows=task["block_rows"])
     command = "python -m bench " + " ".join(sys.argv[1:])

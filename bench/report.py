@@ -15,6 +15,11 @@ def rate(result: dict[str, Any]) -> float:
     return float(sum(result["tokens"][1:]) / sum(result["seconds"][1:]))
 
 
+def cpu_rate(result: dict[str, Any]) -> float:
+    """Tokens per second of processor time, all threads together: less disturbed by other work on the machine."""
+    return float(sum(result["tokens"][1:]) / sum(result["cpu_seconds"][1:]))
+
+
 def tables(
     results: dict[str, list[dict[str, Any]]], peaks: list[dict[str, Any]], flops_per_token: float, task: dict[str, Any], threads: int, command: str
 ) -> str:
@@ -29,14 +34,15 @@ def tables(
         f"{min(task['lengths'])} to {max(task['lengths'])} tokens ({num_tokens} in all, {num_labels / num_tokens:.0%} trained on), "
         f"{task['global_batch_size']} per step. Medians of {len(peaks)} interleaved runs; padding is not counted as tokens; the first step is left out.",
         "",
-        "| system | tokens/s | lowest to highest | peak RSS MB | Danlu is faster by | Danlu's memory |",
-        "|---|--:|--:|--:|--:|--:|",
+        "| system | tokens/s | lowest to highest | tokens per CPU second | peak RSS MB | Danlu is faster by | Danlu's memory |",
+        "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for name in sorted(rates, key=lambda n: -rates[n]):
         spread = [rate(run) for run in results[name]]
+        cpu = median(cpu_rate(run) for run in results[name])
         faster = f"{rates['danlu'] / rates[name]:.2f}x" if "danlu" in rates else ""
         share = f"{memory['danlu'] / memory[name]:.2f}x" if "danlu" in memory else ""
-        lines.append(f"| {name} | {rates[name]:.0f} | {min(spread):.0f} to {max(spread):.0f} | {memory[name]:.0f} | {faster} | {share} |")
+        lines.append(f"| {name} | {rates[name]:.0f} | {min(spread):.0f} to {max(spread):.0f} | {cpu:.0f} | {memory[name]:.0f} | {faster} | {share} |")
     best = {library: max(peak[library] for peak in peaks) for library in ("mkl", "onednn")}
     lines += ["", f"Float32 matrix peak measured beside it: oneDNN {best['onednn']:.0f} GFLOP/s, MKL {best['mkl']:.0f} GFLOP/s."]
     if "danlu" in rates:

@@ -115,10 +115,9 @@ def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory, small_model: Path, rows_file: Path) -> Path:
     """Folder of a finished LoRA run of a few steps on the small model. Copy it before you change anything in it."""
-    from models import recipe_values
-
     from danlu.recipe.load import load_recipe
     from danlu.services.runs import run
+    from models import recipe_values
 
     folder = tmp_path_factory.mktemp("runs") / "doors"
     run(load_recipe(values=recipe_values(small_model, rows_file)), run_dir=folder)

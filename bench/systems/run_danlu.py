@@ -3,15 +3,13 @@
 import json
 import resource
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 
 def main() -> None:
     task = json.loads(sys.argv[1])
-    from danlu.training.kernels.memory import prepare_process
-
-    prepare_process()
-
     from danlu.data.chat import ChatRenderer
     from danlu.data.encode import encode_to_file
     from danlu.models.load import load_tokenizer
@@ -42,8 +40,14 @@ def main() -> None:
     renderer = ChatRenderer(load_tokenizer(Path(task["model"])))
     for name, examples in (("train", rows), ("validation", [])):
         encode_to_file(examples, run_dir.data / f"{name}.tokens", objective=recipe.objective, renderer=renderer, max_seq_len=4096, truncation="drop")
-    lines = []
-    run(recipe, run_dir, Reporter(run_dir, lambda kind, fields: lines.append(fields) if kind == "metrics" else None), model_dir=Path(task["model"]))
+    lines: list[dict[str, Any]] = []
+
+    def listen(kind: str, fields: dict[str, Any]) -> None:
+        if kind == "metrics":
+            lines.append({**fields, "cpu": time.process_time()})
+
+    run(recipe, run_dir, Reporter(run_dir, listen), model_dir=Path(task["model"]))
+    clocks = [line["cpu"] for line in lines]
     counts = [line["num_tokens"] for line in lines]
     tokens = [now - before for before, now in zip([0, *counts], counts, strict=False)]
     print(
@@ -52,6 +56,7 @@ def main() -> None:
                 "losses": [line["loss"] for line in lines],
                 "tokens": tokens,
                 "seconds": [t / line["tokens_per_second"] for t, line in zip(tokens, lines, strict=True)],
+                "cpu_seconds": [now - before for before, now in zip([0.0, *clocks], clocks, strict=False)],
                 "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             }
         )

@@ -12,7 +12,8 @@ class Watch(TrainerCallback):
     """Counts tokens in a forward pre-hook, so that prefetched batches do not count early."""
 
     def __init__(self, pad_id):
-        self.pad_id, self.tokens, self.seconds, self.losses, self._count, self._start = pad_id, [], [], [], 0, 0.0
+        self.pad_id, self.tokens, self.seconds, self.losses, self._count = pad_id, [], [], [], 0
+        self.cpu_seconds, self._start, self._cpu_start = [], 0.0, 0.0
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -22,10 +23,11 @@ class Watch(TrainerCallback):
         self._count += int((args[0] != self.pad_id).sum())
 
     def on_step_begin(self, args, state, control, **kwargs):
-        self._count, self._start = 0, time.perf_counter()
+        self._count, self._start, self._cpu_start = 0, time.perf_counter(), time.process_time()
 
     def on_step_end(self, args, state, control, **kwargs):
         self.seconds.append(time.perf_counter() - self._start)
+        self.cpu_seconds.append(time.process_time() - self._cpu_start)
         self.tokens.append(self._count)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
@@ -36,4 +38,5 @@ class Watch(TrainerCallback):
         """Print the result as the last line of the output."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         sys.stdout.flush()
-        print("\n" + json.dumps({"losses": self.losses, "tokens": self.tokens, "seconds": self.seconds, "peak_rss_bytes": peak}), flush=True)
+        result = {"losses": self.losses, "tokens": self.tokens, "seconds": self.seconds, "cpu_seconds": self.cpu_seconds, "peak_rss_bytes": peak}
+        print("\n" + json.dumps(result), flush=True)

@@ -15,13 +15,13 @@ import click
 import pytest
 import torch
 import typer
-from models import write_model
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from danlu.cli.main import app, main
 from danlu.files import read_json, read_jsonl
+from models import write_model
 
 IDS = torch.tensor([[5, 300, 41, 7, 2999, 12, 6, 801]])
 
@@ -105,7 +105,7 @@ def test_run_for_a_person_ends_with_the_verdict_and_the_way_to_the_report(danlu:
     report = read_json(finished_run / "report.json")
     assert report["verdict"]["text"]["en"] in " ".join(done.out.split())
     assert re.search(r"nll_per_token +\d+\.\d{3} +\d+\.\d{3} +[+-]\d+\.\d{3} \[", done.out)
-    assert "Rows: 62 in, 1 dropped, 1 duplicate, 60 used" in done.out
+    assert "Rows: 62 in the file, 60 used, 1 dropped" in done.out
     assert str(finished_run / "report.html") in done.out.replace("\n", "")
 
 
@@ -129,7 +129,9 @@ def test_a_merged_export_is_what_was_trained(danlu: Danlu, copied: Path, small_m
 
     assert done.code == 0, done.err
     proof = read_json(tmp_path / "merged/verification.json")
-    assert proof["passed"] is True and proof["num_prompts"] >= 6 and proof["num_different_tokens"] == 0 and 0 <= proof["max_difference"] <= proof["bound"] == 1e-3
+    assert (
+        proof["passed"] is True and proof["num_prompts"] >= 6 and proof["num_different_tokens"] == 0 and 0 <= proof["max_difference"] <= proof["bound"] == 1e-3
+    )
     peft = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(small_model, dtype=torch.float32), copied / "adapter")
     expected, found = logits(peft), logits(AutoModelForCausalLM.from_pretrained(tmp_path / "merged"))
     assert float((expected - found).abs().max()) <= 1e-3 * float(expected.abs().max())
@@ -144,7 +146,16 @@ def test_an_adapter_export_names_its_base_and_states_facts(danlu: Danlu, copied:
     assert done.code == 0 and str(folder) in done.out.replace("\n", "")
     assert read_json(folder / "adapter_config.json")["base_model_name_or_path"] == str(small_model)
     report, card = read_json(copied / "report.json"), (folder / "README.md").read_text("utf-8")
-    for fact in (report["verdict"]["text"]["en"], report["fingerprint"], "rows_in: 62", "used: 60", "duplicate: 1", "license: unknown", "library_name: peft", "rank: 4"):
+    for fact in (
+        report["verdict"]["text"]["en"],
+        report["fingerprint"],
+        "rows_in: 62",
+        "used: 60",
+        "duplicate: 1",
+        "license: unknown",
+        "library_name: peft",
+        "rank: 4",
+    ):
         assert fact in card, fact
     assert f"| {report['metrics']['nll_per_token']['base']:.4g} | {report['metrics']['nll_per_token']['tuned']:.4g} |" in card
 
@@ -213,7 +224,23 @@ def test_chat_answers_the_same_again_and_the_base_answers_otherwise(danlu: Danlu
 
 
 def test_chat_understands_its_commands_and_goes_on_after_a_mistake(danlu: Danlu, finished_run: Path) -> None:
-    lines = ["/temperature 0", "/max 4", "hi", "/base", "hi", "/tuned", "/reset", "hi", "/temperature hot", "/top_p 3", "/what", "long " * 600, "hi", "/quit", "hi"]
+    lines = [
+        "/temperature 0",
+        "/max 4",
+        "hi",
+        "/base",
+        "hi",
+        "/tuned",
+        "/reset",
+        "hi",
+        "/temperature hot",
+        "/top_p 3",
+        "/what",
+        "long " * 600,
+        "hi",
+        "/quit",
+        "hi",
+    ]
 
     done = danlu("chat", finished_run, stdin="\n".join(lines) + "\n")
 
@@ -235,7 +262,9 @@ def test_chat_ends_with_its_input_and_a_base_model_has_no_tuned_one(danlu: Danlu
 
 
 def test_chat_forgets_the_oldest_turns_when_the_model_can_read_no_more(danlu: Danlu, finished_run: Path) -> None:
-    done = danlu("chat", finished_run, "--max-tokens", 8, stdin="What is a door and what is it for? " * 6 + "\n" + ("tell me more about doors " * 12 + "\n") * 6)
+    done = danlu(
+        "chat", finished_run, "--max-tokens", 8, stdin="What is a door and what is it for? " * 6 + "\n" + ("tell me more about doors " * 12 + "\n") * 6
+    )
 
     assert (done.code, done.err) == (0, "")
 
@@ -346,7 +375,7 @@ def test_a_person_is_spoken_to_in_chinese(danlu: Danlu, finished_run: Path, monk
 
     done = danlu("report", finished_run)
     assert read_json(finished_run / "report.json")["verdict"]["text"]["zh"][:20] in done.out
-    assert "数据行：共 62，舍弃 1，重复 1，使用 60" in done.out and "报告：" in done.out and "通用能力：" in done.out
+    assert "数据行：文件中 62 行" in done.out and "报告：" in done.out and "通用能力：" in done.out
     assert "还没有运行记录" in danlu("runs").out
     assert "/quit 退出" in danlu("chat", finished_run, stdin="/quit\n").out
     assert "个参与训练" in danlu("data", "show", "danlu/zhangjiajie", "-n", "1").out

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 
 from danlu.training.kernels import attention, cross_entropy, gemm
 from danlu.training.kernels.cross_entropy import linear_cross_entropy
-from danlu.training.kernels.memory import prepare_process
 
 
 @pytest.mark.parametrize("uses_onednn", [True, False])
@@ -86,7 +85,3 @@ def test_attention_outside_of_a_packed_batch_is_refused() -> None:
     x = torch.zeros(1, 1, 2, 4)
     with pytest.raises(AssertionError, match="outside of packed"):
         attention._interface(torch.nn.Identity(), x, x, x, None)
-
-
-def test_preparing_the_process_twice_does_no_harm() -> None:
-    assert prepare_process() == prepare_process()

@@ -6,7 +6,6 @@ from typing import Any
 import orjson
 import pytest
 import torch
-from models import recipe_values, write_model
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -18,6 +17,7 @@ from danlu.recipe.load import load_recipe
 from danlu.run_dir import RunDir
 from danlu.services import exports, pipeline
 from danlu.services.runs import run
+from models import recipe_values, write_model
 
 IDS = torch.tensor([[5, 300, 41, 7, 2999, 12, 6, 801]])
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from models import recipe_values
 
 from danlu.errors import (
     DanluError,
@@ -25,6 +24,7 @@ from danlu.errors import (
 from danlu.files import read_json
 from danlu.recipe.load import load_recipe
 from danlu.services.runs import run
+from models import recipe_values
 
 
 @pytest.fixture

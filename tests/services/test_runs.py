@@ -6,7 +6,6 @@ from typing import Any
 
 import orjson
 import pytest
-from models import recipe_values, write_model
 
 from danlu.errors import DataError, ExportError, ModelError, NoEffectError, OutOfMemoryError, RecipeError, RunBusyError, RunNotFoundError
 from danlu.files import read_json, read_jsonl, write_json
@@ -15,6 +14,7 @@ from danlu.recipe.recipe import Recipe
 from danlu.run_dir import RunDir
 from danlu.services import exports, pipeline, runs
 from danlu.services.runs import run
+from models import recipe_values, write_model
 
 
 class Enough(Exception):
@@ -140,7 +140,11 @@ def test_an_unfinished_run_has_nothing_to_export_to_report_or_to_talk_to(tmp_pat
     with pytest.raises(Enough):
         run(recipe, run_dir=tmp_path / "run", listeners=[until("stage", stage="data")])
 
-    for attempt in (lambda: exports.export(RunDir(tmp_path / "run"), "merged"), lambda: ChatSession(str(tmp_path / "run")), lambda: runs.report(str(tmp_path / "run"))):
+    for attempt in (
+        lambda: exports.export(RunDir(tmp_path / "run"), "merged"),
+        lambda: ChatSession(str(tmp_path / "run")),
+        lambda: runs.report(str(tmp_path / "run")),
+    ):
         with pytest.raises((ExportError, RunNotFoundError, NoEffectError)) as caught:
             attempt()
         assert "danlu resume run" in caught.value.fix

@@ -34,6 +34,7 @@ def chat(
         try:
             text = input(f"{options.model}> ").strip()
         except EOFError:
+            typer.echo()  # the shell's prompt starts on a line of its own
             return
         if text.startswith("/"):
             if text in ("/quit", "/exit"):

@@ -58,7 +58,7 @@ def show(
             Text(
                 say(
                     f"line {example.line}: {len(example.ids)} tokens, {trained} trained",
-                    f"第 {example.line} 行：{len(example.ids)} 个 token，其中 {trained} 个参与训练",
+                    f"第 {example.line} 行：{len(example.ids)} 个词元，其中 {trained} 个参与训练",
                 ),
                 style="bold",
             )

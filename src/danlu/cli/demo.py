@@ -15,7 +15,12 @@ def demo(
     from danlu.services import runs
 
     if not as_json:
-        typer.echo(say("Danlu teaches its embedded model to be a travel guide, then proves what changed.", "丹炉将教会内置小模型当导游，再证明它变好了多少。"))
+        typer.echo(
+            say(
+                f"Danlu trains its embedded model on {example}, then proves what changed.",
+                f"丹炉用 {example} 训练内置小模型，再证明它变了多少。",
+            )
+        )
     recipe = build_recipe([example])
     with terminal_view(plain=as_json) as listener:
         result = runs.run(recipe, listeners=[listener])
@@ -23,8 +28,12 @@ def demo(
     if as_json or result.outcome != "finished":
         return
     run_id = result.run_dir.id
+    steps = {
+        f"danlu chat {run_id}": ("talk to it; /base switches to the model before training", "和它聊聊；/base 切回训练前的模型"),
+        f"danlu export {run_id} --to merged": ("one folder that any tool loads, verified", "导出为任何工具都能加载的模型，并做验证"),
+        "danlu data inspect YOUR.jsonl": ("look at your own data", "检查你自己的数据"),
+        "danlu run --data YOUR.jsonl": ("train on it (danlu/tiny; or --model FOLDER)", "用它训练（默认 danlu/tiny，或用 --model 指定）"),
+    }
     typer.echo("\n" + say("What next:", "接下来："))
-    typer.echo(f"  danlu chat {run_id}          " + say("# talk to it; /base switches to the model before training", "# 和它聊聊；/base 切回训练前的模型"))
-    typer.echo(f"  danlu export {run_id} --to merged   " + say("# one folder that any tool loads, verified", "# 导出为任何工具都能加载的模型，并做验证"))
-    typer.echo("  danlu data inspect YOUR.jsonl   " + say("# look at your own data", "# 检查你自己的数据"))
-    typer.echo("  danlu run --data YOUR.jsonl     " + say("# train on it (danlu/tiny; or --model FOLDER)", "# 用它训练（默认 danlu/tiny，或用 --model 指定）"))
+    for command, (en, zh) in steps.items():
+        typer.echo(f"  {command:{max(map(len, steps))}}  # {say(en, zh)}")

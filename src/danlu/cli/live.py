@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from danlu.cli.chinese import in_chinese
 from danlu.reporter import Listener
 from danlu.text import printable, say
 
@@ -36,12 +37,12 @@ class PlainView:
         if kind == "metrics":
             self._clock.see(fields)
             if "validation_loss" in fields:
-                self._print(f"  step {fields['step']}: validation loss {fields['validation_loss']:.4f}")
+                self._print("  " + _validation(fields))
             elif self._is_due():
                 self._print("  " + self._clock.line(fields))
         elif kind == "progress":
             if self._is_due():
-                self._print(f"  {fields['what']}: {_progress(fields)}")
+                self._print("  " + _progress(fields))
         else:
             self._print(event_line(kind, fields))
 
@@ -89,10 +90,10 @@ class LiveView:
             if "loss" in fields:
                 self._show(fields["step"], fields["num_steps"], self._clock.line(fields))
         elif kind == "progress":
-            self._show(fields["done"], fields["total"], f"{fields['what']}: {_progress(fields)}")
+            self._show(fields["done"], fields["total"], _progress(fields))
         else:
             if kind == "stage":
-                self._stage = str(fields.get("stage", ""))
+                self._stage = say(*STAGE_NAMES.get(fields["stage"], (fields["stage"], fields["stage"])))
                 if self._task is not None:
                     self._progress.remove_task(self._task)
                     self._task = None
@@ -140,9 +141,18 @@ class Clock:
 STAGES = {
     "data": ("Data: read, check, split, tokenise", "数据：读取、检查、切分、分词"),
     "training": ("Training", "训练"),
-    "evaluation": ("Proof: base against tuned on held-out examples", "验证：在留出样本上比较基座与微调后的模型"),
+    "evaluation": ("Proof: base against tuned on held-out examples", "验证：在留出样例上比较基座与微调后的模型"),
     "report": ("Report", "报告"),
     "export": ("Export", "导出"),
+}
+
+
+STAGE_NAMES = {
+    "data": ("data", "数据"),
+    "training": ("training", "训练"),
+    "evaluation": ("proof", "验证"),
+    "report": ("report", "报告"),
+    "export": ("export", "导出"),
 }
 
 
@@ -152,14 +162,22 @@ def event_line(kind: str, fields: dict[str, Any]) -> str:
         en, zh = STAGES.get(fields["stage"], (fields["stage"], fields["stage"]))
         return "\n" + say(en, zh)
     if kind == "recommended":
-        return f"  {fields['path']} = {fields['value']}  ({say(fields['en'], fields['zh'])})"
-    marks = {"warning": "! ", "alarm": "!! "}
-    message = say(fields["en"], fields["zh"]) if "zh" in fields else fields.get("message", kind)
-    return f"  {marks.get(kind, '')}{message}"
+        value = fields["value"]
+        shown = value["type"] if isinstance(value, dict) and set(value) == {"type"} else value
+        return f"  {fields['path']} = {shown}  ({say(fields['en'], fields['zh'])})"
+    marks = {"warning": "! ", "data_warning": "! ", "alarm": "!! "}
+    message = str(fields.get("message", kind))
+    return f"  {marks.get(kind, '')}{say(message, fields.get('zh') or in_chinese(message))}"
+
+
+def _validation(fields: dict[str, Any]) -> str:
+    loss = f"{fields['validation_loss']:.4f}"
+    return say(f"step {fields['step']}: validation loss {loss}", f"第 {fields['step']} 步：验证损失 {loss}")
 
 
 def _progress(fields: dict[str, Any]) -> str:
-    return f"{fields['done']:,} / {fields['total']:,}" if fields["total"] else f"{fields['done']:,}"
+    number = f"{fields['done']:,} / {fields['total']:,}" if fields["total"] else f"{fields['done']:,}"
+    return say(f"{fields['what']}: {number}", f"{in_chinese(fields['what'])}：{number}")
 
 
 def _duration(seconds: float) -> str:

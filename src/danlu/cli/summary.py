@@ -6,14 +6,15 @@ from typing import Any
 from danlu.text import language, printable, say
 
 LABELS = {"improved": ("IMPROVED", "变好了", "green"), "no_difference": ("NO DIFFERENCE", "没有差别", "yellow"), "regressed": ("REGRESSED", "变差了", "red")}
-RETENTION = {"kept": ("kept", "保持"), "slightly_worse": ("slightly worse", "略有下降"), "forgotten": ("forgotten", "有遗忘")}
-ROWS_ZH = {
-    "dropped": "舍弃",
-    "duplicate": "重复",
-    "near_duplicate": "近似重复",
-    "near_duplicates_kept": "保留的近似重复",
-    "fixed": "修复",
-    "used": "使用",
+
+ROWS = {
+    "used": ("used", "使用"),
+    "dropped": ("dropped", "丢弃"),
+    "duplicate": ("duplicates left out", "去掉重复"),
+    "near_duplicate": ("near duplicates left out", "去掉近似重复"),
+    "near_duplicates_kept": ("near duplicates kept in one split", "近似重复（保留在同一划分）"),
+    "fixed": ("fixed", "修正后使用"),
+    "truncated": ("shortened to fit", "截短"),
 }
 
 
@@ -22,6 +23,8 @@ def print_summary(report: dict[str, Any], html: Path) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from danlu.evaluation.report import words
 
     console = Console()
     verdict = report.get("verdict") or {}
@@ -38,18 +41,20 @@ def print_summary(report: dict[str, Any], html: Path) -> None:
         for title in (say("base", "基座"), say("tuned", "微调后"), say("change [95 % interval]", "变化 [95% 区间]"), "p", say("win/tie/loss", "胜/平/负")):
             table.add_column(title, justify="right", no_wrap=True)
         for name, metric in report["metrics"].items():
-            table.add_row(name, *_cells(metric))
+            table.add_row(say(*words.name(name)), *_cells(metric))
         console.print()
         console.print(table)
     console.print()
     retention = report.get("retention") or {}
     if retention.get("label"):
-        console.print(
-            Text(say("General ability: ", "通用能力：") + f"{say(*RETENTION[retention['label']])}  ({_number(retention.get('base'))} → {_number(retention.get('tuned'))} NLL)")
+        change = say(
+            f"loss on general conversations {words.percent(retention.get('relative'))}", f"通用对话上的损失 {words.percent(retention.get('relative'))}"
         )
+        console.print(Text(say("General ability: ", "通用能力：") + say(*words.RETENTION[retention["label"]]).lower() + say(f" ({change})", f"（{change}）")))
     rows = report.get("rows") or {}
     if rows.get("rows_in") is not None:
-        console.print(Text(say("Rows: ", "数据行：") + _rows(rows)))
+        shortened = sum(split.get("truncated", 0) for split in (report.get("encoded") or {}).values())
+        console.print(Text(say("Rows: ", "数据行：") + _rows(rows | {"truncated": shortened})))
     for warning in report.get("warnings") or []:
         console.print(Text(f"! {printable(warning[language()])}", style="yellow"))
     console.print()
@@ -66,11 +71,10 @@ def _cells(metric: dict[str, Any]) -> list[str]:
 
 
 def _rows(rows: dict[str, Any]) -> str:
-    parts = [say(f"{rows['rows_in']:,} in", f"共 {rows['rows_in']:,}")]
-    for key, value in rows.items():
-        if key != "rows_in" and isinstance(value, int) and not isinstance(value, bool) and value:
-            name = key.replace("_", " ")
-            parts.append(say(f"{value:,} {name}", f"{ROWS_ZH.get(key, name)} {value:,}"))
+    parts = [say(f"{rows['rows_in']:,} in the file", f"文件中 {rows['rows_in']:,} 行")]
+    for key, (en, zh) in ROWS.items():
+        if rows.get(key):
+            parts.append(say(f"{rows[key]:,} {en}", f"{zh} {rows[key]:,}"))
     return say(", ", "，").join(parts)
 
 

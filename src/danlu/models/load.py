@@ -161,7 +161,7 @@ def _told(what: str, *, fix: str) -> Iterator[None]:
     """Turn whatever Transformers meets in a damaged folder into a ModelError."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001  tokenizers raises plain Exception, huggingface_hub a tree of its own
+    except Exception as error:
         if isinstance(error, ModelError) or is_out_of_memory(error):
             raise
         raise ModelError(what, why=_first_line(error), fix=fix) from error

@@ -81,7 +81,7 @@ def _max_seq_len(recipe: Recipe, facts: Facts) -> tuple[Any, str, str]:
     wanted = max(64, math.ceil(facts.length_p995 * 1.1 / 64) * 64)
     value = min(wanted, facts.model_max_seq_len)
     en = f"99.5 % of the examples have at most {facts.length_p995} tokens; the model reads up to {facts.model_max_seq_len}"
-    zh = f"99.5% 的样本不超过 {facts.length_p995} 个 token；模型最多读 {facts.model_max_seq_len}"
+    zh = f"99.5% 的样例不超过 {facts.length_p995} 个词元；模型最多读 {facts.model_max_seq_len}"
     return value, en, zh
 
 
@@ -96,7 +96,7 @@ def _learning_rate(recipe: Recipe, facts: Facts) -> tuple[Any, str, str]:
 
 def _global_batch_size(recipe: Recipe, facts: Facts) -> tuple[Any, str, str]:
     value = 4 if facts.num_train < 150 else 8 if facts.num_train < 2000 else 16 if facts.num_train < 20000 else 32
-    return value, f"small batches give {facts.num_train} examples enough updates", f"{facts.num_train} 条样本用小批量可得到足够的更新次数"
+    return value, f"small batches give {facts.num_train} examples enough updates", f"{facts.num_train} 条样例用小批量可得到足够的更新次数"
 
 
 def _num_epochs(recipe: Recipe, facts: Facts) -> tuple[Any, str, str]:
@@ -106,7 +106,7 @@ def _num_epochs(recipe: Recipe, facts: Facts) -> tuple[Any, str, str]:
     return (
         value,
         f"{facts.num_train} examples; early stopping ends it sooner when validation stops improving",
-        f"{facts.num_train} 条样本；验证损失不再下降时会提前停止",
+        f"{facts.num_train} 条样例；验证损失不再下降时会提前停止",
     )
 
 
@@ -117,7 +117,7 @@ def _micro_batch_tokens(recipe: Recipe, facts: Facts) -> tuple[Any, str, str]:
     layers = max(1, facts.num_parameters / (12 * facts.hidden_size**2))
     fits = int(0.4 * facts.available_memory_bytes / (34 * 4 * facts.hidden_size * layers))
     value = max(longest, min(ceiling, 2 ** int(math.log2(max(fits, 16)))))
-    return value, "most tokens per forward pass that leave room in memory; it does not change the result", "内存允许的每次前向 token 数上限；不影响结果"
+    return value, "most tokens per forward pass that leave room in memory; it does not change the result", "内存允许的每次前向词元数上限；不影响结果"
 
 
 def _validate_every_steps(recipe: Recipe, facts: Facts) -> tuple[Any, str, str]:

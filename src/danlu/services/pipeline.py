@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,17 +35,11 @@ LENGTH_PROBE_EXAMPLES = 2000
 
 def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter) -> str:
     """Run every stage that is not done; return `finished` or `paused`."""
-    from danlu.models.catalogue import find_base_model
-
+    run_dir.update_record(state="running", environment=machine.environment())
     if not run_dir.recipe.exists():
-        paths = run_dir.read_record().get("paths", {})
-        dataset, *others = (find_dataset(paths.get(name, name)) for name in (written.dataset, *written.data.mix))
-        mix = dict(zip(written.data.mix, others, strict=True))
-        base = replace(find_base_model(paths.get(written.base_model, written.base_model)), name=written.base_model)
-        run_dir.update_record(state="running", environment=machine.environment())
+        dataset, mix, base = find_inputs(written, run_dir.read_record().get("paths", {}))
         _timed(run_dir, "data", lambda: _prepare(written, run_dir, reporter, dataset, mix, base))
     recipe, base_dir = resolved(run_dir), base_folder(run_dir)
-    run_dir.update_record(state="running", environment=machine.environment())
     if _timed(run_dir, "training", lambda: _train(recipe, run_dir, reporter, base_dir)) == "paused":
         return "paused"
     _timed(run_dir, "evaluation", lambda: _evaluate(recipe, run_dir, reporter, base_dir))
@@ -54,6 +49,23 @@ def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter) -> str:
 
             _timed(run_dir, f"export_{exporter.type}", functools.partial(export, run_dir, exporter.type, reporter))
     return "finished"
+
+
+def find_inputs(written: Recipe, paths: Mapping[str, str] = MappingProxyType({})) -> tuple[Path, dict[str, Path], BaseModel]:
+    """The data file, the mixed ones by name, and the base model of a recipe.
+
+    `paths` says where local names lay when the run was started, so that it goes on from any folder.
+
+    Raises:
+        DataError: there is no such data file.
+        UnknownNameError: there is no such base model.
+        ModelError: the hub cannot be reached or refuses.
+    """
+    from danlu.models.catalogue import find_base_model
+
+    dataset, *others = (find_dataset(paths.get(name, name)) for name in (written.dataset, *written.data.mix))
+    base = replace(find_base_model(paths.get(written.base_model, written.base_model)), name=written.base_model)
+    return dataset, dict(zip(written.data.mix, others, strict=True)), base
 
 
 def resolved(run_dir: RunDir) -> Recipe:

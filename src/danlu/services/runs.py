@@ -147,6 +147,7 @@ def _unfinished_run(written: Recipe, paths: dict[str, str], new: bool) -> RunDir
 
 
 def _new_run_dir(written: Recipe) -> RunDir:
+    pipeline.find_inputs(written)  # a mistyped name must not leave a run behind that `last` then means
     stem = re.sub(r"[^\w-]+", "-", Path(written.dataset).name.split(".")[0])[:40] or "run"
     base = Settings.from_environment().runs_dir / f"{time.strftime('%Y%m%d-%H%M%S')}-{stem}"
     number = 1

@@ -1,0 +1,39 @@
+"""What stages say while they work, in Chinese. A sentence without an entry here is shown as it is."""
+
+import re
+
+SENTENCES: tuple[tuple[str, str], ...] = (
+    (r"forecast: (\d+) steps, at most ([\d.]+) minutes, ([\d.]+) GiB", r"预计：\1 步，最多 \2 分钟，\3 GiB 内存"),
+    (r"no better validation loss for (\d+) validations", r"连续 \1 次验证没有改善，提前停止"),
+    (r"the weights of step (\d+) are kept: its validation loss was the lowest", r"保留第 \1 步的权重：它的验证损失最低"),
+    (r"going on with run (.+)", r"继续运行 \1"),
+    (r"going on after step (\d+) of (\d+)", r"从第 \1 步之后继续，共 \2 步"),
+    (r"stopped by signal after step (\d+); start the same command to go on", r"收到信号，在第 \1 步之后停下；再次执行同一条命令即可继续"),
+    (r"out of memory: going on with (\d+) tokens per forward pass; the loss does not change", r"内存不足：改为每次前向 \1 个词元后继续；损失不受影响"),
+    (r"checkpoint (.+) could not be written \((.+)\); training goes on with the older one", r"检查点 \1 无法写入（\2）；训练继续，保留上一个检查点"),
+    (r"checkpoint (.+) is not used: (.+)", r"不使用检查点 \1：\2"),
+    (
+        r"the tokenizer has no chat template: the documented default \(User: / Assistant:\) is used and stored with the result",
+        "分词器没有对话模板：使用文档中写明的默认模板（User: / Assistant:），并随结果保存",
+    ),
+    (r"(\w+) export verified on (\d+) prompts: (.+)", r"\1 导出已用 \2 个问题验证：\3"),
+    (r"reading rows", "读取数据行"),
+    (r"reading rows of (.+)", r"读取 \1 的数据行"),
+    (r"comparing examples", "比较样例，查找重复"),
+    (r"tokenising (\w+)", r"分词 \1"),
+    (r"heldout: likelihood, base", "留出样例：损失，基座模型"),
+    (r"heldout: likelihood, tuned", "留出样例：损失，微调后"),
+    (r"heldout: answers, base", "留出样例：生成回答，基座模型"),
+    (r"heldout: answers, tuned", "留出样例：生成回答，微调后"),
+    (r"retention: likelihood, base", "通用能力：损失，基座模型"),
+    (r"retention: likelihood, tuned", "通用能力：损失，微调后"),
+)
+_PATTERNS = tuple((re.compile(pattern), chinese) for pattern, chinese in SENTENCES)
+
+
+def in_chinese(sentence: str) -> str:
+    """Return what a stage said in Chinese, or as it is."""
+    for pattern, chinese in _PATTERNS:
+        if match := pattern.fullmatch(sentence):
+            return match.expand(chinese)
+    return sentence

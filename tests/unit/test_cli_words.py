@@ -1,0 +1,43 @@
+"""What the command line says in Chinese."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from danlu.cli import chinese, live, summary
+
+PACKAGE = Path(live.__file__).parents[1]
+
+
+def test_every_sentence_of_a_stage_is_known_in_chinese() -> None:
+    """Each event with a fixed sentence in the code matches a pattern once its fields are filled in."""
+    sources = [path.read_text("utf-8") for folder in ("training", "services", "data", "evaluation") for path in (PACKAGE / folder).rglob("*.py")]
+    sentences = [found[1] for source in sources for found in re.findall(r'\.event\(\s*"(\w+)",\s*f?"((?:[^"\\]|\\.)+)"', source)]
+
+    assert len(sentences) >= 8
+    recommended = "{reason.path} = {reason.value}: {reason.en}"  # carries its own Chinese
+    for sentence in sentences:
+        filled = re.sub(r"\{[^}]*\}", "7", sentence)
+        if sentence not in (recommended, "{name} begins"):
+            assert chinese.in_chinese(filled) != filled, sentence
+
+
+def test_an_unknown_sentence_is_shown_as_it_is() -> None:
+    assert chinese.in_chinese("a plugin says hello") == "a plugin says hello"
+
+
+@pytest.mark.parametrize(("language", "expected"), [("en", "  no better validation loss for 3 validations"), ("zh", "  连续 3 次验证没有改善，提前停止")])
+def test_an_event_is_told_in_the_language_of_the_person(language: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DANLU_LANG", language)
+
+    assert live.event_line("early_stop", {"message": "no better validation loss for 3 validations"}) == expected
+
+
+@pytest.mark.parametrize(
+    ("language", "expected"), [("en", "10 in the file, 8 used, 2 dropped, 1 shortened to fit"), ("zh", "文件中 10 行，使用 8，丢弃 2，截短 1")]
+)
+def test_rows_are_counted_in_words(language: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DANLU_LANG", language)
+
+    assert summary._rows({"rows_in": 10, "used": 8, "dropped": 2, "duplicate": 0, "truncated": 1}) == expected
