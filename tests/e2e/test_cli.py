@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +105,7 @@ def test_run_for_a_person_ends_with_the_verdict_and_the_way_to_the_report(danlu:
     assert done.code == 0
     report = read_json(finished_run / "report.json")
     assert report["verdict"]["text"]["en"] in " ".join(done.out.split())
-    assert re.search(r"nll_per_token +\d+\.\d{3} +\d+\.\d{3} +[+-]\d+\.\d{3} \[", done.out)
+    assert re.search(r"(?i)per token +\d+\.\d{3} +\d+\.\d{3} +[+-]\d+\.\d{3} \[", done.out)
     assert "Rows: 62 in the file, 60 used, 1 dropped" in done.out
     assert str(finished_run / "report.html") in done.out.replace("\n", "")
 
@@ -404,6 +405,26 @@ def test_recipe_check_shows_every_setting_and_schema_is_json(danlu: Danlu) -> No
     shown = danlu("recipe", "check", "danlu/zhangjiajie", "seed=3")
     assert yaml.safe_load(shown.out)["seed"] == 3
     assert danlu("recipe", "schema").json["properties"].keys() == yaml.safe_load(shown.out).keys()
+
+
+def test_a_run_that_is_told_to_stop_says_how_to_go_on_and_ends_the_same(danlu: Danlu, small_model: Path, rows_file: Path, tmp_path: Path) -> None:
+    """SIGTERM to a real process in the middle of training; the uninterrupted run beside it is the measure."""
+    words = ["--data", rows_file, "-m", small_model, "optim.max_steps=60", "optim.global_batch_size=4", "evaluation.suites=[]", "--json", "--run-dir"]
+    assert danlu("run", *words, tmp_path / "whole").code == 0
+    code = "from danlu.cli.main import main; main()"
+    with subprocess.Popen([sys.executable, "-c", code, "run", *words, tmp_path / "parts"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        metrics = tmp_path / "parts/metrics.jsonl"
+        while process.poll() is None and not (metrics.exists() and metrics.read_bytes().count(b"\n") > 3):
+            time.sleep(0.005)
+        process.terminate()
+        out, _ = process.communicate()
+
+    assert process.returncode == 0 and json.loads(out) == {"run_id": "parts", "state": "paused"}
+    assert read_json(tmp_path / "parts/run.json")["state"] == "paused"
+    done = danlu("resume", tmp_path / "parts", "--json")
+    assert done.code == 0 and done.json["state"] == "finished" and "going on after step" in done.err
+    whole, parts = (tmp_path / name / "adapter/adapter_model.safetensors" for name in ("whole", "parts"))
+    assert whole.read_bytes() == parts.read_bytes()
 
 
 def test_the_lines_of_a_run_are_whole(finished_run: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from danlu.errors import ModelError
+from danlu.errors import ModelError, NoEffectError
 from danlu.files import read_json, read_jsonl
 from danlu.models.load import load_model
 from danlu.models.pair import ModelPair, load_adapter
@@ -82,6 +82,9 @@ def test_full_tuning_changes_every_weight_and_saves_a_whole_model(tmp_path: Path
     assert result.report is not None and result.report["metrics"]["nll_per_token"]["delta"] < 0
     merged = exports.export(result.run_dir, "merged")
     torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(merged)), logits(model), rtol=0, atol=0)
+    with pytest.raises(NoEffectError, match="has no adapter"):
+        exports.export(result.run_dir, "adapter")
+    assert [path.name for path in result.run_dir.exports.iterdir()] == ["merged"]
 
 
 def test_pretraining_learns_from_plain_text(tmp_path: Path, small_model: Path) -> None:
