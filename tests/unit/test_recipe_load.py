@@ -164,7 +164,7 @@ def test_a_part_of_the_default_method_can_be_set_without_naming_it() -> None:
     assert load_recipe(values=NEEDED, overrides=["method.rank=3"]).method.model_dump()["rank"] == 3
 
 
-@pytest.mark.parametrize("text", ["no equals", "=3", "  =3"])
+@pytest.mark.parametrize("text", ["no equals", "=3", "  =3", "seed=", "optim.max_steps= "])
 def test_what_is_no_override_is_refused(text: str) -> None:
     with pytest.raises(RecipeError, match="is not an override"):
         parse_override(text)

@@ -59,7 +59,7 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # advice to programmers, not to users
     try:
-        app()
+        app(prog_name="danlu")
     except DanluError as error:
         sys.exit(_show(error))
     except KeyboardInterrupt:

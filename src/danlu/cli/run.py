@@ -92,7 +92,7 @@ def build_recipe(what: list[str], *, data: str | None = None, model: str | None 
     words = iter(what)
     for word in words:
         if word.startswith("--"):
-            overrides.append(word[2:] if "=" in word else f"{word[2:]}={next(words, '')}")
+            overrides.append(word[2:] if "=" in word else f"{word[2:]}={_value_of(word, next(words, None))}")
         elif "=" in word and not os.path.exists(word):
             overrides.append(word)
         elif (bundled_recipe := bundled.recipe_path(word)) is not None:
@@ -105,6 +105,14 @@ def build_recipe(what: list[str], *, data: str | None = None, model: str | None 
     if not files and "base_model" not in values and not any(o.startswith("base_model=") for o in overrides):
         values["base_model"] = "danlu/tiny"
     return load_recipe(files, overrides, values)
+
+
+def _value_of(option: str, word: str | None) -> str:
+    from danlu.errors import RecipeError
+
+    if word is None or word.startswith("--"):
+        raise RecipeError(f"{option} has no value", why="a setting is given as --path value or path=value", fix=f"write {option} VALUE")
+    return word
 
 
 def _show_result(result: Any, as_json: bool) -> None:

@@ -88,9 +88,11 @@ def read_yaml(file: Path) -> dict[str, Any]:
 def parse_override(text: str) -> dict[str, Any]:
     """Turn `a.b=value` into nested values; the value is read as YAML."""
     path, separator, raw = text.partition("=")
-    if not separator or not path.strip():
-        raise RecipeError(f"{text!r} is not an override", why="overrides are written path=value", fix="for example optim.learning_rate=1e-4")
-    value: Any = _parse(raw, f"the value of {path}", fix="quote it") if raw else None
+    if not separator or not path.strip() or not raw.strip():
+        raise RecipeError(
+            f"{text!r} is not an override", why="overrides are written path=value", fix="for example optim.learning_rate=1e-4 or optim.max_steps=null"
+        )
+    value = _parse(raw, f"the value of {path}", fix="quote it")
     for key in reversed(path.strip().lstrip("-").split(".")):
         value = {key: value}
     return dict(value)
