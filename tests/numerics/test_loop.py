@@ -339,6 +339,18 @@ def test_when_no_checkpoint_verifies_the_run_begins_anew(trial: MakeTrial) -> No
     assert same(loop.model, expected.model) and one.lines == whole.lines
 
 
+def test_damaged_best_weights_are_never_kept(trial: MakeTrial) -> None:
+    one = trial(validation_stride=5, optim={"learning_rate": 0.02}, training={"validate_every_steps": 3})
+    loop = one.loop()
+    loop.run()
+    flip_a_bit(one.run_dir.checkpoints / "best")
+
+    assert loop.state.best_step is not None and loop.state.best_step < 12
+    with pytest.raises(CheckpointError, match="does not verify") as caught:
+        loop.restore_best()
+    assert "remove the checkpoints folder" in caught.value.fix
+
+
 def test_a_checkpoint_of_another_method_is_refused(trial: MakeTrial) -> None:
     one = trial()
     paused_at(one, 4)

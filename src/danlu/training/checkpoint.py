@@ -101,7 +101,9 @@ def load(folder: Path) -> Checkpoint:
     """
     reason = problem(folder)
     if reason:
-        raise CheckpointError(f"checkpoint {folder} does not verify", why=reason, fix="resume from an older checkpoint, or start again")
+        raise CheckpointError(
+            f"checkpoint {folder} does not verify", why=reason, fix="remove the checkpoints folder of the run and start the same command again: it trains anew"
+        )
     return Checkpoint(
         load_file(folder / "weights.safetensors"), load_file(folder / "optimizer.safetensors"), orjson.loads((folder / "state.json").read_bytes())
     )
