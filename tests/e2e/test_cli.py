@@ -407,6 +407,7 @@ def test_recipe_check_shows_every_setting_and_schema_is_json(danlu: Danlu) -> No
     assert danlu("recipe", "schema").json["properties"].keys() == yaml.safe_load(shown.out).keys()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_told_to_stop_says_how_to_go_on_and_ends_the_same(danlu: Danlu, small_model: Path, rows_file: Path, tmp_path: Path) -> None:
     """SIGTERM to a real process in the middle of training; the uninterrupted run beside it is the measure."""
     words = ["--data", rows_file, "-m", small_model, "optim.max_steps=60", "optim.global_batch_size=4", "evaluation.suites=[]", "--json", "--run-dir"]
