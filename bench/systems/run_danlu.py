@@ -11,7 +11,7 @@ from typing import Any
 def main() -> None:
     task = json.loads(sys.argv[1])
     from danlu.data.chat import ChatRenderer
-    from danlu.data.encode import encode_to_file
+    from danlu.data.pack import TokenFile
     from danlu.models.load import load_tokenizer
     from danlu.recipe.recipe import Recipe
     from danlu.reporter import Reporter
@@ -38,8 +38,9 @@ def main() -> None:
     run_dir.data.mkdir(exist_ok=True)
     rows = [json.loads(line) for line in Path(task["data"]).read_text("utf-8").splitlines()]
     renderer = ChatRenderer(load_tokenizer(Path(task["model"])))
-    for name, examples in (("train", rows), ("validation", [])):
-        encode_to_file(examples, run_dir.data / f"{name}.tokens", objective=recipe.objective, renderer=renderer, max_seq_len=4096, truncation="drop")
+    encoded = renderer.encode([renderer.render(row["messages"]) for row in rows])
+    TokenFile.write(run_dir.data / "train.tokens", encoded)
+    TokenFile.write(run_dir.data / "validation.tokens", [])
     lines: list[dict[str, Any]] = []
 
     def listen(kind: str, fields: dict[str, Any]) -> None:
