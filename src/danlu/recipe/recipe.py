@@ -38,7 +38,7 @@ class OptimConfig(StrictModel):
     learning_rate: float | Auto = Field("auto", validate_default=True)
     """Peak learning rate. LoRA wants roughly 10x that of full fine-tuning."""
     num_epochs: float | Auto = "auto"
-    """Passes over the training split. Ignored by nothing: when `max_steps` is set, leave this `auto`."""
+    """Passes over the training split. Leave it `auto` when `max_steps` is set."""
     max_steps: int | None = Field(None, ge=1, le=10**9)
     """Stop after this many optimizer steps instead of after `num_epochs`."""
     global_batch_size: Annotated[int, Field(ge=1)] | Auto = "auto"
