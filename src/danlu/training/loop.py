@@ -6,27 +6,30 @@ ends with bitwise the same weights (CPU). It knows the model only through `forwa
 
 from __future__ import annotations
 
+import gc
 import math
-import resource
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from danlu.data.pack import EncodedExample, TokenFile, pack, step_batches
 from danlu.errors import DivergedError, OutOfMemoryError, StorageError, is_out_of_memory
+from danlu.models import headroom
 from danlu.recipe.recipe import Recipe
 from danlu.reporter import Reporter, truncate_metrics
 from danlu.run_dir import RunDir
-from danlu.training import checkpoint
+from danlu.training import checkpoint, probe
 from danlu.training.batch import PackedBatch
 from danlu.training.objective import NllFunction, Objective, num_label_tokens
 from danlu.training.optim import Optimizer, learning_rate
+from danlu.training.probe import peak_memory_bytes
 
 Group = list[EncodedExample]
 """The sequences of one example (two for a pair)."""
@@ -50,8 +53,7 @@ class LoopState:
     resumed_at: list[int] = field(default_factory=list)
 
 
-FORECAST_EXAMPLES = 10_000
-"""Examples among which the forecast looks for its longest micro batch."""
+Result = TypeVar("Result")
 
 
 class Loop:
@@ -62,32 +64,52 @@ class Loop:
         self.objective: Objective = recipe.objective  # type: ignore[assignment]
         self.train_set = TokenFile(run_dir.data / "train.tokens")
         self.validation_set = TokenFile(run_dir.data / "validation.tokens")
-        self.optimizer = Optimizer(model, recipe.optim)
+        self.optimizer = self.make_optimizer(model)
         self.num_examples = len(self.train_set) // self.objective.group_size
         steps_per_epoch = math.ceil(self.num_examples / int(recipe.optim.global_batch_size))
         self.num_steps = recipe.optim.max_steps or max(1, math.ceil(float(recipe.optim.num_epochs) * steps_per_epoch))
         self.steps_per_epoch = steps_per_epoch
         self.state = LoopState(micro_batch_tokens=int(recipe.optim.micro_batch_tokens))
         self._last_save = time.monotonic()
+        self._alive = run_dir.path / "alive.json"
+        self._is_harmed = False
+        self.process_bytes: int | None = None
+        """What the process held before the model was loaded, where that was measured."""
+
+    def make_optimizer(self, model: nn.Module) -> Optimizer:
+        """An optimizer of the recipe over the trained parameters of `model`."""
+        return Optimizer(model, self.recipe.optim)
 
     def run(self) -> str:
         """Train to the end; return `finished`, `stopped_early` or `paused`."""
         self._resume()
+        self._heed_kill()
         self.model.train()
-        if self.state.step == 0:
-            self._forecast()
-        if self._is_patience_over() and self.state.step < self.num_steps:  # killed between the decision and its result
-            return "stopped_early"
+        with headroom.alive(self._alive, self.state.micro_batch_tokens):
+            if self.state.step == 0:
+                self._forecast()
+            if self._is_patience_over() and self.state.step < self.num_steps:  # killed between the decision and its result
+                return "stopped_early"
+            return self._run_steps()
+
+    def _batches(self) -> Iterator[list[int]]:
+        """The examples of each step from the present one on."""
+        batches = step_batches(
+            self.num_examples,
+            global_batch_size=int(self.recipe.optim.global_batch_size),
+            seed=self.recipe.seed,
+            start_step=self.state.step,
+            num_steps=self.num_steps,
+        )
+        return ([int(i) for i in indices] for indices in batches)
+
+    def _run_steps(self) -> str:
         with _stop_signals() as stop:
-            batches = step_batches(
-                self.num_examples,
-                global_batch_size=int(self.recipe.optim.global_batch_size),
-                seed=self.recipe.seed,
-                start_step=self.state.step,
-                num_steps=self.num_steps,
-            )
-            for indices in batches:
-                self._step([int(i) for i in indices])
+            batches = self._batches()
+            while (indices := next(batches, None)) is not None:
+                if not self._step(indices):
+                    batches = self._batches()
+                    continue
                 is_last = self.state.step == self.num_steps
                 if len(self.validation_set) and (is_last or self.state.step % int(self.recipe.training.validate_every_steps) == 0):
                     self._validate()
@@ -112,21 +134,26 @@ class Loop:
         checkpoint.restore_weights(self.model, checkpoint.load(best).weights)
         return self.state.best_step
 
-    def _step(self, indices: list[int]) -> None:
+    def _step(self, indices: list[int]) -> bool:
+        """One optimizer step; False when memory ran out in the middle of moving the weights and the newest checkpoint was put back."""
         start = time.monotonic()
         groups = [self.train_set.group(i, self.objective.group_size) for i in indices]
         sequences = [sequence for group in groups for sequence in group]
-        while True:
-            try:
-                loss, numbers = self._forward_backward(groups, self.objective.totals(sequences))
-                break
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._halve_micro_batch(max(num_tokens_of(group) for group in groups), error)
-        self._check_finite("loss", loss)
+        longest = max(num_tokens_of(group) for group in groups)
         rate = learning_rate(self.recipe.optim, self.state.step, self.num_steps)
-        grad_norm = self.optimizer.step(rate, self.recipe.optim.max_grad_norm)
+        num_failures = 0
+        while True:
+            loss, numbers = self._until_it_fits(lambda: self.forward_backward(groups, self.objective.totals(sequences)), longest)
+            self._check_finite("loss", loss)
+            grad_norm = self._move(rate)
+            if grad_norm is not None:
+                break
+            if self._is_harmed:
+                self._go_back()
+                return False
+            num_failures += 1
+            if num_failures > 1:  # the first time the step is repeated as it was
+                self._halve_micro_batch(longest, "the optimizer found no memory for its state")
         self._check_finite("gradient", grad_norm)
         self.state.step += 1
         num_tokens = num_tokens_of(sequences)
@@ -146,6 +173,7 @@ class Loop:
             tokens_per_second=round(num_tokens / seconds, 1),
             peak_memory_bytes=peak_memory_bytes(self.device),
         )
+        return True
 
     def _check_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
@@ -155,7 +183,7 @@ class Loop:
                 fix=f"lower optim.learning_rate (now {self.recipe.optim.learning_rate}) by 3 to 10 times",
             )
 
-    def _forward_backward(self, groups: Sequence[Group], totals: Mapping[str, float]) -> tuple[float, dict[str, float]]:
+    def forward_backward(self, groups: Sequence[Group], totals: Mapping[str, float]) -> tuple[float, dict[str, float]]:
         """Add the gradients of one step; return its loss and what else the objective measured."""
         total = 0.0
         numbers: dict[str, float] = {}
@@ -171,20 +199,93 @@ class Loop:
             add_numbers(numbers, parts)
         return total, numbers
 
-    def _halve_micro_batch(self, longest: int, error: BaseException) -> None:
+    def _until_it_fits(self, work: Callable[[], Result], longest: int) -> Result:
+        """Do `work` again with micro batches of half the size whenever memory runs out, down to one example of `longest` tokens."""
+        while True:
+            try:
+                return work()
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or isinstance(error, OutOfMemoryError):
+                    raise
+                why = (str(error).strip() or type(error).__name__).splitlines()[0]
+            # Out of the except block the traceback, whose frames hold the tensors of the failed pass, is gone.
+            self._halve_micro_batch(longest, why)
+
+    def _halve_micro_batch(self, longest: int, why: str) -> None:
         self.optimizer.zero_grad()
+        self._free_memory()
         if self.state.micro_batch_tokens <= longest:
             raise OutOfMemoryError(
                 f"an example of {longest} tokens does not fit in memory by itself",
-                why=str(error).splitlines()[0],
-                fix=f"set data.max_seq_len below {longest}, or use a smaller base model or method lora",
-            ) from error
+                why=why,
+                fix=f"set data.max_seq_len below {longest}, or use a smaller base model or method lora{self._what_would_fit()}",
+            )
         self.state.micro_batch_tokens = max(longest, self.state.micro_batch_tokens // 2)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        headroom.renew(self._alive, self.state.micro_batch_tokens)
         self.reporter.event(
             "out_of_memory",
             f"out of memory: going on with {self.state.micro_batch_tokens} tokens per forward pass; the loss does not change",
+            step=self.state.step,
+        )
+
+    def _free_memory(self) -> None:
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _what_would_fit(self) -> str:
+        """The forecast's alternatives as settings, for the end of a sentence."""
+        found = probe.formula(self, process_bytes=self.process_bytes)
+        options = [] if found is None else [alternative for alternative in found.alternatives if set(alternative.changes) - {"optim.micro_batch_tokens"}]
+        if not options:
+            return ""
+        settings = (" ".join(f"{path}={value}" for path, value in option.changes.items()) + f" ({option.peak_bytes / 2**30:.2f} GiB)" for option in options[:2])
+        return "; by the forecast this would fit: " + ", or ".join(settings)
+
+    def _move(self, rate: float) -> float | None:
+        """One step of the optimizer; return the gradient's norm, or None when memory ran out, with `_is_harmed` saying whether anything moved."""
+        before = self.optimizer.state()
+        marks = self._marks(before)
+        try:
+            return self.optimizer.step(rate, self.recipe.optim.max_grad_norm)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        self._is_harmed = self._marks(before) != marks
+        # State that was made in the failed step may be there in part: a new optimizer gets what was there before (the same tensors).
+        self.optimizer.zero_grad()
+        self.optimizer = self.make_optimizer(self.model)
+        self.optimizer.restore(before)
+        self._free_memory()
+        self.reporter.event("out_of_memory", "out of memory in the optimizer: the step is done again", step=self.state.step)
+        return None
+
+    def _marks(self, state: Mapping[str, Tensor]) -> list[int]:
+        """Counts of the in-place changes of every trained weight and of the optimizer's state."""
+        return [tensor._version for tensor in (*self.optimizer.parameters.values(), *state.values())]
+
+    def _go_back(self) -> None:
+        """After a step that moved some weights and not others: on from the newest checkpoint, as a run that was killed would."""
+        tokens = self.state.micro_batch_tokens
+        if checkpoint.newest_valid(self.run_dir.checkpoints)[0] is None:
+            raise OutOfMemoryError(
+                f"memory ran out in the middle of optimizer step {self.state.step + 1}",
+                why="some weights had moved, others not, and there is no checkpoint yet to go back to",
+                fix=f"start the same command again: it begins anew; to need less, use method lora or optimizer adamw{self._what_would_fit()}",
+            )
+        self.optimizer = self.make_optimizer(self.model)
+        self._resume()
+        self.state.micro_batch_tokens = tokens
+
+    def _heed_kill(self) -> None:
+        """Start with smaller micro batches when the kernel killed this run for lack of memory."""
+        tokens = headroom.killed_at(self._alive)
+        if tokens is None:
+            return
+        self.state.micro_batch_tokens = max(probe.MIN_TOKENS, min(self.state.micro_batch_tokens, tokens) // 2)
+        self.reporter.event(
+            "out_of_memory",
+            f"the system ended this run for lack of memory: going on with {self.state.micro_batch_tokens} tokens per forward pass",
             step=self.state.step,
         )
 
@@ -193,12 +294,8 @@ class Loop:
         self.model.eval()
         groups = first_groups(self.validation_set, self.objective.group_size, max_tokens=MAX_VALIDATION_TOKENS)
         totals = self.objective.totals([sequence for group in groups for sequence in group])
-        loss = 0.0
-        numbers: dict[str, float] = {}
-        for batch in batches_of(groups, self.state.micro_batch_tokens, self.device):
-            part, parts = self.objective.loss(self.model, batch, totals, self.nll)
-            loss += float(part)
-            add_numbers(numbers, parts)
+        longest = max(num_tokens_of(group) for group in groups)
+        loss, numbers = self._until_it_fits(lambda: self._validation_loss(groups, totals), longest)
         self.model.train()
         is_best = math.isfinite(loss) and (self.state.best_loss is None or loss < self.state.best_loss)
         self.reporter.metrics(step=self.state.step, validation_loss=loss, is_best=is_best, **{f"validation_{name}": value for name, value in numbers.items()})
@@ -210,41 +307,27 @@ class Loop:
         if not self.recipe.training.keep_best or self._try_save("best", content):  # what could not be kept cannot be the best that is kept
             self.state.best_loss, self.state.best_step = loss, self.state.step
 
+    def _validation_loss(self, groups: Sequence[Group], totals: Mapping[str, float]) -> tuple[float, dict[str, float]]:
+        loss = 0.0
+        numbers: dict[str, float] = {}
+        for batch in batches_of(groups, self.state.micro_batch_tokens, self.device):
+            part, parts = self.objective.loss(self.model, batch, totals, self.nll)
+            loss += float(part)
+            add_numbers(numbers, parts)
+        return loss, numbers
+
     def _is_patience_over(self) -> bool:
         patience = self.recipe.training.early_stopping_patience
         return patience is not None and self.state.validations_without_gain >= patience
 
     def _forecast(self) -> None:
-        """Say before the start how long it will take and how much memory it will hold, from one measured micro batch."""
-        lengths = self.train_set.lengths.reshape(-1, self.objective.group_size).sum(1)
-        groups: list[Group] = []
-        size = 0
-        for index in sorted(range(min(len(lengths), FORECAST_EXAMPLES)), key=lambda i: -int(lengths[i])):
-            if not groups or size + int(lengths[index]) <= self.state.micro_batch_tokens:
-                groups.append(self.train_set.group(index, self.objective.group_size))
-                size += int(lengths[index])
-        try:
-            seconds = []
-            for _ in range(2):  # the first one warms up
-                start = time.monotonic()
-                self._forward_backward(groups, self.objective.totals([sequence for group in groups for sequence in group]))
-                seconds.append(time.monotonic() - start)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return  # the first step will halve the micro batch and say so
-        finally:
-            self.optimizer.zero_grad()
-        num_trained = sum(p.numel() for p in self.optimizer.parameters.values())
-        epochs = self.num_steps / self.steps_per_epoch
-        forecast = {
-            "num_tokens": round(float(lengths.sum()) * epochs),
-            "training_seconds": round(float(lengths.sum()) * epochs / size * min(seconds), 1),
-            "peak_memory_bytes": peak_memory_bytes(self.device) + 8 * num_trained,
-        }
-        self.run_dir.update_record(forecast=forecast)
-        minutes, gib = forecast["training_seconds"] / 60, forecast["peak_memory_bytes"] / 2**30
-        self.reporter.event("forecast", f"forecast: {self.num_steps} steps, at most {minutes:.1f} minutes, {gib:.2f} GiB", **forecast)
+        """Say before the start how long it will take and how much memory it will hold, from a formula and a short measurement."""
+        found = probe.measured(self, process_bytes=self.process_bytes)
+        found = {**self.run_dir.read_record().get("forecast", {}), **found}
+        self.run_dir.update_record(forecast=found)
+        if found.get("training_seconds") is not None:
+            minutes, gib = found["training_seconds"] / 60, found["peak_memory_bytes"] / 2**30
+            self.reporter.event("forecast", f"forecast: {self.num_steps} steps, at most {minutes:.1f} minutes, {gib:.2f} GiB", **found)
 
     def _is_save_due(self) -> bool:
         every = self.recipe.training.checkpoint_every_steps
@@ -312,13 +395,6 @@ def add_numbers(numbers: dict[str, float], parts: Mapping[str, Tensor]) -> None:
     """Add the parts of one batch to the numbers of the step."""
     for name, part in parts.items():
         numbers[name] = numbers.get(name, 0.0) + float(part)
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory held so far: of the GPU where there is one, else of this process."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 @contextmanager
