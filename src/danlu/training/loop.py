@@ -25,7 +25,7 @@ from danlu.reporter import Reporter, truncate_metrics
 from danlu.run_dir import RunDir
 from danlu.training import checkpoint
 from danlu.training.batch import PackedBatch
-from danlu.training.objective import NllFunction, Objective, num_label_tokens
+from danlu.training.objective import MeasuringObjective, NllFunction, Objective, num_label_tokens
 from danlu.training.optim import Optimizer, learning_rate
 
 Group = list[EncodedExample]
@@ -118,7 +118,7 @@ class Loop:
         sequences = [sequence for group in groups for sequence in group]
         while True:
             try:
-                loss, numbers = self._forward_backward(groups, self.objective.totals(sequences))
+                loss, numbers = self._forward_backward(*self._counted(groups))
                 break
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
@@ -154,6 +154,23 @@ class Loop:
                 why="usually a learning rate that is too high, or broken weights",
                 fix=f"lower optim.learning_rate (now {self.recipe.optim.learning_rate}) by 3 to 10 times",
             )
+
+    def _counted(self, groups: Sequence[Group]) -> tuple[list[Group], dict[str, float]]:
+        """What of each group is trained on, and the totals of the step, measured with the model where the objective wants that."""
+        totals = self.objective.totals([sequence for group in groups for sequence in group])
+        if not hasattr(self.objective, "measure"):
+            return list(groups), totals
+        objective: MeasuringObjective = self.objective
+        trained, measured = zip(*(objective.split(group) for group in groups), strict=True)
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                for batch in batches_of([group for group in measured if group], self.state.micro_batch_tokens, self.device):
+                    add_numbers(totals, objective.measure(self.model, batch, self.nll))
+        finally:
+            self.model.train(was_training)
+        return list(trained), totals
 
     def _forward_backward(self, groups: Sequence[Group], totals: Mapping[str, float]) -> tuple[float, dict[str, float]]:
         """Add the gradients of one step; return its loss and what else the objective measured."""
@@ -192,10 +209,10 @@ class Loop:
     def _validate(self) -> None:
         self.model.eval()
         groups = first_groups(self.validation_set, self.objective.group_size, max_tokens=MAX_VALIDATION_TOKENS)
-        totals = self.objective.totals([sequence for group in groups for sequence in group])
+        trained, totals = self._counted(groups)
         loss = 0.0
         numbers: dict[str, float] = {}
-        for batch in batches_of(groups, self.state.micro_batch_tokens, self.device):
+        for batch in batches_of(trained, self.state.micro_batch_tokens, self.device):
             part, parts = self.objective.loss(self.model, batch, totals, self.nll)
             loss += float(part)
             add_numbers(numbers, parts)
@@ -227,7 +244,7 @@ class Loop:
             seconds = []
             for _ in range(2):  # the first one warms up
                 start = time.monotonic()
-                self._forward_backward(groups, self.objective.totals([sequence for group in groups for sequence in group]))
+                self._forward_backward(*self._counted(groups))
                 seconds.append(time.monotonic() - start)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from dataclasses import asdict
@@ -19,6 +20,8 @@ from danlu.run_dir import RunDir
 from danlu.training.forward import fast_nll, reference_nll
 from danlu.training.kernels.attention import NAME as PACKED_ATTENTION
 from danlu.training.loop import Loop, peak_memory_bytes
+from danlu.training.objective import NllFunction
+from danlu.training.reference import add_references
 
 
 def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path, device: str = "cpu") -> str:
@@ -37,8 +40,11 @@ def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path,
         model_dir, dtype=getattr(torch, str(recipe.training.dtype)), attention=PACKED_ATTENTION if is_fast else None, random_weights=random_weights
     )
     model = model.to(device)
+    nll: NllFunction = functools.partial(fast_nll, weighs_rows=recipe.objective.weighs_rows) if is_fast else reference_nll
+    if recipe.objective.has_reference:
+        add_references(run_dir, reporter, model, nll, micro_batch_tokens=int(recipe.optim.micro_batch_tokens), device=torch.device(device))
     model = recipe.method.apply(model, fused=is_fast)  # type: ignore[attr-defined]
-    loop = Loop(recipe, run_dir, reporter, model, fast_nll if is_fast else reference_nll, torch.device(device))
+    loop = Loop(recipe, run_dir, reporter, model, nll, torch.device(device))
     outcome = loop.run()
     if outcome == "paused":
         return outcome
