@@ -27,6 +27,7 @@ from danlu.training import checkpoint
 from danlu.training.batch import PackedBatch
 from danlu.training.objective import NllFunction, Objective, num_label_tokens
 from danlu.training.optim import Optimizer, learning_rate
+from danlu.training.parallel import World, part_like, whole
 
 Group = list[EncodedExample]
 """The sequences of one example (two for a pair)."""
@@ -47,6 +48,7 @@ class LoopState:
     best_loss: float | None = None
     validations_without_gain: int = 0
     micro_batch_tokens: int = 0
+    num_processes: int = 1
     resumed_at: list[int] = field(default_factory=list)
 
 
@@ -57,8 +59,11 @@ FORECAST_EXAMPLES = 10_000
 class Loop:
     """One training run over token files."""
 
-    def __init__(self, recipe: Recipe, run_dir: RunDir, reporter: Reporter, model: nn.Module, nll: NllFunction, device: torch.device) -> None:
+    def __init__(
+        self, recipe: Recipe, run_dir: RunDir, reporter: Reporter, model: nn.Module, nll: NllFunction, device: torch.device, world: World | None = None
+    ) -> None:
         self.recipe, self.run_dir, self.reporter, self.model, self.nll, self.device = recipe, run_dir, reporter, model, nll, device
+        self.world = world or World(device)
         self.objective: Objective = recipe.objective  # type: ignore[assignment]
         self.train_set = TokenFile(run_dir.data / "train.tokens")
         self.validation_set = TokenFile(run_dir.data / "validation.tokens")
@@ -67,7 +72,7 @@ class Loop:
         steps_per_epoch = math.ceil(self.num_examples / int(recipe.optim.global_batch_size))
         self.num_steps = recipe.optim.max_steps or max(1, math.ceil(float(recipe.optim.num_epochs) * steps_per_epoch))
         self.steps_per_epoch = steps_per_epoch
-        self.state = LoopState(micro_batch_tokens=int(recipe.optim.micro_batch_tokens))
+        self.state = LoopState(micro_batch_tokens=int(recipe.optim.micro_batch_tokens), num_processes=self.world.num_processes)
         self._last_save = time.monotonic()
 
     def run(self) -> str:
@@ -95,9 +100,10 @@ class Loop:
                 if is_over:
                     patience = self.recipe.training.early_stopping_patience
                     self.reporter.event("early_stop", f"no better validation loss for {patience} validations", step=self.state.step)
-                if is_last or is_over or self._is_save_due() or stop.is_set():
+                is_stopped = self.world.any(stop.is_set())
+                if is_last or is_over or is_stopped or self.world.from_main(self._is_save_due()):
                     self._save()
-                if stop.is_set():
+                if is_stopped:
                     self.reporter.event("paused", f"stopped by signal after step {self.state.step}; start the same command to go on", step=self.state.step)
                     return "paused"
                 if is_over:
@@ -116,14 +122,21 @@ class Loop:
         start = time.monotonic()
         groups = [self.train_set.group(i, self.objective.group_size) for i in indices]
         sequences = [sequence for group in groups for sequence in group]
+        share = [groups[i] for i in self.world.share([num_tokens_of(group) for group in groups])]
         while True:
+            error: BaseException | None = None
             try:
-                loss, numbers = self._forward_backward(groups, self.objective.totals(sequences))
-                break
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
+                loss, numbers = self._forward_backward(share, self.objective.totals(sequences))
+            except (MemoryError, RuntimeError) as caught:
+                if not is_out_of_memory(caught):
                     raise
-                self._halve_micro_batch(max(num_tokens_of(group) for group in groups), error)
+                error = caught
+            # Sharded processes wait for each other in the middle of a pass: there the first one ends them all.
+            if not (error is not None if self.world.is_sharded else self.world.any(error is not None)):
+                break
+            self._halve_micro_batch(max(num_tokens_of(group) for group in groups), error)
+        loss, numbers = self._over_the_world(loss, numbers)
+        self.world.sum_gradients(self.optimizer.parameters.values())
         self._check_finite("loss", loss)
         rate = learning_rate(self.recipe.optim, self.state.step, self.num_steps)
         grad_norm = self.optimizer.step(rate, self.recipe.optim.max_grad_norm)
@@ -156,27 +169,46 @@ class Loop:
             )
 
     def _forward_backward(self, groups: Sequence[Group], totals: Mapping[str, float]) -> tuple[float, dict[str, float]]:
-        """Add the gradients of one step; return its loss and what else the objective measured."""
+        """Add the gradients of this process's share of one step; return its part of the loss and of what else the objective measured."""
         total = 0.0
         numbers: dict[str, float] = {}
-        for number, members in enumerate(pack([num_tokens_of(group) for group in groups], self.state.micro_batch_tokens)):
-            batch = PackedBatch.from_examples([sequence for i in members for sequence in groups[i]], self.device)
+        packs = pack([num_tokens_of(group) for group in groups], self.state.micro_batch_tokens)
+        for number in range(self.world.num_passes(len(packs))):
+            is_own = number < len(packs)
+            members = [groups[i] for i in packs[number]] if is_own else [self.train_set.group(0, self.objective.group_size)]
+            batch = PackedBatch.from_examples([sequence for group in members for sequence in group], self.device)
             # Dropout depends on (seed, step, micro batch) only, so that a resumed run draws the same masks.
-            torch.manual_seed((self.recipe.seed * 1_000_003 + self.state.step) * 1009 + number)
-            if batch.num_label_tokens == 0:
+            draw = number * self.world.num_processes + self.world.process_rank
+            torch.manual_seed((self.recipe.seed * 1_000_003 + self.state.step) * 1009 + draw)
+            if batch.num_label_tokens == 0 and not self.world.is_sharded:
                 continue
             loss, parts = self.objective.loss(self.model, batch, totals, self.nll)
+            if not is_own:
+                (loss * 0.0).backward()
+                continue
             loss.backward()
             total += float(loss.detach())
             add_numbers(numbers, parts)
         return total, numbers
 
-    def _halve_micro_batch(self, longest: int, error: BaseException) -> None:
+    def _over_the_world(self, loss: float, numbers: Mapping[str, float]) -> tuple[float, dict[str, float]]:
+        """Loss and numbers summed over the processes."""
+        total = self.world.sum({"": loss, **numbers})
+        return total.pop(""), total
+
+    def _halve_micro_batch(self, longest: int, error: BaseException | None) -> None:
         self.optimizer.zero_grad()
+        why = str(error).splitlines()[0] if str(error or "") else "a process ran out of memory"
+        if self.world.is_sharded:
+            raise OutOfMemoryError(
+                f"{self.state.micro_batch_tokens} tokens per forward pass do not fit in memory",
+                why=why,
+                fix=f"set optim.micro_batch_tokens to {self.state.micro_batch_tokens // 2}, or use more processes",
+            ) from error
         if self.state.micro_batch_tokens <= longest:
             raise OutOfMemoryError(
                 f"an example of {longest} tokens does not fit in memory by itself",
-                why=str(error).splitlines()[0],
+                why=why,
                 fix=f"set data.max_seq_len below {longest}, or use a smaller base model or method lora",
             ) from error
         self.state.micro_batch_tokens = max(longest, self.state.micro_batch_tokens // 2)
@@ -193,12 +225,8 @@ class Loop:
         self.model.eval()
         groups = first_groups(self.validation_set, self.objective.group_size, max_tokens=MAX_VALIDATION_TOKENS)
         totals = self.objective.totals([sequence for group in groups for sequence in group])
-        loss = 0.0
-        numbers: dict[str, float] = {}
-        for batch in batches_of(groups, self.state.micro_batch_tokens, self.device):
-            part, parts = self.objective.loss(self.model, batch, totals, self.nll)
-            loss += float(part)
-            add_numbers(numbers, parts)
+        share = [groups[i] for i in self.world.share([num_tokens_of(group) for group in groups])]
+        loss, numbers = self._over_the_world(*self._measure(share, totals))
         self.model.train()
         is_best = math.isfinite(loss) and (self.state.best_loss is None or loss < self.state.best_loss)
         self.reporter.metrics(step=self.state.step, validation_loss=loss, is_best=is_best, **{f"validation_{name}": value for name, value in numbers.items()})
@@ -209,6 +237,20 @@ class Loop:
         content = checkpoint.Checkpoint(checkpoint.trained_weights(self.model), {}, {"step": self.state.step})
         if not self.recipe.training.keep_best or self._try_save("best", content):  # what could not be kept cannot be the best that is kept
             self.state.best_loss, self.state.best_step = loss, self.state.step
+
+    def _measure(self, groups: Sequence[Group], totals: Mapping[str, float]) -> tuple[float, dict[str, float]]:
+        """This process's part of a validation."""
+        loss = 0.0
+        numbers: dict[str, float] = {}
+        batches = list(batches_of(groups, self.state.micro_batch_tokens, self.device))
+        for number in range(self.world.num_passes(len(batches))):
+            is_own = number < len(batches)
+            batch = batches[number] if is_own else PackedBatch.from_examples(self.validation_set.group(0, self.objective.group_size), self.device)
+            part, parts = self.objective.loss(self.model, batch, totals, self.nll)
+            if is_own:
+                loss += float(part)
+                add_numbers(numbers, parts)
+        return loss, numbers
 
     def _is_patience_over(self) -> bool:
         patience = self.recipe.training.early_stopping_patience
@@ -239,10 +281,11 @@ class Loop:
         epochs = self.num_steps / self.steps_per_epoch
         forecast = {
             "num_tokens": round(float(lengths.sum()) * epochs),
-            "training_seconds": round(float(lengths.sum()) * epochs / size * min(seconds), 1),
-            "peak_memory_bytes": peak_memory_bytes(self.device) + 8 * num_trained,
+            "training_seconds": round(float(lengths.sum()) * epochs / size * min(seconds) / self.world.num_processes, 1),
+            "peak_memory_bytes": peak_memory_bytes(self.device) + 8 * num_trained // (self.world.num_processes if self.world.is_sharded else 1),
         }
-        self.run_dir.update_record(forecast=forecast)
+        if self.world.is_main:
+            self.run_dir.update_record(forecast=forecast)
         minutes, gib = forecast["training_seconds"] / 60, forecast["peak_memory_bytes"] / 2**30
         self.reporter.event("forecast", f"forecast: {self.num_steps} steps, at most {minutes:.1f} minutes, {gib:.2f} GiB", **forecast)
 
@@ -251,31 +294,42 @@ class Loop:
         return bool(every and self.state.step % every == 0) or time.monotonic() - self._last_save > self.recipe.training.checkpoint_every_seconds
 
     def _save(self) -> None:
-        content = checkpoint.Checkpoint(checkpoint.trained_weights(self.model), self.optimizer.state(), asdict(self.state))
+        optimizer = {name: whole(value) for name, value in self.optimizer.state().items()}
+        content = checkpoint.Checkpoint(checkpoint.trained_weights(self.model), optimizer, asdict(self.state))
         if self._try_save(f"step-{self.state.step:06d}", content):
-            checkpoint.rotate(self.run_dir.checkpoints)
+            if self.world.is_main:
+                checkpoint.rotate(self.run_dir.checkpoints)
         self._last_save = time.monotonic()
 
     def _try_save(self, name: str, content: checkpoint.Checkpoint) -> bool:
+        """Write a checkpoint (the main process does); return whether it was written."""
         try:
-            checkpoint.save(self.run_dir.checkpoints / name, content)
-            return True
+            if self.world.is_main:
+                checkpoint.save(self.run_dir.checkpoints / name, content)
+            return not self.world.any(False)
         except StorageError as error:
             self.reporter.event("alarm", f"checkpoint {name} could not be written ({error.why}); training goes on with the older one", step=self.state.step)
-            return False
+            return not self.world.any(True)
 
     def _resume(self) -> None:
-        folder, rejected = checkpoint.newest_valid(self.run_dir.checkpoints)
+        folder, rejected = checkpoint.newest_valid(self.run_dir.checkpoints) if self.world.is_main else (None, [])
+        folder = self.world.from_main(folder)
         for bad, reason in rejected:
             self.reporter.event("alarm", f"checkpoint {bad.name} is not used: {reason}")
         if folder is not None:
             saved = checkpoint.load(folder)
             checkpoint.restore_weights(self.model, saved.weights)
-            self.optimizer.restore(saved.optimizer)
+            parameters = self.optimizer.parameters
+            self.optimizer.restore({key: part_like(value, parameters[key.rsplit("|", 1)[0]]) for key, value in saved.optimizer.items()})
             self.state = LoopState(**saved.state)
             self.state.resumed_at.append(self.state.step)
-            self.reporter.event("resumed", f"going on after step {self.state.step} of {self.num_steps}", step=self.state.step)
-        truncate_metrics(self.run_dir.metrics, after_step=self.state.step)
+            others = ""
+            if self.state.num_processes != self.world.num_processes:
+                others = f", with {self.world.num_processes} processes instead of {self.state.num_processes}: the same losses to rounding, not bitwise"
+            self.state.num_processes = self.world.num_processes
+            self.reporter.event("resumed", f"going on after step {self.state.step} of {self.num_steps}{others}", step=self.state.step)
+        if self.world.is_main:
+            truncate_metrics(self.run_dir.metrics, after_step=self.state.step)
 
 
 def first_groups(tokens: TokenFile, group_size: int, *, max_tokens: int) -> list[Group]:

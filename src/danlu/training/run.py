@@ -16,35 +16,41 @@ from danlu.models.load import load_model, load_tokenizer
 from danlu.recipe.recipe import Recipe
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
+from danlu.training.checkpoint import restore_weights, trained_weights
 from danlu.training.forward import fast_nll, reference_nll
 from danlu.training.kernels.attention import NAME as PACKED_ATTENTION
 from danlu.training.loop import Loop, peak_memory_bytes
+from danlu.training.parallel import World, shard
 
 
-def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path, device: str = "cpu") -> str:
+def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path, device: str = "cpu", world: World | None = None) -> str:
     """Train, or go on training; return `finished`, `stopped_early` or `paused`.
 
-    Does nothing when training.json says that it is done.
+    Does nothing when training.json says that it is done. Every process of a `world` calls it with a device of its own.
     """
+    world = world or World(torch.device(device))
     result_path = run_dir.path / "training.json"
-    if result_path.exists():
+    if world.from_main(result_path.exists()):
         return "finished"
     reporter.stage("training")
     is_fast = recipe.training.path == "fast"
-    torch.manual_seed(recipe.seed)
-    random_weights = getattr(recipe.method, "init", "pretrained") == "random"
-    model = load_model(
-        model_dir, dtype=getattr(torch, str(recipe.training.dtype)), attention=PACKED_ATTENTION if is_fast else None, random_weights=random_weights
-    )
-    model = model.to(device)
-    model = recipe.method.apply(model, fused=is_fast)  # type: ignore[attr-defined]
-    loop = Loop(recipe, run_dir, reporter, model, fast_nll if is_fast else reference_nll, torch.device(device))
+    model = prepared_model(recipe, model_dir, "cpu" if world.is_sharded else world.device)
+    nll = fast_nll if is_fast else reference_nll
+    if world.is_sharded:
+        nll = shard(model, nll, world)
+    loop = Loop(recipe, run_dir, reporter, model, nll, world.device, world)
     outcome = loop.run()
     if outcome == "paused":
         return outcome
     best_step = loop.restore_best()
     if best_step is not None:
         reporter.event("best", f"the weights of step {best_step} are kept: its validation loss was the lowest", step=best_step)
+    weights = trained_weights(model)
+    if not world.is_main:
+        return outcome
+    if world.is_sharded:  # what saving writes has to be whole
+        model = prepared_model(recipe, model_dir, "cpu")
+        restore_weights(model, weights)
     _save_result(recipe, run_dir, model, model_dir)
     write_json(
         result_path,
@@ -52,11 +58,22 @@ def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path,
             "outcome": outcome,
             "num_steps": loop.num_steps,
             "kept_step": best_step or loop.state.step,
-            "peak_memory_bytes": peak_memory_bytes(torch.device(device)),
+            "peak_memory_bytes": peak_memory_bytes(world.device),
             **asdict(loop.state),
         },
     )
     return outcome
+
+
+def prepared_model(recipe: Recipe, model_dir: Path, device: str | torch.device) -> Any:
+    """The model as it is before the first step: loaded (or made at random from the seed), with the method applied."""
+    is_fast = recipe.training.path == "fast"
+    torch.manual_seed(recipe.seed)
+    random_weights = getattr(recipe.method, "init", "pretrained") == "random"
+    model = load_model(
+        model_dir, dtype=getattr(torch, str(recipe.training.dtype)), attention=PACKED_ATTENTION if is_fast else None, random_weights=random_weights
+    )
+    return recipe.method.apply(model.to(device), fused=is_fast)  # type: ignore[arg-type, attr-defined]
 
 
 def _save_result(recipe: Recipe, run_dir: RunDir, model: Any, model_dir: Path) -> None:
