@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from danlu.recipe.recipe import OptimConfig
+from danlu.training.parallel import whole
 
 
 def learning_rate(config: OptimConfig, step: int, num_steps: int) -> float:
@@ -50,7 +51,7 @@ class Optimizer:
 
         Gradients whose norm is not finite move nothing.
         """
-        norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), max_grad_norm))
+        norm = float(whole(nn.utils.clip_grad_norm_(self.parameters.values(), max_grad_norm)))
         if not math.isfinite(norm):
             return norm
         for optimizer in self._optimizers:
