@@ -43,10 +43,12 @@ def stop_ids(renderer: ChatRenderer, model: Any) -> list[int]:
 
 
 def max_positions(model: Any) -> int | None:
-    """Most tokens the model can look at, where its config says so."""
+    """Most tokens of a prompt and its completion the model can look at beside virtual tokens, where its config says so."""
+    adapters = getattr(model, "peft_config", {}).values()
+    num_virtual_tokens = max((adapter.num_virtual_tokens for adapter in adapters if adapter.is_prompt_learning), default=0)
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
     value = getattr(config, "max_position_embeddings", None)
-    return int(value) if value else None
+    return int(value) - num_virtual_tokens if value else None
 
 
 def plan_batches(lengths: Sequence[int], max_new_tokens: int, bytes_per_token: int) -> list[list[int]]:

@@ -6,6 +6,7 @@ arXiv:2208.07339 (8-bit). On a CPU the products are computed in float32 with the
 
 from __future__ import annotations
 
+import logging
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,11 @@ def require_bitsandbytes(what: str, *, instead: str) -> None:
     """Raise MissingExtraError when bitsandbytes is not installed."""
     if find_spec("bitsandbytes") is None:
         raise MissingExtraError(f"{what} needs bitsandbytes, which is not installed", why="it is an extra of its own: 125 MB", fix=f"pip install 'danlu[quant]', or {instead}")
+
+
+def keep_quiet() -> None:
+    """Silence what bitsandbytes, which PEFT imports wherever it is installed, logs about optional kernels and casts; call it before PEFT is imported."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def load_options(quantisation: Quantisation, *, dtype: torch.dtype, device: str) -> dict[str, Any]:

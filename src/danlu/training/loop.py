@@ -62,7 +62,7 @@ class Loop:
         self.objective: Objective = recipe.objective  # type: ignore[assignment]
         self.train_set = TokenFile(run_dir.data / "train.tokens")
         self.validation_set = TokenFile(run_dir.data / "validation.tokens")
-        self.optimizer = Optimizer(model, recipe.optim)
+        self.optimizer = Optimizer(model, recipe.optim, recipe.method.learning_rate_factor)
         self.num_examples = len(self.train_set) // self.objective.group_size
         steps_per_epoch = math.ceil(self.num_examples / int(recipe.optim.global_batch_size))
         self.num_steps = recipe.optim.max_steps or max(1, math.ceil(float(recipe.optim.num_epochs) * steps_per_epoch))

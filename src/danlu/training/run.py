@@ -13,12 +13,14 @@ import torch
 from danlu.data.chat import ChatRenderer
 from danlu.files import fsync_dir, storage_errors, write_json
 from danlu.models.load import load_model, load_tokenizer
+from danlu.models.new_tokens import add_new_tokens, make_rows
 from danlu.recipe.recipe import Recipe
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
 from danlu.training.forward import fast_nll, reference_nll
 from danlu.training.kernels.attention import NAME as PACKED_ATTENTION
 from danlu.training.loop import Loop, peak_memory_bytes
+from danlu.training.noise import with_embedding_noise
 
 
 def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path, device: str = "cpu") -> str:
@@ -34,11 +36,20 @@ def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path,
     torch.manual_seed(recipe.seed)
     random_weights = getattr(recipe.method, "init", "pretrained") == "random"
     model = load_model(
-        model_dir, dtype=getattr(torch, str(recipe.training.dtype)), attention=PACKED_ATTENTION if is_fast else None, random_weights=random_weights
+        model_dir,
+        dtype=getattr(torch, str(recipe.training.dtype)),
+        attention=PACKED_ATTENTION if is_fast else None,
+        random_weights=random_weights,
+        quantisation=recipe.method.quantisation,
+        device=device,
     )
-    model = model.to(device)
-    model = recipe.method.apply(model, fused=is_fast)  # type: ignore[attr-defined]
-    loop = Loop(recipe, run_dir, reporter, model, fast_nll if is_fast else reference_nll, torch.device(device))
+    new_ids = add_new_tokens(load_tokenizer(model_dir), recipe.data.new_tokens)
+    make_rows(model, new_ids)
+    model = recipe.method.apply(model, fused=is_fast, new_token_ids=new_ids)  # type: ignore[attr-defined]
+    nll = fast_nll if is_fast else reference_nll
+    if recipe.optim.neftune_alpha is not None:
+        nll = with_embedding_noise(nll, recipe.optim.neftune_alpha)
+    loop = Loop(recipe, run_dir, reporter, model, nll, torch.device(device))
     outcome = loop.run()
     if outcome == "paused":
         return outcome
@@ -68,6 +79,7 @@ def _save_result(recipe: Recipe, run_dir: RunDir, model: Any, model_dir: Path) -
         staging.mkdir(parents=True)
         recipe.method.save(model, staging)  # type: ignore[attr-defined]
         tokenizer = load_tokenizer(model_dir)
+        add_new_tokens(tokenizer, recipe.data.new_tokens)
         ChatRenderer(tokenizer)  # gives a tokenizer without a chat template the documented default, which is stored with the result
         tokenizer.save_pretrained(staging)
         shutil.rmtree(target, ignore_errors=True)
