@@ -54,7 +54,8 @@ def run(
         staging.mkdir(parents=True)
         try:
             exporter.export(source, staging)  # type: ignore[attr-defined]
-            result = compare(trained, exporter.load(source, staging).eval(), prompts, dtype=source.dtype)  # type: ignore[attr-defined]
+            precision = "int8" if source.method.quantisation is not None and source.method.quantisation.bits == 8 else source.dtype
+            result = compare(trained, exporter.load(source, staging).eval(), prompts, dtype=precision)  # type: ignore[attr-defined]
             if not result.passed:
                 raise VerificationError(
                     f"the {exporter.type} export differs from the trained model and was removed",

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 def require_bitsandbytes(what: str, *, instead: str) -> None:
     """Raise MissingExtraError when bitsandbytes is not installed."""
     if find_spec("bitsandbytes") is None:
-        raise MissingExtraError(f"{what} needs bitsandbytes, which is not installed", why="it is an extra of its own: 125 MB", fix=f"pip install 'danlu[quant]', or {instead}")
+        raise MissingExtraError(
+            f"{what} needs bitsandbytes, which is not installed", why="it is an extra of its own: 125 MB", fix=f"pip install 'danlu[quant]', or {instead}"
+        )
 
 
 def keep_quiet() -> None:
@@ -37,7 +39,9 @@ def load_options(quantisation: Quantisation, *, dtype: torch.dtype, device: str)
     if quantisation.bits == 8:
         config = BitsAndBytesConfig(load_in_8bit=True)
     else:
-        config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=quantisation.is_double, bnb_4bit_compute_dtype=dtype)
+        config = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=quantisation.is_double, bnb_4bit_compute_dtype=dtype
+        )
     return {"quantization_config": config, "device_map": {"": device}}
 
 
@@ -53,4 +57,11 @@ def compute_exactly(model: PreTrainedModel) -> None:
 
 def dequantise(model: PreTrainedModel) -> PreTrainedModel:
     """Turn quantised layers into ordinary ones that hold exactly what was computed with."""
-    return model.dequantize()  # type: ignore[no-any-return]
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # it would warn that this loses accuracy, which it does not: the loss was made by quantising
+    try:
+        return model.dequantize()
+    finally:
+        logging.set_verbosity(verbosity)

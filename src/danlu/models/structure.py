@@ -23,7 +23,7 @@ def layers_of(model: PreTrainedModel) -> Sequence[nn.Module]:
     from torch.nn import ModuleList
 
     count = num_layers(model)
-    return next(module for module in model.get_decoder().modules() if isinstance(module, ModuleList) and len(module) == count)  # type: ignore[return-value]
+    return next(list(module) for module in model.get_decoder().modules() if isinstance(module, ModuleList) and len(module) == count)
 
 
 def name_of(model: PreTrainedModel, wanted: nn.Module) -> str:

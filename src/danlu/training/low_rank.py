@@ -125,7 +125,9 @@ class LowRank(MethodConfig):
         if self.layers is None:
             return None
         if any(not -count <= number < count for number in self.layers):
-            raise NoEffectError(f"method.layers {self.layers}: the model has no such layer", why=f"it has {count}", fix=f"use 0 to {count - 1}, or -1 for the last")
+            raise NoEffectError(
+                f"method.layers {self.layers}: the model has no such layer", why=f"it has {count}", fix=f"use 0 to {count - 1}, or -1 for the last"
+            )
         return sorted({number % count for number in self.layers})
 
     def _check_patterns(self, names: Sequence[str]) -> None:

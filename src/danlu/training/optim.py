@@ -66,7 +66,11 @@ class Optimizer:
         # Matrices first. `factor` is this class's own entry; torch optimizers keep what they do not know.
         ordered = sorted(groups.items(), key=lambda entry: (not entry[0][0], entry[0][1]))
         matrices, others = (
-            [{"params": members, "weight_decay": config.weight_decay * decayed, "factor": factor} for (decayed, factor), members in ordered if decayed == wanted]
+            [
+                {"params": members, "weight_decay": config.weight_decay * decayed, "factor": factor}
+                for (decayed, factor), members in ordered
+                if decayed == wanted
+            ]
             for wanted in (True, False)
         )
         self._optimizers: list[torch.optim.Optimizer] = []

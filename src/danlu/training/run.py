@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from danlu.data.chat import ChatRenderer
 from danlu.files import fsync_dir, storage_errors, write_json
@@ -21,6 +22,7 @@ from danlu.training.forward import fast_nll, reference_nll
 from danlu.training.kernels.attention import NAME as PACKED_ATTENTION
 from danlu.training.loop import Loop, peak_memory_bytes
 from danlu.training.noise import with_embedding_noise
+from danlu.training.objective import NllFunction
 
 
 def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path, device: str = "cpu") -> str:
@@ -32,23 +34,7 @@ def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path,
     if result_path.exists():
         return "finished"
     reporter.stage("training")
-    is_fast = recipe.training.path == "fast"
-    torch.manual_seed(recipe.seed)
-    random_weights = getattr(recipe.method, "init", "pretrained") == "random"
-    model = load_model(
-        model_dir,
-        dtype=getattr(torch, str(recipe.training.dtype)),
-        attention=PACKED_ATTENTION if is_fast else None,
-        random_weights=random_weights,
-        quantisation=recipe.method.quantisation,
-        device=device,
-    )
-    new_ids = add_new_tokens(load_tokenizer(model_dir), recipe.data.new_tokens)
-    make_rows(model, new_ids)
-    model = recipe.method.apply(model, fused=is_fast, new_token_ids=new_ids)  # type: ignore[attr-defined]
-    nll = fast_nll if is_fast else reference_nll
-    if recipe.optim.neftune_alpha is not None:
-        nll = with_embedding_noise(nll, recipe.optim.neftune_alpha)
+    model, nll = build(recipe, model_dir, device)
     loop = Loop(recipe, run_dir, reporter, model, nll, torch.device(device))
     outcome = loop.run()
     if outcome == "paused":
@@ -68,6 +54,26 @@ def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path,
         },
     )
     return outcome
+
+
+def build(recipe: Recipe, model_dir: Path, device: str) -> tuple[nn.Module, NllFunction]:
+    """The model as it is before the first step, ready to be trained, and the way its likelihoods are computed."""
+    is_fast = recipe.training.path == "fast"
+    torch.manual_seed(recipe.seed)
+    model = load_model(
+        model_dir,
+        dtype=getattr(torch, str(recipe.training.dtype)),
+        attention=PACKED_ATTENTION if is_fast else None,
+        random_weights=getattr(recipe.method, "init", "pretrained") == "random",
+        quantisation=recipe.method.quantisation,
+        device=device,
+    )
+    new_ids = add_new_tokens(load_tokenizer(model_dir), recipe.data.new_tokens)
+    make_rows(model, new_ids)
+    nll: NllFunction = fast_nll if is_fast else reference_nll
+    if recipe.optim.neftune_alpha is not None:
+        nll = with_embedding_noise(nll, recipe.optim.neftune_alpha)
+    return recipe.method.apply(model, fused=is_fast, new_token_ids=new_ids), nll  # type: ignore[attr-defined]
 
 
 def _save_result(recipe: Recipe, run_dir: RunDir, model: Any, model_dir: Path) -> None:

@@ -55,7 +55,9 @@ class Freeze(MethodConfig):
                 fix="set both to true, or both to false",
             )
         if new_token_ids and not self.train_head:
-            raise NoEffectError("data.new_tokens could be read but never be said", why="their rows in the head stay frozen", fix="set method.train_head to true")
+            raise NoEffectError(
+                "data.new_tokens could be read but never be said", why="their rows in the head stay frozen", fix="set method.train_head to true"
+            )
         model.float().requires_grad_(False)
         for layer in layers[-self.num_layers :]:
             layer.requires_grad_(True)

@@ -53,9 +53,7 @@ class IA3(MethodConfig):
         names = structure.linear_sizes(model)
         targets, feedforward = self._modules(model, {name.rsplit(".", 1)[-1] for name in names})
         structure.matching(names, targets, setting="method.target_modules", fix="use names such as k_proj, v_proj, down_proj that the model has")
-        config = IA3Config(
-            target_modules=targets, feedforward_modules=feedforward, fan_in_fan_out=structure.is_transposed(model), task_type="CAUSAL_LM"
-        )
+        config = IA3Config(target_modules=targets, feedforward_modules=feedforward, fan_in_fan_out=structure.is_transposed(model), task_type="CAUSAL_LM")
         return get_peft_model(model, config)
 
     def _modules(self, model: PreTrainedModel, present: set[str]) -> tuple[list[str], list[str]]:

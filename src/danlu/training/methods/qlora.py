@@ -25,9 +25,11 @@ class QLoRA(LowRank):
     """Quantise the scales of the 4-bit blocks as well: 0.4 bits less per weight. null takes true with 4 bits."""
 
     @model_validator(mode="after")
-    def _double_quant_needs_blocks(self) -> Self:
+    def _settings_fit_the_bits(self) -> Self:
         if self.bits == 8 and self.double_quant is not None:
             raise ValueError("double_quant has no effect with 8 bits, which have no blocks; remove it")
+        if self.bits == 8 and self.dora:
+            raise ValueError("dora does not work on 8-bit layers (bitsandbytes loses their scales); use 4 bits, or leave dora out")
         return self
 
     @property
