@@ -94,6 +94,8 @@ def generate(
 def _complete(model: Any, tokenizer: Any, prompts: list[Sequence[int]], config: Any) -> list[Completion]:
     import torch
 
+    from danlu.models.virtual import generate_rows
+
     width = max(len(p) for p in prompts)
     device = next(model.parameters()).device
     ids_BT = torch.full((len(prompts), width), config.pad_token_id, dtype=torch.long)
@@ -102,7 +104,7 @@ def _complete(model: Any, tokenizer: Any, prompts: list[Sequence[int]], config: 
         ids_BT[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
         mask_BT[row, width - len(prompt) :] = 1
     with torch.inference_mode():
-        output_BT = model.generate(input_ids=ids_BT.to(device), attention_mask=mask_BT.to(device), generation_config=config)
+        output_BT = generate_rows(model, ids_BT.to(device), mask_BT.to(device), generation_config=config)
     stops = set(config.eos_token_id or ())
     completions = []
     for ids in output_BT[:, width:].tolist():

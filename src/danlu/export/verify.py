@@ -48,13 +48,14 @@ def compare(trained: PreTrainedModel, exported: PreTrainedModel, prompts: Sequen
     """
     import torch
 
+    from danlu.models.virtual import generate_rows
+
     bound, worst, different = BOUNDS[dtype], 0.0, 0
     with torch.inference_mode():
         for prompt in prompts:
             ids = torch.tensor([list(prompt)], device=trained.device)
-            continued = trained.generate(
-                ids, attention_mask=torch.ones_like(ids), max_new_tokens=NUM_NEW_TOKENS, do_sample=False, temperature=None, top_p=None, top_k=None
-            )
+            settings = {"max_new_tokens": NUM_NEW_TOKENS, "do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+            continued = generate_rows(trained, ids, torch.ones_like(ids), **settings)
             ours = trained(input_ids=continued).logits[0].float()
             theirs = exported(input_ids=continued.to(exported.device)).logits[0].float().to(ours.device)
             largest = float(ours.abs().max())

@@ -19,10 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from danlu.data.pack import EncodedExample, pack
+from danlu.models.virtual import VirtualTokens, virtual_tokens
 from danlu.training.batch import PackedBatch
 from danlu.training.kernels import attention, decoder
 from danlu.training.kernels.cross_entropy import linear_cross_entropy
-from danlu.training.virtual import VirtualTokens, put_before, virtual_tokens, with_room
+from danlu.training.prompt import put_before, with_room
 
 
 def reference_nll(model: nn.Module, batch: PackedBatch) -> Tensor:
