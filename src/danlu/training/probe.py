@@ -81,7 +81,7 @@ def measured(loop: Loop, *, process_bytes: int | None = None, price_per_hour: fl
         # Gradients of the micro batches before it are there only in a step of several.
         is_accumulated = any(tokens > loop.state.micro_batch_tokens for _, tokens in counts)
         seconds_per_token, peak = _time(loop, wide, is_accumulated=is_accumulated)
-        if seconds_per_token * num_tokens(wide) < MAX_SECONDS:
+        if loop.world.from_main(seconds_per_token * num_tokens(wide) < MAX_SECONDS):
             seconds_per_token = _time(loop, _usual(loop, counts), is_accumulated=is_accumulated)[0]
         per_step = _optimizer_seconds(loop)
     except (MemoryError, RuntimeError) as error:
@@ -90,7 +90,7 @@ def measured(loop: Loop, *, process_bytes: int | None = None, price_per_hour: fl
         return found
     finally:
         loop.optimizer.zero_grad()
-    seconds = round(found["num_tokens"] * seconds_per_token + loop.num_steps * per_step, 1)
+    seconds = round(found["num_tokens"] * seconds_per_token / loop.world.num_processes + loop.num_steps * per_step, 1)
     found |= {"training_seconds": seconds, "cost": cost(seconds, price_per_hour)}
     if expected is None:
         return found | {"peak_memory_bytes": max(before, peak + 8 * _num_trained(loop))}
@@ -152,13 +152,13 @@ def _usual(loop: Loop, counts: Sequence[tuple[list[int], int]]) -> list[Group]:
 
 def _time(loop: Loop, groups: list[Group], *, is_accumulated: bool) -> tuple[float, int]:
     """(seconds per token, peak memory) of forward and backward passes over `groups`; the first pass warms up."""
-    totals = loop.objective.totals([sequence for group in groups for sequence in group])
+    trained, totals = loop.counted(groups, [sequence for group in groups for sequence in group])
     seconds = []
     for _ in range(2):
         if not is_accumulated:
             loop.optimizer.zero_grad()
         start = time.monotonic()
-        loop.forward_backward(groups, totals)
+        loop.forward_backward(trained, totals)
         if loop.device.type == "cuda":
             torch.cuda.synchronize(loop.device)
         seconds.append(time.monotonic() - start)
