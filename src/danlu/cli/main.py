@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from danlu.cli import chat, data, demo, export, recipe, run
+from danlu.cli import chat, data, demo, export, forecast, recipe, run
 from danlu.errors import DanluError, InternalError
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ app = typer.Typer(
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app.command("run", context_settings=EXTRA)(run.run)
+app.command("forecast", context_settings=EXTRA)(forecast.forecast)
+app.command("recommend", context_settings=EXTRA)(forecast.recommend)
 app.command("resume")(run.resume)
 app.command("runs")(run.runs)
 app.command("report")(run.report)
