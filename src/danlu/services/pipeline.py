@@ -18,11 +18,12 @@ from danlu.errors import ModelError, NoEffectError, TooFewExamplesError
 from danlu.files import atomic_open, read_json, read_jsonl, write_json
 from danlu.recipe.load import validate
 from danlu.recipe.recipe import Recipe
-from danlu.recipe.recommend import Facts, resolve
+from danlu.recipe.recommend import Facts, recommend, resolve, with_values
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
 from danlu.services import machine
 from danlu.services.datasets import find_dataset
+from danlu.training.coach import Coach
 
 if TYPE_CHECKING:
     from danlu.data.accounting import Accounting
@@ -40,6 +41,9 @@ def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter) -> str:
         dataset, mix, base = find_inputs(written, run_dir.read_record().get("paths", {}))
         _timed(run_dir, "data", lambda: _prepare(written, run_dir, reporter, dataset, mix, base))
     recipe, base_dir = resolved(run_dir), base_folder(run_dir)
+    coach = Coach(recipe, run_dir, reporter)
+    reporter.listen(coach)
+    coach.begin()
     if _timed(run_dir, "training", lambda: _train(recipe, run_dir, reporter, base_dir)) == "paused":
         return "paused"
     _timed(run_dir, "evaluation", lambda: _evaluate(recipe, run_dir, reporter, base_dir))
@@ -136,7 +140,9 @@ def _prepare(written: Recipe, run_dir: RunDir, reporter: Reporter, dataset: Path
         reporter.event("warning", warning.en, name=warning.kind, en=warning.en, zh=warning.zh)
     if renderer.uses_default_template and written.objective.needs == "messages":
         reporter.event("default_template", "the tokenizer has no chat template: the documented default (User: / Assistant:) is used and stored with the result")
-    recipe, reasons = resolve(written, _facts(written, run_dir, renderer, config, base, accounting))
+    facts = _facts(written, run_dir, renderer, config, base, accounting)
+    recipe, reasons = resolve(written, facts)
+    run_dir.update_record(facts={"usual_learning_rate": _usual_learning_rate(recipe, facts), "model_max_seq_len": _model_max_seq_len(config)})
     _check_length(recipe, config)
     _encode(recipe, run_dir, reporter, renderer)
     for reason in reasons:
@@ -178,6 +184,12 @@ def _facts(written: Recipe, run_dir: RunDir, renderer: ChatRenderer, config: dic
         has_bfloat16=has_bfloat16,
         detected_format={"type": accounting.format} | accounting.columns,
     )
+
+
+def _usual_learning_rate(recipe: Recipe, facts: Facts) -> float:
+    """What would be recommended, whatever the recipe says: the coach compares with it."""
+    reasons = recommend(with_values(recipe, {"optim.learning_rate": "auto"}), facts)
+    return float(next(reason.value for reason in reasons if reason.path == "optim.learning_rate"))
 
 
 def _model_max_seq_len(config: dict[str, Any]) -> int | None:
@@ -224,13 +236,14 @@ def _encode(recipe: Recipe, run_dir: RunDir, reporter: Reporter, renderer: ChatR
                 "truncated": account.num_truncated,
                 "dropped": account.num_dropped,
             }
-            if split == "train" and not account.num_examples:
-                raise TooFewExamplesError(
-                    "no example is left to train on after tokenising",
-                    why=f"{account.num_dropped} examples were dropped; the first: {first['dropped']['reason']} (line {first['dropped']['line']})",
-                    fix="raise data.max_seq_len, or correct the data",
-                )
     write_json(run_dir.data / "encoded.json", summary)
+    if not summary["train"]["num_examples"]:
+        Coach(recipe, run_dir, reporter).begin()
+        raise TooFewExamplesError(
+            "no example is left to train on after tokenising",
+            why=f"{summary['train']['dropped']} examples were dropped; the first: {first['dropped']['reason']} (line {first['dropped']['line']})",
+            fix="raise data.max_seq_len, or correct the data",
+        )
 
 
 def _tell_tokenised(reporter: Reporter, split: str, done: int) -> None:

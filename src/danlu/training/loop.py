@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from danlu.data.pack import TokenFile, pack, step_batches
-from danlu.errors import DivergedError, OutOfMemoryError, StorageError, is_out_of_memory
+from danlu.errors import CheckpointError, DivergedError, OutOfMemoryError, StorageError, is_out_of_memory
 from danlu.recipe.recipe import Recipe
 from danlu.reporter import Reporter, truncate_metrics
 from danlu.run_dir import RunDir
@@ -107,7 +107,12 @@ class Loop:
         best = self.run_dir.checkpoints / "best"
         if not self.recipe.training.keep_best or self.state.best_step is None or self.state.best_step == self.state.step:
             return None
-        checkpoint.restore_weights(self.model, checkpoint.load(best).weights)
+        try:
+            weights = checkpoint.load(best).weights
+        except CheckpointError as error:
+            self.reporter.event("alarm", f"the weights of step {self.state.best_step} are damaged ({error.why}); those of the last step are kept", step=self.state.step)
+            return None
+        checkpoint.restore_weights(self.model, weights)
         return self.state.best_step
 
     def _step(self, indices: list[int]) -> None:
@@ -147,6 +152,8 @@ class Loop:
 
     def _check_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
+            step, rate = self.state.step + 1, learning_rate(self.recipe.optim, self.state.step, self.num_steps)
+            self.reporter.event("not_finite", f"the {what} became {value}", step=step, what=what, value=str(value), learning_rate=rate)
             raise DivergedError(
                 f"the {what} became {value} at step {self.state.step + 1}",
                 why="usually a learning rate that is too high, or broken weights",
