@@ -15,7 +15,8 @@ from danlu.recipe.recipe import Recipe
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
 from danlu.training.forward import reference_nll
-from danlu.training.loop import Loop, NllFunction
+from danlu.training.loop import Loop
+from danlu.training.objective import NllFunction
 
 CPU = torch.device("cpu")
 VOCABULARY = 48

@@ -22,14 +22,21 @@ MaskArray = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 @dataclass(frozen=True)
 class EncodedExample:
-    """Token ids of one example and which of them are trained on (same length)."""
+    """Token ids of one sequence and which of them are trained on (same length)."""
 
     ids: TokenArray
     mask: MaskArray
+    tag: float = 0.0
+    """What the objective has to know of the sequence besides its tokens (kto: +1 wanted, -1 unwanted)."""
+    reference: float = 0.0
+    """Nats of its label tokens under the reference model, for objectives that compare with one."""
 
 
 class TokenFile(Sequence[EncodedExample]):
-    """A folder with `ids.bin` (uint32), `mask.bin` (uint8) and `offsets.npy` (int64, one more than examples)."""
+    """A folder with `ids.bin` (uint32), `mask.bin` (uint8), `offsets.npy` (int64, one more than sequences) and `tags.npy` (float32).
+
+    `reference.npy` (float64) is added by training when the objective compares with a reference model.
+    """
 
     def __init__(self, path: Path) -> None:
         try:
@@ -39,13 +46,19 @@ class TokenFile(Sequence[EncodedExample]):
         total = int(self.offsets[-1])
         self._ids = np.memmap(path / "ids.bin", np.uint32, "r", shape=(total,)) if total else np.zeros(0, np.uint32)
         self._mask = np.memmap(path / "mask.bin", np.bool_, "r", shape=(total,)) if total else np.zeros(0, np.bool_)
+        self._tags = _numbers(path / "tags.npy", len(self))
+        self._reference = _numbers(path / "reference.npy", len(self))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]  # int only; slices are not needed
         start, end = self.offsets[index], self.offsets[index + 1]
-        return EncodedExample(np.asarray(self._ids[start:end]), np.asarray(self._mask[start:end]))
+        return EncodedExample(np.asarray(self._ids[start:end]), np.asarray(self._mask[start:end]), float(self._tags[index]), float(self._reference[index]))
+
+    def group(self, index: int, size: int) -> list[EncodedExample]:
+        """The `size` sequences of example `index`, of an objective that makes so many of each."""
+        return [self[position] for position in range(index * size, (index + 1) * size)]
 
     @property
     def lengths(self) -> np.ndarray:
@@ -68,17 +81,25 @@ class TokenFile(Sequence[EncodedExample]):
         with storage_errors(path):
             shutil.rmtree(staging, ignore_errors=True)
             staging.mkdir(parents=True)
-            offsets = [0]
+            offsets, tags = [0], []
             with (staging / "ids.bin").open("wb") as ids, (staging / "mask.bin").open("wb") as mask:
                 for example in examples:
                     ids.write(example.ids.astype(np.uint32).tobytes())
                     mask.write(example.mask.astype(np.bool_).tobytes())
                     offsets.append(offsets[-1] + len(example.ids))
+                    tags.append(example.tag)
             np.save(staging / "offsets.npy", np.asarray(offsets, np.int64))
+            if any(tags):
+                np.save(staging / "tags.npy", np.asarray(tags, np.float32))
             write_json(staging / "summary.json", {"num_examples": len(offsets) - 1, "num_tokens": offsets[-1]})
             shutil.rmtree(path, ignore_errors=True)
             os.replace(staging, path)
         return len(offsets) - 1
+
+
+def _numbers(path: Path, count: int) -> np.ndarray:
+    """One number per sequence; zeros without the file."""
+    return np.load(path, allow_pickle=False) if path.exists() else np.zeros(count)
 
 
 def epoch_order(num_examples: int, *, seed: int, epoch: int) -> np.ndarray:

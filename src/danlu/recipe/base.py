@@ -22,11 +22,15 @@ class MethodConfig(StrictModel):
 
 
 class ObjectiveConfig(StrictModel):
-    """Base of every objective: what the loss is. Its plugin file also defines `encode` and `loss`."""
+    """Base of every objective: what the loss is. Its plugin file also defines `encode`, `totals` and `loss` (docs/architecture.md)."""
 
     type: str
     needs: ClassVar[str] = "messages"
     """The kind of example it trains on: `messages`, `text` or `preference`."""
+    group_size: ClassVar[int] = 1
+    """Sequences that `encode` makes of each example and that one loss needs together (2 for pairs)."""
+    has_reference: ClassVar[bool] = False
+    """Whether the loss compares with the model as it was before training."""
 
 
 class MetricConfig(StrictModel):

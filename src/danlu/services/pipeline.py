@@ -21,7 +21,7 @@ from danlu.recipe.recipe import Recipe
 from danlu.recipe.recommend import Facts, recommend, resolve, with_values
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
-from danlu.services import machine
+from danlu.services import machine, samples
 from danlu.services.datasets import find_dataset
 from danlu.training.coach import Coach
 
@@ -253,8 +253,10 @@ def _tell_tokenised(reporter: Reporter, split: str, done: int) -> None:
 def _train(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path) -> str:
     from danlu.models.device import device
     from danlu.training.run import run as train
+    from danlu.training.samples import Sampler
 
-    return train(recipe, run_dir, reporter, model_dir=base_dir, device=device())
+    sampler = Sampler(recipe, run_dir, reporter, samples.answerer(recipe, run_dir, base_dir)) if recipe.training.sample_every_steps else None
+    return train(recipe, run_dir, reporter, model_dir=base_dir, device=device(), after_step=sampler)
 
 
 def _evaluate(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path) -> None:

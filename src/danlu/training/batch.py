@@ -30,6 +30,9 @@ class PackedBatch:
     """The token to predict at each label row."""
     row_example_L: Tensor
     """Which example (0..N-1) each label row belongs to."""
+    tags_N: Tensor
+    references_N: Tensor
+    """Tag and reference nats of each example (`EncodedExample`), float32."""
 
     @classmethod
     def from_examples(cls, examples: Sequence[EncodedExample], device: torch.device | str = "cpu") -> PackedBatch:
@@ -42,7 +45,8 @@ class PackedBatch:
         targets = np.flatnonzero(predicted)
         owner = np.repeat(np.arange(len(lengths)), lengths)
         tensors = [torch.from_numpy(a).to(device) for a in (ids, positions, targets - 1, ids[targets], owner[targets])]
-        return cls(tensors[0], tensors[1], lengths, tensors[2], tensors[3], tensors[4])
+        tags, references = (torch.tensor(values, dtype=torch.float32, device=device) for values in ([e.tag for e in examples], [e.reference for e in examples]))
+        return cls(tensors[0], tensors[1], lengths, tensors[2], tensors[3], tensors[4], tags, references)
 
     @property
     def num_label_tokens(self) -> int:

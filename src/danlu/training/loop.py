@@ -11,25 +11,25 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from danlu.data.pack import TokenFile, pack, step_batches
+from danlu.data.pack import EncodedExample, TokenFile, pack, step_batches
 from danlu.errors import CheckpointError, DivergedError, OutOfMemoryError, StorageError, is_out_of_memory
 from danlu.recipe.recipe import Recipe
 from danlu.reporter import Reporter, truncate_metrics
 from danlu.run_dir import RunDir
 from danlu.training import checkpoint
 from danlu.training.batch import PackedBatch
+from danlu.training.objective import NllFunction, Objective, num_label_tokens
 from danlu.training.optim import Optimizer, learning_rate
 
-NllFunction = Callable[[nn.Module, PackedBatch], Tensor]
-"""Negative log-likelihood in nats of each label token of a batch."""
+Group = list[EncodedExample]
+"""The sequences of one example (two for a pair)."""
 
 MAX_VALIDATION_TOKENS = 100_000
 """A validation looks at the first examples up to this many tokens, so that it stays a small part of the run."""
@@ -59,14 +59,18 @@ class Loop:
 
     def __init__(self, recipe: Recipe, run_dir: RunDir, reporter: Reporter, model: nn.Module, nll: NllFunction, device: torch.device) -> None:
         self.recipe, self.run_dir, self.reporter, self.model, self.nll, self.device = recipe, run_dir, reporter, model, nll, device
+        self.objective: Objective = recipe.objective  # type: ignore[assignment]
         self.train_set = TokenFile(run_dir.data / "train.tokens")
         self.validation_set = TokenFile(run_dir.data / "validation.tokens")
         self.optimizer = Optimizer(model, recipe.optim)
-        steps_per_epoch = math.ceil(len(self.train_set) / int(recipe.optim.global_batch_size))
+        self.num_examples = len(self.train_set) // self.objective.group_size
+        steps_per_epoch = math.ceil(self.num_examples / int(recipe.optim.global_batch_size))
         self.num_steps = recipe.optim.max_steps or max(1, math.ceil(float(recipe.optim.num_epochs) * steps_per_epoch))
         self.steps_per_epoch = steps_per_epoch
         self.state = LoopState(micro_batch_tokens=int(recipe.optim.micro_batch_tokens))
         self._last_save = time.monotonic()
+        self.after_step: Callable[[Loop], None] = lambda loop: None
+        """Called before the first step and after every one; must leave the weights and the loop as they are."""
 
     def run(self) -> str:
         """Train to the end; return `finished`, `stopped_early` or `paused`."""
@@ -74,11 +78,12 @@ class Loop:
         self.model.train()
         if self.state.step == 0:
             self._forecast()
+            self.after_step(self)
         if self._is_patience_over() and self.state.step < self.num_steps:  # killed between the decision and its result
             return "stopped_early"
         with _stop_signals() as stop:
             batches = step_batches(
-                len(self.train_set),
+                self.num_examples,
                 global_batch_size=int(self.recipe.optim.global_batch_size),
                 seed=self.recipe.seed,
                 start_step=self.state.step,
@@ -89,6 +94,7 @@ class Loop:
                 is_last = self.state.step == self.num_steps
                 if len(self.validation_set) and (is_last or self.state.step % int(self.recipe.training.validate_every_steps) == 0):
                     self._validate()
+                self.after_step(self)
                 is_over = self._is_patience_over() and not is_last
                 if is_over:
                     patience = self.recipe.training.early_stopping_patience
@@ -117,25 +123,24 @@ class Loop:
 
     def _step(self, indices: list[int]) -> None:
         start = time.monotonic()
-        examples = [self.train_set[i] for i in indices]
-        num_labels = sum(int(e.mask[1:].sum()) for e in examples)
+        groups = [self.train_set.group(i, self.objective.group_size) for i in indices]
+        sequences = [sequence for group in groups for sequence in group]
         while True:
             try:
-                total = self._forward_backward(examples, num_labels)
+                loss, numbers = self._forward_backward(groups, self.objective.totals(sequences))
                 break
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._halve_micro_batch(max(len(e.ids) for e in examples), error)
-        loss = total / max(1, num_labels)
+                self._halve_micro_batch(max(num_tokens_of(group) for group in groups), error)
         self._check_finite("loss", loss)
         rate = learning_rate(self.recipe.optim, self.state.step, self.num_steps)
         grad_norm = self.optimizer.step(rate, self.recipe.optim.max_grad_norm)
         self._check_finite("gradient", grad_norm)
         self.state.step += 1
-        num_tokens = sum(len(e.ids) for e in examples)
+        num_tokens = num_tokens_of(sequences)
         self.state.num_tokens += num_tokens
-        self.state.num_label_tokens += num_labels
+        self.state.num_label_tokens += num_label_tokens(sequences)
         seconds = time.monotonic() - start
         self.state.training_seconds += seconds
         self.reporter.metrics(
@@ -143,6 +148,7 @@ class Loop:
             num_steps=self.num_steps,
             epoch=round(self.state.step / self.steps_per_epoch, 4),
             loss=loss,
+            **numbers,
             learning_rate=rate,
             grad_norm=grad_norm,
             num_tokens=self.state.num_tokens,
@@ -160,18 +166,21 @@ class Loop:
                 fix=f"lower optim.learning_rate (now {self.recipe.optim.learning_rate}) by 3 to 10 times",
             )
 
-    def _forward_backward(self, examples: list[Any], num_labels: int) -> float:
+    def _forward_backward(self, groups: Sequence[Group], totals: Mapping[str, float]) -> tuple[float, dict[str, float]]:
+        """Add the gradients of one step; return its loss and what else the objective measured."""
         total = 0.0
-        for number, group in enumerate(pack([len(e.ids) for e in examples], self.state.micro_batch_tokens)):
-            batch = PackedBatch.from_examples([examples[i] for i in group], self.device)
+        numbers: dict[str, float] = {}
+        for number, members in enumerate(pack([num_tokens_of(group) for group in groups], self.state.micro_batch_tokens)):
+            batch = PackedBatch.from_examples([sequence for i in members for sequence in groups[i]], self.device)
             # Dropout depends on (seed, step, micro batch) only, so that a resumed run draws the same masks.
             torch.manual_seed((self.recipe.seed * 1_000_003 + self.state.step) * 1009 + number)
             if batch.num_label_tokens == 0:
                 continue
-            nll = self.nll(self.model, batch).sum()
-            (nll / num_labels).backward()
-            total += float(nll.detach())
-        return total
+            loss, parts = self.objective.loss(self.model, batch, totals, self.nll)
+            loss.backward()
+            total += float(loss.detach())
+            add_numbers(numbers, parts)
+        return total, numbers
 
     def _halve_micro_batch(self, longest: int, error: BaseException) -> None:
         self.optimizer.zero_grad()
@@ -193,14 +202,17 @@ class Loop:
     @torch.no_grad()
     def _validate(self) -> None:
         self.model.eval()
-        total, count = 0.0, 0
-        for batch in batches_of(self.validation_set, self.state.micro_batch_tokens, self.device, max_tokens=MAX_VALIDATION_TOKENS):
-            total += float(self.nll(self.model, batch).sum())
-            count += batch.num_label_tokens
+        groups = first_groups(self.validation_set, self.objective.group_size, max_tokens=MAX_VALIDATION_TOKENS)
+        totals = self.objective.totals([sequence for group in groups for sequence in group])
+        loss = 0.0
+        numbers: dict[str, float] = {}
+        for batch in batches_of(groups, self.state.micro_batch_tokens, self.device):
+            part, parts = self.objective.loss(self.model, batch, totals, self.nll)
+            loss += float(part)
+            add_numbers(numbers, parts)
         self.model.train()
-        loss = total / max(1, count)
         is_best = math.isfinite(loss) and (self.state.best_loss is None or loss < self.state.best_loss)
-        self.reporter.metrics(step=self.state.step, validation_loss=loss, is_best=is_best)
+        self.reporter.metrics(step=self.state.step, validation_loss=loss, is_best=is_best, **{f"validation_{name}": value for name, value in numbers.items()})
         if not is_best:
             self.state.validations_without_gain += 1
             return
@@ -215,18 +227,18 @@ class Loop:
 
     def _forecast(self) -> None:
         """Say before the start how long it will take and how much memory it will hold, from one measured micro batch."""
-        lengths = self.train_set.lengths
-        group: list[Any] = []
+        lengths = self.train_set.lengths.reshape(-1, self.objective.group_size).sum(1)
+        groups: list[Group] = []
         size = 0
         for index in sorted(range(min(len(lengths), FORECAST_EXAMPLES)), key=lambda i: -int(lengths[i])):
-            if not group or size + int(lengths[index]) <= self.state.micro_batch_tokens:
-                group.append(self.train_set[index])
+            if not groups or size + int(lengths[index]) <= self.state.micro_batch_tokens:
+                groups.append(self.train_set.group(index, self.objective.group_size))
                 size += int(lengths[index])
         try:
             seconds = []
             for _ in range(2):  # the first one warms up
                 start = time.monotonic()
-                self._forward_backward(group, 1)
+                self._forward_backward(groups, self.objective.totals([sequence for group in groups for sequence in group]))
                 seconds.append(time.monotonic() - start)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -277,22 +289,40 @@ class Loop:
         truncate_metrics(self.run_dir.metrics, after_step=self.state.step)
 
 
-def batches_of(tokens: TokenFile, micro_batch_tokens: int, device: torch.device, *, max_tokens: int | None = None) -> Iterator[PackedBatch]:
-    """Packed batches over a token file in order, up to `max_tokens` tokens; examples stay in file order inside a batch."""
-    group: list[Any] = []
-    size = seen = 0
-    for index in range(len(tokens)):
-        example = tokens[index]
-        if max_tokens is not None and seen and seen + len(example.ids) > max_tokens:
+def first_groups(tokens: TokenFile, group_size: int, *, max_tokens: int) -> list[Group]:
+    """The first examples of a token file, up to `max_tokens` tokens (at least one example)."""
+    groups: list[Group] = []
+    seen = 0
+    for index in range(len(tokens) // group_size):
+        group = tokens.group(index, group_size)
+        if groups and seen + num_tokens_of(group) > max_tokens:
             break
-        if group and size + len(example.ids) > micro_batch_tokens:
-            yield PackedBatch.from_examples(group, device)
-            group, size = [], 0
-        group.append(example)
-        size += len(example.ids)
-        seen += len(example.ids)
-    if group:
-        yield PackedBatch.from_examples(group, device)
+        groups.append(group)
+        seen += num_tokens_of(group)
+    return groups
+
+
+def batches_of(groups: Sequence[Group], micro_batch_tokens: int, device: torch.device) -> Iterator[PackedBatch]:
+    """Packed batches of at most `micro_batch_tokens` tokens; examples keep their order and are never split."""
+    members: Group = []
+    for group in groups:
+        if members and num_tokens_of(members) + num_tokens_of(group) > micro_batch_tokens:
+            yield PackedBatch.from_examples(members, device)
+            members = []
+        members = members + group
+    if members:
+        yield PackedBatch.from_examples(members, device)
+
+
+def num_tokens_of(sequences: Sequence[EncodedExample]) -> int:
+    """Tokens of all sequences."""
+    return sum(len(sequence.ids) for sequence in sequences)
+
+
+def add_numbers(numbers: dict[str, float], parts: Mapping[str, Tensor]) -> None:
+    """Add the parts of one batch to the numbers of the step."""
+    for name, part in parts.items():
+        numbers[name] = numbers.get(name, 0.0) + float(part)
 
 
 def peak_memory_bytes(device: torch.device) -> int:

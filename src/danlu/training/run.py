@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from danlu.training.kernels.attention import NAME as PACKED_ATTENTION
 from danlu.training.loop import Loop, peak_memory_bytes
 
 
-def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path, device: str = "cpu") -> str:
+def run(
+    recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path, device: str = "cpu", after_step: Callable[[Loop], None] | None = None
+) -> str:
     """Train, or go on training; return `finished`, `stopped_early` or `paused`.
 
-    Does nothing when training.json says that it is done.
+    Does nothing when training.json says that it is done. `after_step` may look at the model between steps (samples).
     """
     result_path = run_dir.path / "training.json"
     if result_path.exists():
@@ -39,6 +42,8 @@ def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path,
     model = model.to(device)
     model = recipe.method.apply(model, fused=is_fast)  # type: ignore[attr-defined]
     loop = Loop(recipe, run_dir, reporter, model, fast_nll if is_fast else reference_nll, torch.device(device))
+    if after_step is not None:
+        loop.after_step = after_step
     outcome = loop.run()
     if outcome == "paused":
         return outcome

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -10,8 +10,12 @@ import numpy as np
 from danlu.recipe.base import OBJECTIVES, ObjectiveConfig
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from danlu.data.chat import ChatRenderer
     from danlu.data.pack import EncodedExample
+    from danlu.training.batch import PackedBatch
+    from danlu.training.objective import NllFunction
 
 
 @OBJECTIVES.register
@@ -37,3 +41,13 @@ class Pretrain(ObjectiveConfig):
             blocks = [tokens[start : start + max_seq_len] for start in starts]
             documents.append([EncodedExample(block, np.ones(len(block), np.bool_)) for block in blocks])
         return documents
+
+    def totals(self, sequences: Sequence[EncodedExample]) -> dict[str, float]:
+        """Label tokens: the loss is their mean."""
+        from danlu.training.objective import num_label_tokens
+
+        return {"label_tokens": max(1, num_label_tokens(sequences))}
+
+    def loss(self, model: nn.Module, batch: PackedBatch, totals: Mapping[str, float], nll: NllFunction) -> tuple[Tensor, dict[str, Tensor]]:
+        """Nats per label token."""
+        return nll(model, batch).sum() / totals["label_tokens"], {}

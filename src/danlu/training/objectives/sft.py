@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from danlu.recipe.base import OBJECTIVES, ObjectiveConfig
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from danlu.data.chat import ChatRenderer
     from danlu.data.pack import EncodedExample
+    from danlu.training.batch import PackedBatch
+    from danlu.training.objective import NllFunction
 
 
 @OBJECTIVES.register
@@ -22,3 +26,13 @@ class SFT(ObjectiveConfig):
         """Token ids and loss masks: one list per example, here always with one entry (longer ones are not cut here)."""
         chats = [renderer.render(e["messages"], e.get("tools"), e.get("train_on")) for e in examples]
         return [[encoded] for encoded in renderer.encode(chats)]
+
+    def totals(self, sequences: Sequence[EncodedExample]) -> dict[str, float]:
+        """Label tokens: the loss is their mean."""
+        from danlu.training.objective import num_label_tokens
+
+        return {"label_tokens": max(1, num_label_tokens(sequences))}
+
+    def loss(self, model: nn.Module, batch: PackedBatch, totals: Mapping[str, float], nll: NllFunction) -> tuple[Tensor, dict[str, Tensor]]:
+        """Nats per label token."""
+        return nll(model, batch).sum() / totals["label_tokens"], {}
