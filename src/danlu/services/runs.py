@@ -20,6 +20,7 @@ from danlu.reporter import Listener, Reporter
 from danlu.run_dir import RunDir
 from danlu.services import pipeline, processes
 from danlu.settings import Settings
+from danlu.training.coach import diagnose
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def _carry_out(found: RunDir, written: Recipe, listeners: Iterable[Listener], pl
     if outcome == "paused":
         return RunResult(found, outcome, None)
     reporter.stage("report")
-    return RunResult(found, outcome, _build_report(found))
+    return RunResult(found, outcome, build_report(found))
 
 
 def resume(name: str, listeners: Iterable[Listener] = (), *, placement: Placement | None = None) -> RunResult:
@@ -117,13 +118,22 @@ def open_run(name: str) -> RunDir:
 def report(name: str) -> tuple[RunDir, dict[str, Any]]:
     """Build the report of a run again from its files, and return it."""
     run_dir = open_run(name)
-    return run_dir, _build_report(run_dir)
+    return run_dir, build_report(run_dir)
 
 
-def _build_report(run_dir: RunDir) -> dict[str, Any]:
+def build_report(run_dir: RunDir) -> dict[str, Any]:
+    """Make report.json and report.html from the files of a run."""
     from danlu.evaluation.report import build
 
-    return build(pipeline.resolved(run_dir), run_dir)
+    recipe = pipeline.resolved(run_dir)
+    return build(recipe, run_dir, coach=[diagnosis.to_dict() for diagnosis in diagnose(recipe, run_dir)])
+
+
+def coach(name: str) -> tuple[RunDir, list[dict[str, Any]]]:
+    """What the coach has to say on a run, finished or not."""
+    run_dir = open_run(name)
+    recipe = pipeline.resolved(run_dir) if run_dir.recipe.exists() else validate(run_dir.read_record().get("written", {}), source=str(run_dir.record))
+    return run_dir, [diagnosis.to_dict() for diagnosis in diagnose(recipe, run_dir)]
 
 
 def _local_paths(written: Recipe) -> dict[str, str]:
