@@ -32,7 +32,7 @@ from danlu.recipe.recipe import Recipe
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
 from danlu.training import checkpoint
-from danlu.training.run import build, run
+from danlu.training.run import load_base, run
 from models import write_model
 
 COLOURS = ("red", "green", "blue")
@@ -45,7 +45,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
 }
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "freeze": [{"num_layers": 1}, {"num_layers": 1, "train_embeddings": True, "train_head": True}],
-    "lora": [{}, {"dora": True, "rslora": True}, {"init": "pissa"}, {"layers": [-1], "rank_pattern": {"down_proj": 8}, "lora_plus_ratio": 4.0}],
+    "lora": [{}, {"use_dora": True, "use_rslora": True}, {"init": "pissa"}, {"layers": [-1], "rank_pattern": {"down_proj": 8}, "lora_plus_ratio": 4.0}],
     "lora_plus_full": [{}, {"modules_to_save": ["norm"]}],
     "p_tuning": [{}, {"encoder": "lstm"}],
     "p_tuning_v2": [{}, {"projection": True}],
@@ -176,7 +176,8 @@ def test_a_pair_trains_saves_loads_talks_merges_and_resumes(
     assert sum(losses[-2:]) < sum(losses[:2])
 
     # What was saved is what was trained, here and in stock PEFT or Transformers; and it is not the base model.
-    trained = build(recipe.model_copy(update={"training": recipe.training.model_copy(update={"path": "reference"})}), base_dir, "cpu")[0]
+    base, _ = load_base(recipe.model_copy(update={"training": recipe.training.model_copy(update={"path": "reference"})}), base_dir, "cpu")
+    trained = recipe.method.apply(base, fused=False)  # type: ignore[attr-defined]
     checkpoint.restore_weights(trained, checkpoint.load(checkpoint.step_dir(run_dir.checkpoints, NUM_STEPS)).weights)
     tuned_dir = {"adapter_dir" if recipe.method.makes_adapter else "model_dir": result}
     pair = ModelPair(base_dir, dtype="float32", quantisation=recipe.method.quantisation, **tuned_dir)  # type: ignore[arg-type]

@@ -35,14 +35,18 @@ def reference_nll(model: nn.Module, batch: PackedBatch) -> Tensor:
     return nll[labels[:, 1:] != -100]
 
 
-def fast_nll(model: nn.Module, batch: PackedBatch) -> Tensor:
-    """Negative log-likelihood in nats of each label token [L], without padding and without full logits."""
+def fast_nll(model: nn.Module, batch: PackedBatch, *, weighs_rows: bool = False) -> Tensor:
+    """Negative log-likelihood in nats of each label token [L], without padding and without full logits.
+
+    `weighs_rows` says that the loss is not a plain sum over the rows: it saves work where the head is trained.
+    """
     causal_lm = unwrap(model)
     hidden_LD = hidden_at_labels(causal_lm, batch, virtual_tokens(model))
     head = causal_lm.get_output_embeddings()
     scale, softcap = _logit_scale(causal_lm.config), getattr(causal_lm.config, "final_logit_softcapping", None)
     if _is_one_matrix(head):
-        return linear_cross_entropy(hidden_LD, head.weight, getattr(head, "bias", None), batch.labels_L, scale=scale, softcap=softcap)
+        bias = getattr(head, "bias", None)
+        return linear_cross_entropy(hidden_LD, head.weight, bias, batch.labels_L, scale=scale, softcap=softcap, weighs_rows=weighs_rows)
     logits_LV = head(hidden_LD).float() * scale
     if softcap is not None:
         logits_LV = torch.tanh(logits_LV / softcap) * softcap

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from dataclasses import asdict
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from danlu.data.chat import ChatRenderer
 from danlu.files import fsync_dir, storage_errors, write_json
@@ -23,6 +23,7 @@ from danlu.training.kernels.attention import NAME as PACKED_ATTENTION
 from danlu.training.loop import Loop, peak_memory_bytes
 from danlu.training.noise import with_embedding_noise
 from danlu.training.objective import NllFunction
+from danlu.training.reference import add_references
 
 
 def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path, device: str = "cpu") -> str:
@@ -34,7 +35,11 @@ def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path,
     if result_path.exists():
         return "finished"
     reporter.stage("training")
-    model, nll = build(recipe, model_dir, device)
+    model, new_token_ids = load_base(recipe, model_dir, device)
+    nll = nll_of(recipe)
+    if recipe.objective.has_reference:
+        add_references(run_dir, reporter, model, nll, micro_batch_tokens=int(recipe.optim.micro_batch_tokens), device=torch.device(device))
+    model = recipe.method.apply(model, fused=recipe.training.path == "fast", new_token_ids=new_token_ids)  # type: ignore[attr-defined]
     loop = Loop(recipe, run_dir, reporter, model, nll, torch.device(device))
     outcome = loop.run()
     if outcome == "paused":
@@ -56,24 +61,26 @@ def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path,
     return outcome
 
 
-def build(recipe: Recipe, model_dir: Path, device: str) -> tuple[nn.Module, NllFunction]:
-    """The model as it is before the first step, ready to be trained, and the way its likelihoods are computed."""
-    is_fast = recipe.training.path == "fast"
+def load_base(recipe: Recipe, model_dir: Path, device: str) -> tuple[Any, list[int]]:
+    """The base model before the method touches it, and the ids of the recipe's new tokens, for which it has rows."""
     torch.manual_seed(recipe.seed)
     model = load_model(
         model_dir,
         dtype=getattr(torch, str(recipe.training.dtype)),
-        attention=PACKED_ATTENTION if is_fast else None,
+        attention=PACKED_ATTENTION if recipe.training.path == "fast" else None,
         random_weights=getattr(recipe.method, "init", "pretrained") == "random",
         quantisation=recipe.method.quantisation,
         device=device,
     )
-    new_ids = add_new_tokens(load_tokenizer(model_dir), recipe.data.new_tokens)
-    make_rows(model, new_ids)
-    nll: NllFunction = fast_nll if is_fast else reference_nll
-    if recipe.optim.neftune_alpha is not None:
-        nll = with_embedding_noise(nll, recipe.optim.neftune_alpha)
-    return recipe.method.apply(model, fused=is_fast, new_token_ids=new_ids), nll  # type: ignore[attr-defined]
+    new_token_ids = add_new_tokens(load_tokenizer(model_dir), recipe.data.new_tokens) if recipe.data.new_tokens else []
+    make_rows(model, new_token_ids)
+    return model, new_token_ids
+
+
+def nll_of(recipe: Recipe) -> NllFunction:
+    """How the likelihoods of a recipe's batches are computed."""
+    nll: NllFunction = functools.partial(fast_nll, weighs_rows=recipe.objective.weighs_rows) if recipe.training.path == "fast" else reference_nll
+    return nll if recipe.optim.neftune_alpha is None else with_embedding_noise(nll, recipe.optim.neftune_alpha)
 
 
 def _save_result(recipe: Recipe, run_dir: RunDir, model: Any, model_dir: Path) -> None:
