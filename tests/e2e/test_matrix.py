@@ -32,7 +32,7 @@ from danlu.recipe.recipe import Recipe
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
 from danlu.training import checkpoint
-from danlu.training.run import load_base, run
+from danlu.training.run import base_model, run
 from models import write_model
 
 COLOURS = ("red", "green", "blue")
@@ -177,7 +177,7 @@ def test_a_pair_trains_saves_loads_talks_merges_and_resumes(
     assert sum(losses[-2:]) < sum(losses[:2])
 
     # What was saved is what was trained, here and in stock PEFT or Transformers; and it is not the base model.
-    base, _ = load_base(recipe.model_copy(update={"training": recipe.training.model_copy(update={"path": "reference"})}), base_dir, "cpu")
+    base, _ = base_model(recipe.model_copy(update={"training": recipe.training.model_copy(update={"path": "reference"})}), base_dir, "cpu")
     trained = recipe.method.apply(base, fused=False)  # type: ignore[attr-defined]
     checkpoint.restore_weights(trained, checkpoint.load(checkpoint.step_dir(run_dir.checkpoints, NUM_STEPS)).weights)
     tuned_dir = {"adapter_dir" if recipe.method.makes_adapter else "model_dir": result}

@@ -17,11 +17,12 @@ import orjson
 from danlu.errors import ModelError, NoEffectError, TooFewExamplesError
 from danlu.files import atomic_open, read_json, read_jsonl, write_json
 from danlu.recipe.load import validate
+from danlu.recipe.placement import Placement
 from danlu.recipe.recipe import Recipe
 from danlu.recipe.recommend import Facts, resolve
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
-from danlu.services import machine
+from danlu.services import machine, processes
 from danlu.services.datasets import find_dataset
 
 if TYPE_CHECKING:
@@ -35,14 +36,14 @@ MIN_SEQ_LEN = 16
 """Fewest tokens `data.max_seq_len` may be."""
 
 
-def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter) -> str:
-    """Run every stage that is not done; return `finished` or `paused`."""
-    run_dir.update_record(state="running", environment=machine.environment())
+def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter, placement: Placement = Placement()) -> str:
+    """Run every stage that is not done; return `finished` or `paused`. `placement` says where training happens."""
+    run_dir.update_record(state="running", environment=machine.environment(), placement=placement.model_dump(mode="json"))
     if not run_dir.recipe.exists():
         dataset, mix, base = find_inputs(written, run_dir.read_record().get("paths", {}))
         _timed(run_dir, "data", lambda: _prepare(written, run_dir, reporter, dataset, mix, base))
     recipe, base_dir = resolved(run_dir), base_folder(run_dir)
-    if _timed(run_dir, "training", lambda: _train(recipe, run_dir, reporter, base_dir)) == "paused":
+    if _timed(run_dir, "training", lambda: _train(recipe, run_dir, reporter, base_dir, placement)) == "paused":
         return "paused"
     _timed(run_dir, "evaluation", lambda: _evaluate(recipe, run_dir, reporter, base_dir))
     for exporter in recipe.export:
@@ -258,10 +259,16 @@ def _tell_tokenised(reporter: Reporter, split: str, done: int) -> None:
     reporter.progress(f"tokenising {split}", done, None)
 
 
-def _train(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path) -> str:
-    from danlu.models.device import device
+def _train(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path, placement: Placement) -> str:
+    from danlu.models.device import device, num_gpus
     from danlu.training.run import run as train
 
+    is_launched = processes.launched_by_torchrun() is not None
+    placement.check(recipe, num_gpus=0 if is_launched else num_gpus())
+    if is_launched:
+        return processes.train_among_processes(recipe, run_dir, reporter, model_dir=base_dir, device=device(), placement=placement)
+    if placement.processes > 1:
+        return processes.train_in_processes(recipe, run_dir, reporter, model_dir=base_dir, device=device(), placement=placement)
     return train(recipe, run_dir, reporter, model_dir=base_dir, device=device())
 
 

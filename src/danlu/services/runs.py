@@ -14,10 +14,11 @@ from typing import Any
 from danlu.errors import NoEffectError, OutOfMemoryError, StorageError, is_out_of_memory
 from danlu.files import read_json, write_json
 from danlu.recipe.load import validate
+from danlu.recipe.placement import Placement
 from danlu.recipe.recipe import Recipe
 from danlu.reporter import Listener, Reporter
 from danlu.run_dir import RunDir
-from danlu.services import pipeline
+from danlu.services import pipeline, processes
 from danlu.settings import Settings
 
 
@@ -27,32 +28,40 @@ class RunResult:
 
     run_dir: RunDir
     outcome: str
-    """`finished` or `paused`."""
+    """`finished` or `paused`; `followed` in the processes that only take part in training (torchrun)."""
     report: dict[str, Any] | None
     """Content of report.json when finished."""
 
 
-def run(written: Recipe, *, run_dir: Path | None = None, new: bool = False, listeners: Iterable[Listener] = ()) -> RunResult:
+def run(
+    written: Recipe, *, run_dir: Path | None = None, new: bool = False, listeners: Iterable[Listener] = (), placement: Placement | None = None
+) -> RunResult:
     """Carry out `written` from data to report and exports, or go on with the unfinished run of the same recipe.
 
     Every stage leaves its results in the run folder and is skipped when they are there, so a run that was killed
-    at any instant goes on where it was.
+    at any instant goes on where it was. `placement` says in how many processes it trains; started by torchrun, it is
+    one of them.
     """
+    if (launched := processes.launched_by_torchrun()) and launched[0]:
+        return RunResult(processes.follow(), "followed", None)
     paths = _local_paths(written)
     found = RunDir.create(run_dir) if run_dir is not None else _unfinished_run(written, paths, new) or _new_run_dir(written)
     with found.lock():
         _claim(found, written, paths)
-        return _carry_out(found, written, listeners)
+        return _carry_out(found, written, listeners, placement)
 
 
-def _carry_out(found: RunDir, written: Recipe, listeners: Iterable[Listener]) -> RunResult:
+def _carry_out(found: RunDir, written: Recipe, listeners: Iterable[Listener], placement: Placement | None) -> RunResult:
     """Do what is left of a run that this process holds."""
+    placement = placement or Placement()
+    if launched := processes.launched_by_torchrun():
+        placement = placement.model_copy(update={"processes": launched[1]})
     reporter = Reporter(found, *listeners)
     if found.read_record()["state"] != "created":
         reporter.event("continued", f"going on with run {found.id}")
     started = time.time()
     try:
-        outcome = pipeline.carry_out(written, found, reporter)
+        outcome = pipeline.carry_out(written, found, reporter, placement)
     except BaseException as error:
         with suppress(StorageError):  # a full disk must not hide the first reason
             found.update_record(state="failed", error=str(error) or type(error).__name__)
@@ -71,11 +80,13 @@ def _carry_out(found: RunDir, written: Recipe, listeners: Iterable[Listener]) ->
     return RunResult(found, outcome, _build_report(found))
 
 
-def resume(name: str, listeners: Iterable[Listener] = ()) -> RunResult:
-    """Go on with the run `name` (id, folder or `last`)."""
+def resume(name: str, listeners: Iterable[Listener] = (), *, placement: Placement | None = None) -> RunResult:
+    """Go on with the run `name` (id, folder or `last`), also in another number of processes than before."""
+    if (launched := processes.launched_by_torchrun()) and launched[0]:
+        return RunResult(processes.follow(), "followed", None)
     found = open_run(name)
     with found.lock():
-        return _carry_out(found, validate(found.read_record().get("written", {}), source=str(found.record)), listeners)
+        return _carry_out(found, validate(found.read_record().get("written", {}), source=str(found.record)), listeners, placement)
 
 
 def list_runs(settings: Settings | None = None) -> list[dict[str, Any]]:

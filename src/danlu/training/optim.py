@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from danlu.errors import NoEffectError
 from danlu.recipe.recipe import OptimConfig
 from danlu.training.lion import Lion
+from danlu.training.parallel import whole
 
 MIN_8BIT_SIZE = 4096
 """Parameters with fewer values keep their moments in 32 bits (bitsandbytes' rule)."""
@@ -93,7 +94,7 @@ class Optimizer:
 
         Gradients whose norm is not finite move nothing.
         """
-        norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), max_grad_norm))
+        norm = float(whole(nn.utils.clip_grad_norm_(self.parameters.values(), max_grad_norm)))
         if not math.isfinite(norm):
             return norm
         for optimizer in self._optimizers:

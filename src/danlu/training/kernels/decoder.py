@@ -58,8 +58,8 @@ def plan(decoder: Any) -> list[tuple[AttentionPart, FeedForwardPart]] | None:
     config = decoder.config
     if config.hidden_act != "silu":
         return None
-    if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in decoder.parameters()):
-        return None
+    if any(p.dtype != torch.float32 or p.device.type != "cpu" or type(p.data) is not Tensor for p in decoder.parameters()):
+        return None  # weights divided over processes (FSDP2) are whole only while their own layer is called
     if decoder.training and getattr(config, "attention_dropout", 0.0):
         return None
     parts = []
