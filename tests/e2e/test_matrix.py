@@ -42,7 +42,9 @@ CHATS = [
 ROWS: dict[str, list[dict[str, Any]]] = {
     "messages": CHATS,
     "text": [{"text": f"Door {n} is {COLOURS[n % 3]}. Window {n} is open."} for n in range(12)],
-    "preference": [chat | {"rejected": [{"role": "assistant", "content": f"It is {COLOURS[(n + 1) % 3]}."}]} for n, chat in enumerate(CHATS)],
+    "preference": [
+        {"messages": chat["messages"][:1], "chosen": chat["messages"][1:], "rejected": CHATS[(n + 1) % 12]["messages"][1:]} for n, chat in enumerate(CHATS)
+    ],
 }
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "freeze": [{"num_layers": 1}, {"num_layers": 1, "train_embeddings": True, "train_head": True}],
