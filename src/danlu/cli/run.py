@@ -8,7 +8,6 @@ import typer
 
 from danlu.text import say
 
-
 PROCESSES = typer.Option(1, "--processes", min=1, help="Processes that train together, one per GPU; the result does not depend on it.")
 SHARDING = typer.Option("auto", "--sharding", help="What each process holds: replicate (the whole model), shard (a part of every weight), or auto.")
 

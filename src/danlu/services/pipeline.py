@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 LENGTH_PROBE_EXAMPLES = 2000
+ALONE = Placement()
 
 
-def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter, placement: Placement = Placement()) -> str:
+def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter, placement: Placement = ALONE) -> str:
     """Run every stage that is not done; return `finished` or `paused`. `placement` says where training happens."""
     run_dir.update_record(state="running", environment=machine.environment(), placement=placement.model_dump(mode="json"))
     if not run_dir.recipe.exists():

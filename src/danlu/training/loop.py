@@ -296,9 +296,8 @@ class Loop:
     def _save(self) -> None:
         optimizer = {name: whole(value) for name, value in self.optimizer.state().items()}
         content = checkpoint.Checkpoint(checkpoint.trained_weights(self.model), optimizer, asdict(self.state))
-        if self._try_save(f"step-{self.state.step:06d}", content):
-            if self.world.is_main:
-                checkpoint.rotate(self.run_dir.checkpoints)
+        if self._try_save(f"step-{self.state.step:06d}", content) and self.world.is_main:
+            checkpoint.rotate(self.run_dir.checkpoints)
         self._last_save = time.monotonic()
 
     def _try_save(self, name: str, content: checkpoint.Checkpoint) -> bool:

@@ -20,6 +20,7 @@ from danlu.training.checkpoint import restore_weights, trained_weights
 from danlu.training.forward import fast_nll, reference_nll
 from danlu.training.kernels.attention import NAME as PACKED_ATTENTION
 from danlu.training.loop import Loop, peak_memory_bytes
+from danlu.training.objective import NllFunction
 from danlu.training.parallel import World, shard
 
 
@@ -35,7 +36,7 @@ def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path,
     reporter.stage("training")
     is_fast = recipe.training.path == "fast"
     model = prepared_model(recipe, model_dir, "cpu" if world.is_sharded else world.device)
-    nll = fast_nll if is_fast else reference_nll
+    nll: NllFunction = fast_nll if is_fast else reference_nll
     if world.is_sharded:
         nll = shard(model, nll, world)
     loop = Loop(recipe, run_dir, reporter, model, nll, world.device, world)
@@ -73,7 +74,7 @@ def prepared_model(recipe: Recipe, model_dir: Path, device: str | torch.device) 
     model = load_model(
         model_dir, dtype=getattr(torch, str(recipe.training.dtype)), attention=PACKED_ATTENTION if is_fast else None, random_weights=random_weights
     )
-    return recipe.method.apply(model.to(device), fused=is_fast)  # type: ignore[arg-type, attr-defined]
+    return recipe.method.apply(model.to(device), fused=is_fast)  # type: ignore[attr-defined]
 
 
 def _save_result(recipe: Recipe, run_dir: RunDir, model: Any, model_dir: Path) -> None:
