@@ -88,7 +88,7 @@ def clean_example(example: Example, fixes: list[str]) -> Example:
     return example
 
 
-def clean_turns(messages: Sequence[Message], flags: Sequence[bool] | None, fixes: list[str], *, previous: str = "") -> tuple[list[Message], list[bool] | None]:
+def clean_turns(messages: Sequence[Message], flags: Sequence[float] | None, fixes: list[str], *, previous: str = "") -> tuple[list[Message], list[float] | None]:
     """Return the turns with clean text and in an order that chat templates take, and their flags.
 
     `previous` is the role of the turn before the first one.
@@ -97,7 +97,7 @@ def clean_turns(messages: Sequence[Message], flags: Sequence[bool] | None, fixes
         RowError: a turn is empty, or stands where no repair can put it right.
     """
     kept: list[Message] = []
-    kept_flags: list[bool] = []
+    kept_flags: list[float] = []
     for position, message in enumerate(messages):
         role, content = message["role"], clean_text(message["content"], fixes)
         message["content"] = content
@@ -116,10 +116,10 @@ def clean_turns(messages: Sequence[Message], flags: Sequence[bool] | None, fixes
             continue
         elif role == "tool" and previous not in ("assistant", "tool"):
             raise RowError("tool turn that no assistant turn called for")
-        flag = bool(flags[position]) if flags is not None else True
+        flag = flags[position] if flags is not None else True
         if kept and role == previous and role != "tool" and not message.get("tool_calls") and not kept[-1].get("tool_calls"):
             kept[-1] = kept[-1] | {"content": f"{kept[-1]['content']}\n\n{content}"}
-            kept_flags[-1] = kept_flags[-1] and flag
+            kept_flags[-1] = min(kept_flags[-1], flag)
             _add(fixes, f"consecutive {role} turns joined")
             continue
         kept.append(message)

@@ -2,7 +2,7 @@
 
 An example is a plain dict, one of
 
-    {"line", "messages": [{"role", "content", ...}], "tools"?, "train_on"?: [bool per message]}   kind `messages`
+    {"line", "messages": [{"role", "content", ...}], "tools"?, "train_on"?: [bool or weight per message]}   kind `messages`
     {"line", "text"}                                                                             kind `text`
     {"line", "messages": prompt, "chosen": [messages], "rejected": [messages], "tools"?}         kind `preference`
 

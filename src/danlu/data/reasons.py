@@ -42,6 +42,7 @@ CHINESE: tuple[tuple[str, str], ...] = (
     (r"`instances` is not a list with one entry", "instances 不是只有一项的列表"),
     (r"`history` is not a list of \[question, answer\] pairs", "history 不是［问题，回答］对的列表"),
     (r"a loss weight is '(.+)', not a number", r"权重 \1 不是数字"),
+    (r"a loss weight is (.+), more than (.+)", r"权重 \1 大于 \2"),
     (r"a function_call is not JSON", "function_call 不是 JSON"),
     (r"a function_call has no name", "function_call 没有 name"),
     (r"holds values that JSON cannot hold", "含有 JSON 无法表示的值"),

@@ -26,11 +26,21 @@ class ObjectiveConfig(StrictModel):
 
     type: str
     needs: ClassVar[str] = "messages"
-    """The kind of example it trains on: `messages`, `text` or `preference`."""
+    """The kind of example it trains on: `messages`, `text`, `preference`, `labelled` or `prompt` (danlu.data.examples)."""
     group_size: ClassVar[int] = 1
-    """Sequences that `encode` makes of each example and that one loss needs together (2 for pairs)."""
+    """Sequences in the token file that one loss needs together (2 for pairs)."""
     has_reference: ClassVar[bool] = False
-    """Whether the loss compares with the model as it was before training."""
+    """Whether the loss compares with the model as it was before training, by nats computed once."""
+    weighs_rows: ClassVar[bool] = True
+    """Whether label tokens of one batch may count differently (false for a plain mean over tokens)."""
+    reserved_tokens: ClassVar[int] = 0
+    """Of `max_seq_len`, what has to be left free behind a sequence (for what is generated)."""
+    learning_rate_factor: ClassVar[float] = 1.0
+    """The usual learning rate as a share of that of sft: preference objectives move a trained model, and little is enough."""
+    suites: ClassVar[tuple[str, ...]] = ("heldout", "retention")
+    """What is measured before and after when the recipe does not say."""
+    headlines: ClassVar[tuple[str, ...]] = ("nll_per_token",)
+    """The metric that the verdict rests on: the first of these that was measured."""
 
 
 class MetricConfig(StrictModel):

@@ -32,8 +32,11 @@ def reference_nll(model: nn.Module, batch: PackedBatch) -> Tensor:
     return nll[labels[:, 1:] != -100]
 
 
-def fast_nll(model: nn.Module, batch: PackedBatch) -> Tensor:
-    """Negative log-likelihood in nats of each label token [L], without padding and without full logits."""
+def fast_nll(model: nn.Module, batch: PackedBatch, *, weighs_rows: bool = False) -> Tensor:
+    """Negative log-likelihood in nats of each label token [L], without padding and without full logits.
+
+    `weighs_rows` says that the loss is not a plain sum over the rows: it saves work where the head is trained.
+    """
     causal_lm = unwrap(model)
     core = causal_lm.get_decoder()
     parts = decoder.plan(core)
@@ -45,7 +48,8 @@ def fast_nll(model: nn.Module, batch: PackedBatch) -> Tensor:
         hidden_LD = hidden[0].index_select(0, batch.label_rows_L)
     head = causal_lm.get_output_embeddings()
     softcap = getattr(causal_lm.config, "final_logit_softcapping", None)
-    return linear_cross_entropy(hidden_LD, head.weight, getattr(head, "bias", None), batch.labels_L, scale=_logit_scale(causal_lm.config), softcap=softcap)
+    bias, scale = getattr(head, "bias", None), _logit_scale(causal_lm.config)
+    return linear_cross_entropy(hidden_LD, head.weight, bias, batch.labels_L, scale=scale, softcap=softcap, weighs_rows=weighs_rows)
 
 
 def unwrap(model: nn.Module) -> Any:
