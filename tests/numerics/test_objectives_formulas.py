@@ -123,7 +123,7 @@ def test_kto_equals_the_paper() -> None:
     examples, nll, drifting = sequences(tags), nats(), nats(7)
     totals = objective.totals(examples)
     for name, value in objective.measure(MODEL, PackedBatch.from_examples(sequences()), lambda model, batch: drifting).items():
-        totals[name] = float(value)
+        totals[name] = value.item()
 
     loss, numbers = loss_of(objective, examples, nll, **totals)
 
@@ -206,7 +206,7 @@ def test_kto_equals_trl_but_for_the_batch_its_drift_is_taken_over() -> None:
 
     objective = OBJECTIVES.parse({"type": "kto", "beta": 0.2, "desirable_weight": 1.5, "undesirable_weight": 0.8})
     measured = objective.measure(MODEL, PackedBatch.from_examples(sequences()), lambda model, batch: drifting)
-    ours, _ = loss_of(objective, examples, nll, **{name: float(value) for name, value in measured.items()})
+    ours, _ = loss_of(objective, examples, nll, **{name: value.item() for name, value in measured.items()})
     same_loss_and_gradient(ours, theirs, nll)
 
 
