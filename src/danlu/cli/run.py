@@ -8,6 +8,9 @@ import typer
 
 from danlu.text import say
 
+PROCESSES = typer.Option(1, "--processes", min=1, help="Processes that train together, one per GPU; the result does not depend on it.")
+SHARDING = typer.Option("auto", "--sharding", help="What each process holds: replicate (the whole model), shard (a part of every weight), or auto.")
+
 
 def run(
     context: typer.Context,
@@ -18,6 +21,8 @@ def run(
     objective: str = typer.Option(None, "--objective", help="Objective: sft or pretrain."),
     run_dir: Path = typer.Option(None, "--run-dir", help="Folder of the run; a new one under DANLU_HOME/runs by default."),
     new: bool = typer.Option(False, "--new", help="Start a new run even when an unfinished one of the same recipe exists."),
+    processes: int = PROCESSES,
+    sharding: str = SHARDING,
     as_json: bool = typer.Option(False, "--json", help="Print report.json to stdout, progress to stderr."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
 ) -> None:
@@ -30,20 +35,22 @@ def run(
 
     recipe = build_recipe([*(what or []), *context.args], data=data, model=model, method=method, objective=objective)
     with terminal_view(quiet=quiet, plain=as_json) as listener:
-        result = runs.run(recipe, run_dir=run_dir, new=new, listeners=[listener])
+        result = runs.run(recipe, run_dir=run_dir, new=new, listeners=[listener], placement=build_placement(processes, sharding))
     _show_result(result, as_json)
 
 
 def resume(
     name: str = typer.Argument("last", help="Run id, run folder, or `last`."),
+    processes: int = PROCESSES,
+    sharding: str = SHARDING,
     as_json: bool = typer.Option(False, "--json", help="Print report.json to stdout, progress to stderr."),
 ) -> None:
-    """Go on with a run that was paused, killed or failed."""
+    """Go on with a run that was paused, killed or failed, also in another number of processes."""
     from danlu.cli.live import terminal_view
     from danlu.services import runs
 
     with terminal_view(plain=as_json) as listener:
-        result = runs.resume(name, listeners=[listener])
+        result = runs.resume(name, listeners=[listener], placement=build_placement(processes, sharding))
     _show_result(result, as_json)
 
 
@@ -82,6 +89,16 @@ def report(
     _show_report(run_dir.report_html, content, as_json)
 
 
+def build_placement(processes: int, sharding: str) -> Any:
+    """Check the two options of placement."""
+    from danlu.errors import NoEffectError
+    from danlu.recipe.placement import Placement
+
+    if sharding not in ("auto", "replicate", "shard"):
+        raise NoEffectError(f"--sharding {sharding} is not known", why="weights are held whole or in parts", fix="use auto, replicate or shard")
+    return Placement(processes=processes, sharding=sharding)
+
+
 def build_recipe(what: list[str], *, data: str | None = None, model: str | None = None, method: str | None = None, objective: str | None = None) -> Any:
     """Merge recipe files, bundled examples, options and overrides into a Recipe."""
     from danlu import bundled
@@ -118,6 +135,8 @@ def _value_of(option: str, word: str | None) -> str:
 def _show_result(result: Any, as_json: bool) -> None:
     from danlu.cli.main import json_out
 
+    if result.outcome == "followed":
+        return
     if result.outcome == "paused":
         if as_json:
             json_out({"run_id": result.run_dir.id, "state": "paused"})

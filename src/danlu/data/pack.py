@@ -73,6 +73,15 @@ class TokenFile(Sequence[EncodedExample]):
         """Tokens of each example."""
         return np.diff(self.offsets)
 
+    def label_counts(self) -> np.ndarray:
+        """Trained tokens of each example; its first token is predicted from nothing."""
+        sums = np.concatenate([[0], np.cumsum(self._mask, dtype=np.int64)])
+        starts = self.offsets[:-1]
+        has_first = np.zeros(len(self), np.int64)
+        filled = self.lengths > 0
+        has_first[filled] = self._mask[starts[filled]]
+        return np.asarray(sums[self.offsets[1:]] - sums[starts] - has_first)
+
     def num_label_tokens(self) -> int:
         """Trained tokens in all. A document's first token is predicted from nothing, so it never counts."""
         total = int(np.count_nonzero(self._mask))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,43 +15,64 @@ import torch
 from danlu.data.chat import ChatRenderer
 from danlu.files import fsync_dir, storage_errors, write_json
 from danlu.models.load import load_model, load_tokenizer
+from danlu.models.new_tokens import add_new_tokens, make_rows
 from danlu.recipe.recipe import Recipe
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
+from danlu.training.checkpoint import restore_weights, trained_weights
 from danlu.training.forward import fast_nll, reference_nll
 from danlu.training.kernels.attention import NAME as PACKED_ATTENTION
 from danlu.training.loop import Loop, peak_memory_bytes
+from danlu.training.noise import with_embedding_noise
 from danlu.training.objective import NllFunction
+from danlu.training.parallel import World, shard
 from danlu.training.reference import add_references
 
 
-def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path, device: str = "cpu") -> str:
+def run(
+    recipe: Recipe,
+    run_dir: RunDir,
+    reporter: Reporter,
+    *,
+    model_dir: Path,
+    device: str = "cpu",
+    world: World | None = None,
+    after_step: Callable[[Loop], None] | None = None,
+) -> str:
     """Train, or go on training; return `finished`, `stopped_early` or `paused`.
 
-    Does nothing when training.json says that it is done.
+    Does nothing when training.json says that it is done. Every process of a `world` calls it with a device of its own.
+    `after_step` may look at the model between steps (samples).
     """
+    world = world or World(torch.device(device))
     result_path = run_dir.path / "training.json"
-    if result_path.exists():
+    if world.from_main(result_path.exists()):
         return "finished"
     reporter.stage("training")
-    is_fast = recipe.training.path == "fast"
-    torch.manual_seed(recipe.seed)
-    random_weights = getattr(recipe.method, "init", "pretrained") == "random"
-    model = load_model(
-        model_dir, dtype=getattr(torch, str(recipe.training.dtype)), attention=PACKED_ATTENTION if is_fast else None, random_weights=random_weights
-    )
-    model = model.to(device)
-    nll: NllFunction = functools.partial(fast_nll, weighs_rows=recipe.objective.weighs_rows) if is_fast else reference_nll
+    nll = likelihood(recipe)
+    base, new_ids = base_model(recipe, model_dir, "cpu" if world.is_sharded else world.device)
     if recipe.objective.has_reference:
-        add_references(run_dir, reporter, model, nll, micro_batch_tokens=int(recipe.optim.micro_batch_tokens), device=torch.device(device))
-    model = recipe.method.apply(model, fused=is_fast)  # type: ignore[attr-defined]
-    loop = Loop(recipe, run_dir, reporter, model, nll, torch.device(device))
+        if world.is_main:
+            add_references(run_dir, reporter, base, nll, micro_batch_tokens=int(recipe.optim.micro_batch_tokens), device=next(base.parameters()).device)
+        world.from_main(None)
+    model = with_method(recipe, base, new_ids)
+    if world.is_sharded:
+        nll = shard(model, nll, world)
+    loop = Loop(recipe, run_dir, reporter, model, nll, world.device, world)
+    if after_step is not None:
+        loop.after_step = after_step
     outcome = loop.run()
     if outcome == "paused":
         return outcome
     best_step = loop.restore_best()
     if best_step is not None:
         reporter.event("best", f"the weights of step {best_step} are kept: its validation loss was the lowest", step=best_step)
+    weights = trained_weights(model)
+    if not world.is_main:
+        return outcome
+    if world.is_sharded:  # what saving writes has to be whole
+        model = with_method(recipe, *base_model(recipe, model_dir, "cpu"))
+        restore_weights(model, weights)
     _save_result(recipe, run_dir, model, model_dir)
     write_json(
         result_path,
@@ -58,11 +80,38 @@ def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path,
             "outcome": outcome,
             "num_steps": loop.num_steps,
             "kept_step": best_step or loop.state.step,
-            "peak_memory_bytes": peak_memory_bytes(torch.device(device)),
+            "peak_memory_bytes": peak_memory_bytes(world.device),
             **asdict(loop.state),
         },
     )
     return outcome
+
+
+def likelihood(recipe: Recipe) -> NllFunction:
+    """The way through the model that the recipe asks for."""
+    nll: NllFunction = functools.partial(fast_nll, weighs_rows=recipe.objective.weighs_rows) if recipe.training.path == "fast" else reference_nll
+    return nll if recipe.optim.neftune_alpha is None else with_embedding_noise(nll, recipe.optim.neftune_alpha)
+
+
+def base_model(recipe: Recipe, model_dir: Path, device: str | torch.device) -> tuple[Any, list[int]]:
+    """The model before the method is applied (loaded, or made at random from the seed), and the ids of the tokens that were added to it."""
+    torch.manual_seed(recipe.seed)
+    model = load_model(
+        model_dir,
+        dtype=getattr(torch, str(recipe.training.dtype)),
+        attention=PACKED_ATTENTION if recipe.training.path == "fast" else None,
+        random_weights=getattr(recipe.method, "init", "pretrained") == "random",
+        quantisation=recipe.method.quantisation,
+        device=str(device),
+    )
+    new_ids = add_new_tokens(load_tokenizer(model_dir), recipe.data.new_tokens)
+    make_rows(model, new_ids)
+    return model, new_ids
+
+
+def with_method(recipe: Recipe, base: Any, new_ids: list[int]) -> Any:
+    """The model as it is before the first step."""
+    return recipe.method.apply(base, fused=recipe.training.path == "fast", new_token_ids=new_ids)  # type: ignore[attr-defined]
 
 
 def _save_result(recipe: Recipe, run_dir: RunDir, model: Any, model_dir: Path) -> None:
@@ -74,6 +123,7 @@ def _save_result(recipe: Recipe, run_dir: RunDir, model: Any, model_dir: Path) -
         staging.mkdir(parents=True)
         recipe.method.save(model, staging)  # type: ignore[attr-defined]
         tokenizer = load_tokenizer(model_dir)
+        add_new_tokens(tokenizer, recipe.data.new_tokens)
         ChatRenderer(tokenizer)  # gives a tokenizer without a chat template the documented default, which is stored with the result
         tokenizer.save_pretrained(staging)
         shutil.rmtree(target, ignore_errors=True)
