@@ -30,6 +30,7 @@ CHINESE: tuple[tuple[str, str], ...] = (
     (r"tool turn that no assistant turn called for", "没有被 assistant 调用的 tool 轮"),
     (r"the prompt does not end with a user turn", "问题不以 user 轮结束"),
     (r"chosen and rejected are the same", "chosen 与 rejected 相同"),
+    (r"a label is '(.+)', not true or false", r"标签 \1 不是 true 或 false"),
     (r"an answer is missing", "缺少一个回答"),
     (r"marked as an undesirable answer \(label: false\)", "被标为不好的回答（label: false）"),
     (r"a message is not a mapping of role and content", "有一条消息不是 role 与 content 的映射"),
