@@ -116,7 +116,9 @@ class Loop:
         try:
             weights = checkpoint.load(best).weights
         except CheckpointError as error:
-            self.reporter.event("alarm", f"the weights of step {self.state.best_step} are damaged ({error.why}); those of the last step are kept", step=self.state.step)
+            self.reporter.event(
+                "alarm", f"the weights of step {self.state.best_step} are damaged ({error.why}); those of the last step are kept", step=self.state.step
+            )
             return None
         checkpoint.restore_weights(self.model, weights)
         return self.state.best_step

@@ -22,9 +22,7 @@ from danlu.training.kernels.attention import NAME as PACKED_ATTENTION
 from danlu.training.loop import Loop, peak_memory_bytes
 
 
-def run(
-    recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path, device: str = "cpu", after_step: Callable[[Loop], None] | None = None
-) -> str:
+def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path, device: str = "cpu", after_step: Callable[[Loop], None] | None = None) -> str:
     """Train, or go on training; return `finished`, `stopped_early` or `paused`.
 
     Does nothing when training.json says that it is done. `after_step` may look at the model between steps (samples).

@@ -15,6 +15,8 @@ GOOD_VALIDATION = 20
 MEMORISED_LOSS = 0.05
 VALIDATION_RISE = 0.05
 TRAIN_BELOW_VALIDATION = 0.5
+LEAST_GAP = 0.2
+"""Nats per token; where both losses are near zero, their ratio says nothing."""
 NO_GAIN = 0.02
 
 
@@ -34,7 +36,9 @@ def _validation_rows(history: History) -> Iterator[Diagnosis]:
     wanted = min(0.3, ceil(100 * GOOD_VALIDATION / max(1, data.used)) / 100)
     changes = {"data.split.validation": wanted} if wanted > share and wanted + history.recipe.data.split.test < 1 else {}
     fix: Text = (
-        (f"Set data.split.validation={wanted:g}, or add rows.", f"请设 data.split.validation={wanted:g}，或增加数据。") if changes else ("Add rows.", "请增加数据。")
+        (f"Set data.split.validation={wanted:g}, or add rows.", f"请设 data.split.validation={wanted:g}，或增加数据。")
+        if changes
+        else ("Add rows.", "请增加数据。")
     )
     numbers = {"num_validation": data.num_validation, "num_train": data.num_train, "share": share}
     if data.num_validation:
@@ -93,7 +97,9 @@ def _overfitting(history: History) -> Iterator[Diagnosis]:
     window = max(1, len(history.losses) // 10)
     end = fmean(history.losses[-window:])
     at_best = fmean([row["loss"] for row in history.steps if row["step"] <= best_step][-window:] or [history.losses[0]])
-    rise = last / best - 1 if best > 0 else 0.0
+    # While the run goes on one bad validation may be chance; at its end it is the result.
+    recent = [row["validation_loss"] for row in history.validations[-1 if history.is_over else -2 :]]
+    rise = min(recent) / best - 1 if best > 0 else 0.0
     numbers = {"rise_percent": 100 * rise, "best_step": best_step, "best_validation_loss": best, "last_validation_loss": last, "train_loss": end}
     is_kept = history.kept_step == best_step if history.kept_step is not None else history.recipe.training.keep_best
     saved: Text = (" The weights of the best step are kept, so the result is not harmed.", "最佳一步的权重会保留，结果不受影响。") if is_kept else ("", "")
@@ -110,7 +116,7 @@ def _overfitting(history: History) -> Iterator[Diagnosis]:
             numbers,
             history.shorter(best_step),
         )
-    elif end < TRAIN_BELOW_VALIDATION * last:
+    elif end < min(TRAIN_BELOW_VALIDATION * last, last - LEAST_GAP) and history.steps[-1].get("epoch", 0) > 1:
         yield Diagnosis(
             "overfitting",
             "info" if is_kept else "warning",
@@ -142,7 +148,10 @@ def _no_gain(history: History) -> Iterator[Diagnosis]:
             "What is learnt from the training rows does not hold for others: the answers may not belong to their prompts, or the rows have nothing in common.",
             "从训练数据学到的东西不适用于其他数据：回答可能与问题对不上，或各行之间毫无共性。",
         ),
-        ("Check that prompts and answers belong together (danlu data show); training longer does not help.", "请检查问题与回答是否对应（danlu data show）；继续训练没有帮助。"),
+        (
+            "Check that prompts and answers belong together (danlu data show); training longer does not help.",
+            "请检查问题与回答是否对应（danlu data show）；继续训练没有帮助。",
+        ),
         {"first_loss": start, "train_loss": end, "best_validation_loss": best, "last_validation_loss": validations[-1]},
         {},
     )

@@ -56,7 +56,10 @@ def _halved(history: History) -> Iterator[Diagnosis]:
         "micro_batch_halved_often",
         "info",
         (f"Memory ran out {len(events)} times; each time the micro batch was halved.", f"内存不足 {len(events)} 次，每次都把微批减半。"),
-        ("Less memory is free than when the run began, or the first guess was too high. The loss does not change, but time is lost.", "可用内存比开始时少，或起初估计过高。损失不受影响，但浪费了时间。"),
+        (
+            "Less memory is free than when the run began, or the first guess was too high. The loss does not change, but time is lost.",
+            "可用内存比开始时少，或起初估计过高。损失不受影响，但浪费了时间。",
+        ),
         (f"Start the next run with optim.micro_batch_tokens={value}.", f"下次请从 optim.micro_batch_tokens={value} 开始。")
         if value
         else ("Close other programs.", "请关闭其他程序。"),

@@ -78,7 +78,10 @@ def _template(history: History) -> Iterator[Diagnosis]:
                 f"The trained part of the examples does not end in one common token (the commonest: {100 * data.end_token_share:.0f} %).",
                 f"各样例参与训练的部分没有共同的结尾词元（最常见的只占 {100 * data.end_token_share:.0f}%）。",
             ),
-            ("The chat template of this model puts no end token after an answer, so the model does not learn to stop.", "此模型的对话模板没有在回答之后放结束词元，模型学不会停下。"),
+            (
+                "The chat template of this model puts no end token after an answer, so the model does not learn to stop.",
+                "此模型的对话模板没有在回答之后放结束词元，模型学不会停下。",
+            ),
             ("Use a model whose chat template ends the assistant's turn with a token.", "请换用会以词元结束 assistant 轮的模型或对话模板。"),
             {"percent": 100 * data.end_token_share},
             {},
@@ -118,7 +121,10 @@ def _duplicates(history: History) -> Iterator[Diagnosis]:
             f"{repeated} of {data.rows_in} rows repeat another one ({data.duplicate} were left out, {kept} near copies were kept).",
             f"{data.rows_in} 行中有 {repeated} 行与其他行重复（{data.duplicate} 行已去掉，{kept} 行近似副本仍在）。",
         ),
-        ("The file says far less than its size suggests, and what is said often is learnt by heart first.", "文件的实际内容远少于行数；重复最多的内容会先被背下来。"),
+        (
+            "The file says far less than its size suggests, and what is said often is learnt by heart first.",
+            "文件的实际内容远少于行数；重复最多的内容会先被背下来。",
+        ),
         ("Leave the near copies out (data.near_duplicates=drop), and add different rows.", "请去掉近似副本（data.near_duplicates=drop），并增加不同的数据。")
         if kept
         else ("Add different rows; the copies were left out already.", "副本已去掉；请增加不同的数据。"),
