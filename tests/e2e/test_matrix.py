@@ -56,7 +56,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 }
 SMALL: dict[str, Any] = {"rank": 4, "alpha": 8.0, "num_virtual_tokens": 4}
 LEARNING_RATES = {"prompt_tuning": 0.3, "p_tuning": 0.03, "p_tuning_v2": 0.1, "ia3": 0.2}
-NUM_STEPS = 6
+NUM_STEPS = 4
 NUM_TRAIN = 8
 """Every step sees all of them, so that the loss has no reason to rise."""
 
@@ -88,7 +88,7 @@ def recipe_of(method: dict[str, Any], objective: str, optim: dict[str, Any] | No
                 "scheduler": "constant",
                 **(optim or {}),
             },
-            "training": {"dtype": "float32", "validate_every_steps": 3, "checkpoint_every_steps": 2, "keep_best": False},
+            "training": {"dtype": "float32", "validate_every_steps": 2, "checkpoint_every_steps": 2, "keep_best": False},
         }
     )
 
@@ -189,7 +189,7 @@ def test_a_pair_trains_saves_loads_talks_merges_and_resumes(
     # The loss went down.
     losses = [line["loss"] for line in read_jsonl(run_dir.metrics) if "loss" in line]
     assert len(losses) == NUM_STEPS
-    assert sum(losses[-2:]) < sum(losses[:2])
+    assert losses[-1] < losses[0]
 
     # What was saved is what was trained, and not the base model.
     base, _ = base_model(recipe.model_copy(update={"training": recipe.training.model_copy(update={"path": "reference"})}), base_dir, "cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from danlu.errors import NoEffectError
+from danlu.errors import MissingExtraError, NoEffectError
 from danlu.files import read_json, read_jsonl
 from danlu.models.load import load_tokenizer
 from danlu.models.pair import ModelPair
@@ -122,6 +123,19 @@ def test_a_result_is_proved_talked_to_and_exported(method: dict[str, Any], doors
         adapter = exports.export(result.run_dir, "adapter")
         card = (adapter / "README.md").read_text("utf-8")
         assert f"- {method['type']}" in card and str(tmp_path) not in (adapter / "adapter_config.json").read_text("utf-8")
+
+
+@pytest.mark.parametrize("values", [{"method": "qlora"}, {"optim": {"optimizer": "adamw_8bit", "max_steps": 1}}], ids=["qlora", "adamw_8bit"])
+def test_without_bitsandbytes_a_run_says_what_to_install_before_it_starts(
+    values: dict[str, Any], doors: Path, tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as where it is not installed
+
+    with pytest.raises(MissingExtraError, match="needs bitsandbytes, which is not installed") as caught:
+        run(load_recipe(values={**recipe_values(small_model, doors), **values}), run_dir=tmp_path / "run")
+
+    assert "pip install 'danlu[quant]', or set" in caught.value.fix
+    assert not (tmp_path / "run/recipe.json").exists()
 
 
 def test_too_many_virtual_tokens_are_refused_before_the_start(doors: Path, tmp_path: Path, small_model: Path) -> None:

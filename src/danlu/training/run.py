@@ -113,7 +113,7 @@ def base_model(recipe: Recipe, model_dir: Path, device: str | torch.device) -> t
         quantisation=recipe.method.quantisation,
         device=str(device),
     )
-    new_ids = add_new_tokens(load_tokenizer(model_dir), recipe.data.new_tokens)
+    new_ids = add_new_tokens(load_tokenizer(model_dir), recipe.data.new_tokens) if recipe.data.new_tokens else []
     make_rows(model, new_ids)
     return model, new_ids
 
