@@ -34,6 +34,11 @@ class MethodConfig(StrictModel):
     """Whether the adapter can become part of the base weights."""
 
     @property
+    def starts_anew(self) -> bool:
+        """Whether the weights of the base model are thrown away before training."""
+        return False
+
+    @property
     def quantisation(self) -> Quantisation | None:
         """How the base model is quantised when it is loaded; None for not at all."""
         return None
