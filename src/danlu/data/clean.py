@@ -88,7 +88,9 @@ def clean_example(example: Example, fixes: list[str]) -> Example:
     return example
 
 
-def clean_turns(messages: Sequence[Message], flags: Sequence[float] | None, fixes: list[str], *, previous: str = "") -> tuple[list[Message], list[float] | None]:
+def clean_turns(
+    messages: Sequence[Message], flags: Sequence[float] | None, fixes: list[str], *, previous: str = ""
+) -> tuple[list[Message], list[float] | None]:
     """Return the turns with clean text and in an order that chat templates take, and their flags.
 
     `previous` is the role of the turn before the first one.

@@ -1,5 +1,6 @@
 """The strict base model of every recipe part, and the registries of what a recipe can name."""
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -13,12 +14,43 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False)
 
 
+@dataclass(frozen=True)
+class Quantisation:
+    """How the frozen base weights are stored."""
+
+    bits: int
+    """4 (NF4) or 8 (integers, one scale per row)."""
+    is_double: bool = False
+    """Whether the scales of the 4-bit blocks are quantised themselves."""
+
+
 class MethodConfig(StrictModel):
-    """Base of every tuning method: which weights change. Its plugin file also defines what it does with a model."""
+    """Base of every tuning method: which weights change. Its plugin file also defines `apply` and `save`."""
 
     type: str
     makes_adapter: ClassVar[bool] = True
     """Whether the result is a small adapter beside the base model, or a whole model."""
+    can_merge: ClassVar[bool] = True
+    """Whether the adapter can become part of the base weights."""
+
+    @property
+    def quantisation(self) -> Quantisation | None:
+        """How the base model is quantised when it is loaded; None for not at all."""
+        return None
+
+    @property
+    def num_extra_positions(self) -> int:
+        """Positions that virtual tokens take from each example."""
+        return 0
+
+    @property
+    def learns_new_tokens(self) -> bool:
+        """Whether the rows of `data.new_tokens` are among the weights that change."""
+        return False
+
+    def learning_rate_factor(self, parameter: str) -> float:
+        """What the learning rate of the parameter of that name is multiplied with."""
+        return 1.0
 
 
 class ObjectiveConfig(StrictModel):

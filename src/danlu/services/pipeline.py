@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 SPLITS = ("train", "validation", "test")
 LENGTH_PROBE_EXAMPLES = 2000
 ALONE = Placement()
+MIN_SEQ_LEN = 16
+"""Fewest tokens `data.max_seq_len` may be."""
 
 
 def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter, placement: Placement = ALONE) -> str:
@@ -89,7 +91,7 @@ def open_pair(run_dir: RunDir, recipe: Recipe, base_dir: Path) -> Any:
     if getattr(recipe.method, "init", "pretrained") == "random":
         base_dir = run_dir.model  # there was no model before this one
     tuned = {"adapter_dir": run_dir.adapter} if recipe.method.makes_adapter else {"model_dir": run_dir.model}
-    return ModelPair(base_dir, **tuned, dtype=str(recipe.training.dtype), device=device())
+    return ModelPair(base_dir, **tuned, dtype=str(recipe.training.dtype), device=device(), quantisation=recipe.method.quantisation)
 
 
 def base_folder(run_dir: RunDir) -> Path:
@@ -128,11 +130,19 @@ def _prepare(written: Recipe, run_dir: RunDir, reporter: Reporter, dataset: Path
     from danlu.data.chat import ChatRenderer
     from danlu.data.prepare import prepare
     from danlu.models.load import check_model_dir, load_tokenizer
+    from danlu.models.new_tokens import add_new_tokens
+    from danlu.models.quantise import require_bitsandbytes
 
+    if written.method.quantisation is not None:
+        require_bitsandbytes(f"method {written.method.type}", instead="set method.type to lora")
+    if written.optim.optimizer == "adamw_8bit":
+        require_bitsandbytes("optim.optimizer adamw_8bit", instead="set optim.optimizer to adamw")
     reporter.stage("data")
     config = check_model_dir(base.folder, needs_weights=getattr(written.method, "init", "pretrained") != "random")
     config = config.get("text_config", config)
-    renderer = ChatRenderer(load_tokenizer(base.folder))
+    tokenizer = load_tokenizer(base.folder)
+    add_new_tokens(tokenizer, written.data.new_tokens)
+    renderer = ChatRenderer(tokenizer)
     accounting = prepare(written, run_dir, reporter, dataset=dataset, mix=mix)
     for warning in accounting.warnings:
         reporter.event("warning", warning.en, name=warning.kind, en=warning.en, zh=warning.zh)
@@ -155,7 +165,7 @@ def _facts(written: Recipe, run_dir: RunDir, renderer: ChatRenderer, config: dic
     """Measure what the recommendations need: token lengths of the first examples, model size, machine."""
     from danlu.models.device import gpu
 
-    model_max = _model_max_seq_len(config) or 2048
+    model_max = _model_max_seq_len(config, written) or 2048
     with (run_dir.data / "train.jsonl").open("rb") as file:
         num_train = sum(1 for _ in file)
     lengths: list[int] = []
@@ -182,17 +192,28 @@ def _facts(written: Recipe, run_dir: RunDir, renderer: ChatRenderer, config: dic
     )
 
 
-def _model_max_seq_len(config: dict[str, Any]) -> int | None:
+def _model_max_seq_len(config: dict[str, Any], recipe: Recipe) -> int | None:
+    """Tokens of an example that the model can read beside the virtual tokens of the method, where its config says so."""
     limit = config.get("max_position_embeddings") or config.get("n_positions")
-    return int(limit) if limit else None
+    if not limit:
+        return None
+    room = int(limit) - recipe.method.num_extra_positions
+    if room < MIN_SEQ_LEN:
+        raise NoEffectError(
+            f"method.num_virtual_tokens {recipe.method.num_extra_positions} leaves room for {max(0, room)} tokens of an example",
+            why=f"the model reads up to {limit} tokens, virtual ones included",
+            fix=f"set method.num_virtual_tokens to {int(limit) // 8} or less",
+        )
+    return room
 
 
 def _check_length(recipe: Recipe, config: dict[str, Any]) -> None:
-    limit = _model_max_seq_len(config)
+    limit = _model_max_seq_len(config, recipe)
     if limit and int(recipe.data.max_seq_len) > limit:
+        taken = recipe.method.num_extra_positions
         raise NoEffectError(
             f"data.max_seq_len {recipe.data.max_seq_len} is more than the model can read ({limit})",
-            why="positions beyond it were never trained",
+            why=f"{taken} positions are taken by virtual tokens" if taken else "positions beyond it were never trained",
             fix=f"set data.max_seq_len to {limit} or less",
         )
 

@@ -151,7 +151,8 @@ class Loop:
         try:
             weights = checkpoint.load(best).weights
         except CheckpointError as error:
-            self.reporter.event("alarm", f"the weights of step {self.state.best_step} are damaged ({error.why}); those of the last step are kept", step=self.state.step)
+            what = f"the weights of step {self.state.best_step} are damaged ({error.why}); those of the last step are kept"
+            self.reporter.event("alarm", what, step=self.state.step)
             return None
         checkpoint.restore_weights(self.model, weights)
         return self.state.best_step
@@ -221,7 +222,7 @@ class Loop:
         totals = self.objective.totals(sequences)
         if not hasattr(self.objective, "measure"):
             return list(share), totals
-        objective: MeasuringObjective = self.objective
+        objective: MeasuringObjective = self.objective  # type: ignore[assignment]
         splits = [objective.split(group) for group in share]
         measured = [group for _, group in splits if group]
         longest = max((num_tokens_of(group) for group in measured), default=0)
