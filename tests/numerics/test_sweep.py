@@ -23,7 +23,7 @@ from danlu.training.sweep import Member, can_share, train_together
 
 VARIANTS: list[dict[str, Any]] = [
     {"method": {"type": "lora", "rank": 2, "alpha": 4}, "learning_rate": 3e-3},
-    {"method": {"type": "lora", "rank": 8, "alpha": 8, "rslora": True, "lora_plus_ratio": 4.0}, "learning_rate": 1e-3},
+    {"method": {"type": "lora", "rank": 8, "alpha": 8, "use_rslora": True, "lora_plus_ratio": 4.0}, "learning_rate": 1e-3},
     {"method": {"type": "lora", "rank": 4, "target_modules": ["q_proj", "down_proj"]}, "learning_rate": 5e-3, "seed": 5, "max_steps": 7},
 ]
 
@@ -209,7 +209,7 @@ def test_the_shared_projection_equals_a_product_per_adapter(has_input_gradient: 
     ("method", "config"),
     [
         ({"type": "lora", "dropout": 0.1}, {}),
-        ({"type": "lora", "dora": True}, {}),
+        ({"type": "lora", "use_dora": True}, {}),
         ({"type": "lora", "init": "pissa"}, {}),
         ({"type": "full"}, {}),
         ({"type": "lora"}, {"attn_pdrop": 0.1}),

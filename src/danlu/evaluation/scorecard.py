@@ -37,7 +37,7 @@ def build(recipe: Recipe, run_dir: RunDir) -> dict[str, Any]:
         "verdict": verdict,
         "metrics": metrics,
         "retention": kept,
-        "warnings": caveats.find(run_dir, heldout=heldout, retention=kept, memorised=memorised),
+        "warnings": caveats.find(run_dir, heldout=heldout, retention=kept, memorised=memorised, keep_best=recipe.training.keep_best),
         "heldout": summary(heldout) if heldout else None,
         "seconds": {name: found["seconds"] for name, found in (("heldout", heldout), ("retention", retention), ("memorised", memorised)) if found},
     }

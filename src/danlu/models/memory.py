@@ -219,7 +219,7 @@ def _layer_subset(method: Any, shape: ModelShape) -> list[int]:
 
 def _extra_modules(method: Any, shape: ModelShape) -> int:
     """Weights of whole modules that a method trains beside its adapters (lora_plus_full)."""
-    names = set(getattr(method, "full_modules", None) or ())
+    names = set(getattr(method, "modules_to_save", None) or ())
     linear = shape.layers * sum(layer.num_weights for layer in shape.linears if names & set(layer.names))
     norms = shape.layers * shape.num_norms * shape.hidden if any("norm" in name for name in names) else 0
     head = shape.vocabulary * shape.hidden if names & {"embed_tokens", "lm_head", "wte"} else 0

@@ -190,6 +190,20 @@ class TrainingConfig(StrictModel):
     """Stop after this many validations without improvement; null never stops early."""
     keep_best: bool = True
     """End with the weights of the best validation instead of the last step (needs a validation split)."""
+    sample_every_steps: Annotated[int, Field(ge=1)] | Auto | None = "auto"
+    """Steps between samples: answers to a few fixed prompts, kept as events. `auto` gives about five rounds; null for none."""
+    sample_prompts: list[Annotated[str, Field(min_length=1)]] = Field(default=[], max_length=16)
+    """Prompts of the samples; empty takes the first three of the validation split."""
+    sample_max_new_tokens: int = Field(48, ge=1, le=4096)
+    """Longest answer of a sample."""
+    sample_time_share: float = Field(0.05, gt=0, le=1)
+    """Most time that samples may take, as a share of the training time; rounds that do not fit are left out, and that is said."""
+
+    @model_validator(mode="after")
+    def _sample_prompts_are_used(self) -> Self:
+        if self.sample_every_steps is None and self.sample_prompts:
+            raise ValueError("sample_prompts has no effect when sample_every_steps is null; remove one of them")
+        return self
 
 
 class EvaluationConfig(StrictModel):

@@ -53,7 +53,7 @@ def can_share(recipe: Recipe, config: Mapping[str, Any]) -> bool:
     if any(value for name, value in config.items() if "drop" in name and isinstance(value, float)):
         return False  # a model that drops activations itself draws from the generator in another order than alone
     method: Any = recipe.method
-    is_plain = method.type == "lora" and method.dropout == 0 and not method.dora and method.init == "default"
+    is_plain = method.type == "lora" and method.dropout == 0 and not method.use_dora and method.init == "default"
     changes_inputs = recipe.optim.neftune_alpha is not None or bool(recipe.data.new_tokens)
     return is_plain and not changes_inputs and recipe.training.path == "fast" and recipe.objective.type in SHARED_OBJECTIVES
 
@@ -221,6 +221,7 @@ def train_together(members: Sequence[Member], *, model_dir: Path, device: str) -
                 members[index].reporter.stage("training")
                 outcomes[index] = complete(loops[index], loops[index].run(), model_dir)
             except DanluError as error:
+                members[index].run_dir.update_record(state="failed", error=error.what)
                 outcomes[index] = error
             finally:
                 if outcomes[index] is None:  # a defect: the others pause
