@@ -119,7 +119,15 @@ def coach(
         typer.echo(say("The coach has nothing to object to.", "教练没有发现问题。"))
 
 
-def build_recipe(what: list[str], *, data: str | None = None, model: str | None = None, method: str | None = None, objective: str | None = None) -> Any:
+def build_recipe(
+    what: list[str],
+    *,
+    data: str | None = None,
+    model: str | None = None,
+    method: str | None = None,
+    objective: str | None = None,
+    leave_out: tuple[str, ...] = (),
+) -> Any:
     """Merge recipe files, bundled examples, options and overrides into a Recipe."""
     from danlu import bundled
     from danlu.errors import RecipeError
@@ -141,7 +149,7 @@ def build_recipe(what: list[str], *, data: str | None = None, model: str | None 
     values: dict[str, Any] = {key: value for key, value in (("dataset", data), ("base_model", model), ("method", method), ("objective", objective)) if value}
     if not files and "base_model" not in values and not any(o.startswith("base_model=") for o in overrides):
         values["base_model"] = "danlu/tiny"
-    return load_recipe(files, overrides, values)
+    return load_recipe(files, overrides, values, leave_out=leave_out)
 
 
 def _value_of(option: str, word: str | None) -> str:
