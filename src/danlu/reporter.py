@@ -22,6 +22,10 @@ class Reporter:
     def __init__(self, run_dir: RunDir, *listeners: Listener) -> None:
         self.run_dir, self.listeners = run_dir, listeners
 
+    def listen(self, listener: Listener) -> None:
+        """Let one more listener hear what is said from now on."""
+        self.listeners = (*self.listeners, listener)
+
     def metrics(self, **values: Any) -> None:
         """Append one line to metrics.jsonl; `step` is expected among the values."""
         values = {"time": round(time.time(), 3), **values}

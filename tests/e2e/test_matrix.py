@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -28,24 +28,27 @@ from danlu.models.load import load_tokenizer
 from danlu.models.pair import ModelPair
 from danlu.models.quantise import compute_exactly
 from danlu.recipe.base import METHODS, OBJECTIVES
-from danlu.recipe.recipe import Recipe
+from danlu.recipe.recipe import OptimConfig, Recipe
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
 from danlu.training import checkpoint
-from danlu.training.run import build, run
+from danlu.training.run import base_model, run
 from models import write_model
 
 COLOURS = ("red", "green", "blue")
 CHATS = [
-    {"messages": [{"role": "user", "content": f"Door {n}?"}, {"role": "assistant", "content": f"It is {COLOURS[n % 3]}."}]} for n in range(12)
+    {"messages": [{"role": "user", "content": f"Door {n}?"}, {"role": "assistant", "content": f"It is {COLOURS[n % 3]}."}]} for n in range(10)
 ]  # fmt: skip
 ROWS: dict[str, list[dict[str, Any]]] = {
     "messages": CHATS,
-    "text": [{"text": f"Door {n} is {COLOURS[n % 3]}. Window {n} is open."} for n in range(12)],
+    "text": [{"text": f"Door {n} is {COLOURS[n % 3]}. Window {n} is open."} for n in range(10)],
+    "preference": [
+        {"messages": chat["messages"][:1], "chosen": chat["messages"][1:], "rejected": CHATS[(n + 1) % 10]["messages"][1:]} for n, chat in enumerate(CHATS)
+    ],
 }
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "freeze": [{"num_layers": 1}, {"num_layers": 1, "train_embeddings": True, "train_head": True}],
-    "lora": [{}, {"dora": True, "rslora": True}, {"init": "pissa"}, {"layers": [-1], "rank_pattern": {"down_proj": 8}, "lora_plus_ratio": 4.0}],
+    "lora": [{}, {"use_dora": True, "use_rslora": True}, {"init": "pissa"}, {"layers": [-1], "rank_pattern": {"down_proj": 8}, "lora_plus_ratio": 4.0}],
     "lora_plus_full": [{}, {"modules_to_save": ["norm"]}],
     "p_tuning": [{}, {"encoder": "lstm"}],
     "p_tuning_v2": [{}, {"projection": True}],
@@ -53,7 +56,9 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 }
 SMALL: dict[str, Any] = {"rank": 4, "alpha": 8.0, "num_virtual_tokens": 4}
 LEARNING_RATES = {"prompt_tuning": 0.3, "p_tuning": 0.03, "p_tuning_v2": 0.1, "ia3": 0.2}
-NUM_STEPS = 6
+NUM_STEPS = 4
+NUM_TRAIN = 8
+"""Every step sees all of them, so that the loss has no reason to rise."""
 
 
 def cases() -> list[Any]:
@@ -66,7 +71,7 @@ def cases() -> list[Any]:
     return found
 
 
-def recipe_of(method: dict[str, Any], objective: str) -> Recipe:
+def recipe_of(method: dict[str, Any], objective: str, optim: dict[str, Any] | None = None) -> Recipe:
     fields = METHODS[method["type"]].model_fields
     return Recipe.model_validate(
         {
@@ -78,11 +83,12 @@ def recipe_of(method: dict[str, Any], objective: str) -> Recipe:
             "optim": {
                 "learning_rate": LEARNING_RATES.get(method["type"], 0.01),
                 "max_steps": NUM_STEPS,
-                "global_batch_size": 4,
-                "micro_batch_tokens": 96,
+                "global_batch_size": NUM_TRAIN,
+                "micro_batch_tokens": 128,
                 "scheduler": "constant",
+                **(optim or {}),
             },
-            "training": {"dtype": "float32", "validate_every_steps": 3, "checkpoint_every_steps": 2, "keep_best": False},
+            "training": {"dtype": "float32", "validate_every_steps": 2, "checkpoint_every_steps": 2, "keep_best": False},
         }
     )
 
@@ -101,7 +107,7 @@ def prepare(folder: Path, recipe: Recipe, renderer: ChatRenderer) -> RunDir:
     """A run folder whose data stage is done."""
     run_dir = RunDir.create(folder)
     rows = ROWS[recipe.objective.needs]
-    for split, part in (("train", rows[:10]), ("validation", rows[10:])):
+    for split, part in (("train", rows[:NUM_TRAIN]), ("validation", rows[NUM_TRAIN:])):
         encode_to_file(
             part,
             run_dir.data / f"{split}.tokens",
@@ -146,6 +152,16 @@ def logits(model: Any, ids: list[int]) -> torch.Tensor:
     return model.eval()(input_ids=torch.tensor([ids])).logits[0, -len(ids) :]  # type: ignore[no-any-return]
 
 
+def check_answers(pair: ModelPair, renderer: ChatRenderer, ids: list[int]) -> None:
+    """Both models answer, and a prompt's answer does not depend on the others of its batch."""
+    for side in (pair.tuned, pair.base):
+        with side() as model:
+            together = [answer for batch in generate(model, renderer, [ids, ids[-5:]], max_new_tokens=4) for answer in sorted(batch.items())]
+            alone = [answer for prompt in (ids, ids[-5:]) for batch in generate(model, renderer, [prompt], max_new_tokens=4) for answer in batch.values()]
+        assert [answer for _, answer in together] == alone
+        assert all(answer.num_tokens >= 1 for answer in alone)
+
+
 def check_exports(recipe: Recipe, base_dir: Path, run_dir: RunDir, pair: ModelPair, ids: list[int], folder: Path) -> None:
     has_adapter = recipe.method.makes_adapter
     source = Source("small", base_dir, run_dir.adapter if has_adapter else None, None if has_adapter else run_dir.model, "float32", recipe.method)
@@ -173,10 +189,11 @@ def test_a_pair_trains_saves_loads_talks_merges_and_resumes(
     # The loss went down.
     losses = [line["loss"] for line in read_jsonl(run_dir.metrics) if "loss" in line]
     assert len(losses) == NUM_STEPS
-    assert sum(losses[-2:]) < sum(losses[:2])
+    assert losses[-1] < losses[0]
 
-    # What was saved is what was trained, here and in stock PEFT or Transformers; and it is not the base model.
-    trained = build(recipe.model_copy(update={"training": recipe.training.model_copy(update={"path": "reference"})}), base_dir, "cpu")[0]
+    # What was saved is what was trained, and not the base model.
+    base, _ = base_model(recipe.model_copy(update={"training": recipe.training.model_copy(update={"path": "reference"})}), base_dir, "cpu")
+    trained = recipe.method.apply(base, fused=False)  # type: ignore[attr-defined]
     checkpoint.restore_weights(trained, checkpoint.load(checkpoint.step_dir(run_dir.checkpoints, NUM_STEPS)).weights)
     tuned_dir = {"adapter_dir" if recipe.method.makes_adapter else "model_dir": result}
     pair = ModelPair(base_dir, dtype="float32", quantisation=recipe.method.quantisation, **tuned_dir)  # type: ignore[arg-type]
@@ -187,16 +204,11 @@ def test_a_pair_trains_saves_loads_talks_merges_and_resumes(
     with pair.tuned() as tuned:
         assert float((logits(tuned, ids) - expected).abs().max()) < 1e-4 * size
     assert float((before - expected).abs().max()) > 1e-3 * size
-    assert float((logits(stock_model(recipe, base_dir, run_dir), ids) - expected).abs().max()) < 1e-4 * size
 
-    # Both models answer.
-    for side in (pair.tuned, pair.base):
-        with side() as model:
-            answers = {i: done for batch in generate(model, renderer, [ids, ids[-5:]], max_new_tokens=4) for i, done in batch.items()}
-        assert all(answers[i].num_tokens >= 1 for i in (0, 1))
-
-    # The exports behave the same, or say why there is none (the loss they were trained with does not matter to them).
+    # All of this goes the same way whatever the loss was.
     if objective == "sft":
+        assert float((logits(stock_model(recipe, base_dir, run_dir), ids) - expected).abs().max()) < 1e-4 * size
+        check_answers(pair, renderer, ids)
         check_exports(recipe, base_dir, run_dir, pair, ids, tmp_path)
 
     # Killed between two checkpoints and started again, it ends bitwise the same.
@@ -209,3 +221,36 @@ def test_a_pair_trains_saves_loads_talks_merges_and_resumes(
     for file in result.glob("*.safetensors"):
         assert file.read_bytes() == (killed.path / result.name / file.name).read_bytes()
     shutil.rmtree(tmp_path)  # full models of every pair would fill the disk
+
+
+@pytest.fixture(scope="module")
+def wide_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose adapters are large enough for 8-bit moments."""
+    return write_model(tmp_path_factory.mktemp("models") / "wide", hidden_size=128, intermediate_size=128, num_hidden_layers=1)
+
+
+@pytest.mark.parametrize("optimizer", get_args(OptimConfig.model_fields["optimizer"].annotation))
+@pytest.mark.parametrize("method", [{"type": "lora", "rank": 32}, {"type": "full"}], ids=["lora", "full"])
+def test_a_killed_run_ends_bitwise_the_same_with_every_optimizer(
+    method: dict[str, Any], optimizer: str, tmp_path: Path, wide_dir: Path, renderer: ChatRenderer
+) -> None:
+    if optimizer == "muon" and method["type"] == "lora":
+        with pytest.raises(ValueError, match="use adamw"):
+            recipe_of(method, "sft", {"optimizer": optimizer})
+        return
+    recipe = recipe_of(method, "sft", {"optimizer": optimizer, "learning_rate": 0.001, "weight_decay": 0.01})
+    whole, killed = (prepare(tmp_path / name, recipe, renderer) for name in ("whole", "killed"))
+
+    run(recipe, whole, Reporter(whole), model_dir=wide_dir)
+    with pytest.raises(Killed):
+        run(recipe, killed, Reporter(killed, die_after(3)), model_dir=wide_dir)
+    run(recipe, killed, Reporter(killed), model_dir=wide_dir)
+
+    name = "adapter/adapter_model.safetensors" if recipe.method.makes_adapter else "model/model.safetensors"
+    assert (killed.path / name).read_bytes() == (whole.path / name).read_bytes()
+    losses = [line["loss"] for line in read_jsonl(killed.metrics) if "loss" in line]
+    assert losses == [line["loss"] for line in read_jsonl(whole.metrics) if "loss" in line]
+    assert losses[-1] < losses[0]
+    state = checkpoint.load(checkpoint.step_dir(killed.checkpoints, NUM_STEPS)).optimizer
+    assert any(value.dtype == torch.uint8 for value in state.values()) == (optimizer == "adamw_8bit")
+    shutil.rmtree(tmp_path)

@@ -119,7 +119,7 @@ def _complete(model: Any, tokenizer: Any, prompts: list[Sequence[int]], config: 
     for row, prompt in enumerate(prompts):
         ids_BT[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
         mask_BT[row, width - len(prompt) :] = 1
-    with torch.inference_mode():
+    with torch.no_grad():  # not inference_mode: what a model caches here may be used in training afterwards
         output_BT = generate_rows(model, ids_BT.to(device), mask_BT.to(device), generation_config=config)
     stops = set(config.eos_token_id or ())
     completions = []

@@ -121,6 +121,8 @@ class ModelShape:
     def linears(self) -> tuple[LinearShape, ...]:
         """The linear layers of one decoder layer; of a mixture of experts those outside the experts."""
         d, q, k = self.hidden, self.query_width, self.key_width
+        attention: tuple[LinearShape, ...]
+        up: tuple[LinearShape, ...]
         if self.family == "gpt2":
             attention = (LinearShape(("c_attn",), d, q + 2 * k, "attention"), LinearShape(("c_proj",), q, d, "attention"))
             return (*attention, LinearShape(("c_fc",), d, self.inner, "feed_forward"), LinearShape(("c_proj",), self.inner, d, "feed_forward"))

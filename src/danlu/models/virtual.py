@@ -47,7 +47,7 @@ def generate_rows(model: Any, ids_BT: Tensor, mask_BT: Tensor, **settings: Any) 
 
     virtual = virtual_tokens(model)
     if virtual is None or virtual.prompt_VD is None:
-        return model.generate(input_ids=ids_BT, attention_mask=mask_BT, **settings)  # type: ignore[no-any-return]
+        return model.generate(input_ids=ids_BT, attention_mask=mask_BT, **settings)
     inner = model.get_base_model()
     tokens_BTD = inner.get_input_embeddings()(ids_BT)
     prompt_VD = virtual.prompt_VD.to(tokens_BTD.dtype)

@@ -190,13 +190,27 @@ class TrainingConfig(StrictModel):
     """Stop after this many validations without improvement; `auto` takes 3 where there is a validation split, null never stops early."""
     keep_best: bool = True
     """End with the weights of the best validation instead of the last step (needs a validation split)."""
+    sample_every_steps: Annotated[int, Field(ge=1)] | Auto | None = "auto"
+    """Steps between samples: answers to a few fixed prompts, kept as events. `auto` gives about five rounds; null for none."""
+    sample_prompts: list[Annotated[str, Field(min_length=1)]] = Field(default=[], max_length=16)
+    """Prompts of the samples; empty takes the first three of the validation split."""
+    sample_max_new_tokens: int = Field(48, ge=1, le=4096)
+    """Longest answer of a sample."""
+    sample_time_share: float = Field(0.05, gt=0, le=1)
+    """Most time that samples may take, as a share of the training time; rounds that do not fit are left out, and that is said."""
+
+    @model_validator(mode="after")
+    def _sample_prompts_are_used(self) -> Self:
+        if self.sample_every_steps is None and self.sample_prompts:
+            raise ValueError("sample_prompts has no effect when sample_every_steps is null; remove one of them")
+        return self
 
 
 class EvaluationConfig(StrictModel):
     """How the result is proved."""
 
     suites: list[Annotated[SerializeAsAny[SuiteConfig], SUITES]] = Field(default=["heldout", "retention"], validate_default=True)
-    """What is measured before and after."""
+    """What is measured before and after; when it is not given, what the objective is for (sft: `heldout` and `retention`)."""
     metrics: list[Annotated[SerializeAsAny[MetricConfig], METRICS]] = Field(default=["exact_match", "rouge_l", "bleu", "chrf"], validate_default=True)
     """Metrics of generated text on the held-out split; an empty list skips generation."""
     max_new_tokens: int = Field(256, ge=1)
@@ -225,6 +239,27 @@ class Recipe(StrictModel):
     """What is exported at the end of the run; more can be made later with `danlu export`."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Seeds the split, the order, dropout and the bootstrap."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _suites_of_the_objective(cls, values: Any) -> Any:
+        """Where the recipe does not say what is measured, the objective does."""
+        evaluation = values.get("evaluation", {}) if isinstance(values, dict) else None
+        if not isinstance(evaluation, dict) or "suites" in evaluation:
+            return values
+        try:
+            objective = OBJECTIVES.parse(values.get("objective", "sft"))
+        except ValueError:  # it is reported at its own place
+            return values
+        return {**values, "evaluation": {**evaluation, "suites": list(objective.suites)}}
+
+    @model_validator(mode="after")
+    def _suites_fit(self) -> Self:
+        for suite in self.evaluation.suites:
+            if self.objective.needs not in suite.kinds or (self.objective.makes_reward_model and not suite.takes_reward_models):
+                fits = ", ".join(self.objective.suites)
+                raise ValueError(f"evaluation.suites: {suite.type} cannot be measured with objective {self.objective.type}; remove it, or use: {fits}")
+        return self
 
     @model_validator(mode="after")
     def _combinations_work(self) -> Self:

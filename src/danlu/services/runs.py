@@ -20,6 +20,7 @@ from danlu.reporter import Listener, Reporter
 from danlu.run_dir import RunDir
 from danlu.services import pipeline, processes
 from danlu.settings import Settings
+from danlu.training.coach import diagnose
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,10 @@ def run(
     """
     if (launched := processes.launched_by_torchrun()) and launched[0]:
         return RunResult(processes.follow(), "followed", None)
-    paths = _local_paths(written)
+    paths = local_paths(written)
     found = RunDir.create(run_dir) if run_dir is not None else _unfinished_run(written, paths, new) or _new_run_dir(written)
     with found.lock():
-        _claim(found, written, paths)
+        claim(found, written, paths)
         return _carry_out(found, written, listeners, placement)
 
 
@@ -77,7 +78,7 @@ def _carry_out(found: RunDir, written: Recipe, listeners: Iterable[Listener], pl
     if outcome == "paused":
         return RunResult(found, outcome, None)
     reporter.stage("report")
-    return RunResult(found, outcome, _build_report(found))
+    return RunResult(found, outcome, build_report(found))
 
 
 def resume(name: str, listeners: Iterable[Listener] = (), *, placement: Placement | None = None) -> RunResult:
@@ -117,22 +118,31 @@ def open_run(name: str) -> RunDir:
 def report(name: str) -> tuple[RunDir, dict[str, Any]]:
     """Build the report of a run again from its files, and return it."""
     run_dir = open_run(name)
-    return run_dir, _build_report(run_dir)
+    return run_dir, build_report(run_dir)
 
 
-def _build_report(run_dir: RunDir) -> dict[str, Any]:
+def build_report(run_dir: RunDir) -> dict[str, Any]:
+    """Make report.json and report.html from the files of a run."""
     from danlu.evaluation.report import build
 
-    return build(pipeline.resolved(run_dir), run_dir)
+    recipe = pipeline.resolved(run_dir)
+    return build(recipe, run_dir, coach=[diagnosis.to_dict() for diagnosis in diagnose(recipe, run_dir)])
 
 
-def _local_paths(written: Recipe) -> dict[str, str]:
+def coach(name: str) -> tuple[RunDir, list[dict[str, Any]]]:
+    """What the coach has to say on a run, finished or not."""
+    run_dir = open_run(name)
+    recipe = pipeline.resolved(run_dir) if run_dir.recipe.exists() else validate(run_dir.read_record().get("written", {}), source=str(run_dir.record))
+    return run_dir, [diagnosis.to_dict() for diagnosis in diagnose(recipe, run_dir)]
+
+
+def local_paths(written: Recipe) -> dict[str, str]:
     """Absolute path of every file and folder the recipe names: the same name is something else in another folder."""
     names = {name: os.path.expanduser(name) for name in (written.dataset, *written.data.mix, written.base_model)}
     return {name: os.path.abspath(path) for name, path in names.items() if os.path.exists(path)}
 
 
-def _claim(run_dir: RunDir, written: Recipe, paths: dict[str, str]) -> None:
+def claim(run_dir: RunDir, written: Recipe, paths: dict[str, str]) -> None:
     """Store the written recipe; refuse a folder that belongs to another one."""
     record = run_dir.read_record()
     known = record.get("paths", {})

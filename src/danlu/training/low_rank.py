@@ -39,9 +39,9 @@ class LowRank(MethodConfig):
     """Another rank for some layers, by the end of their name (a regular expression): `{down_proj: 32}`."""
     alpha_pattern: dict[str, float] = {}
     """Another alpha for some layers, in the same way."""
-    rslora: bool = False
+    use_rslora: bool = False
     """Scale by alpha / sqrt(rank) instead, so that a higher rank does not learn more slowly (rsLoRA)."""
-    dora: bool = False
+    use_dora: bool = False
     """Train the length of each weight row apart from its direction (DoRA). Often better at low rank; slower, no fused path."""
     lora_plus_ratio: float = Field(1.0, gt=0)
     """The learning rate of B is this many times that of A (LoRA+; its authors take 16 with a lower learning_rate)."""
@@ -108,8 +108,8 @@ class LowRank(MethodConfig):
             "layers_to_transform": layers,
             "rank_pattern": dict(self.rank_pattern),
             "alpha_pattern": dict(self.alpha_pattern),
-            "use_rslora": self.rslora,
-            "use_dora": self.dora,
+            "use_rslora": self.use_rslora,
+            "use_dora": self.use_dora,
             "trainable_token_indices": self._token_rows(model, new_token_ids),
             "fan_in_fan_out": structure.is_transposed(model),
             "bias": "none",
@@ -118,7 +118,8 @@ class LowRank(MethodConfig):
 
     def save(self, model: PeftModel, folder: Path) -> None:
         """Write adapter_model.safetensors and adapter_config.json."""
-        model.save_pretrained(folder)
+        # Not the whole embedding matrix because it has grown: the rows that were trained are in the adapter.
+        model.save_pretrained(folder, save_embedding_layers=False)
 
     def _layers(self, count: int) -> list[int] | None:
         """`layers` counted from 0."""

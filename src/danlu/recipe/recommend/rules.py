@@ -98,6 +98,11 @@ def _warmup_ratio(recipe: Recipe, facts: Facts) -> Choice:
     return Choice(value, en, f"{steps} 步中约 {WARMUP_STEPS} 步预热", "ma2021")
 
 
+def _sample_every_steps(recipe: Recipe, facts: Facts) -> Choice:
+    steps = num_steps(recipe, facts)
+    return Choice(max(1, math.ceil(steps / 5)), f"about five rounds of samples over {steps} steps", f"在 {steps} 步中约试答五次", "danlu")
+
+
 def _validate_every_steps(recipe: Recipe, facts: Facts) -> Choice:
     steps = num_steps(recipe, facts)
     return Choice(max(1, min(500, steps // 10)), f"about ten validations over {steps} steps", f"在 {steps} 步中约验证十次", "danlu")
@@ -119,6 +124,7 @@ RULES: dict[str, Callable[[Recipe, Facts], Choice | None]] = {
     "optim.micro_batch_tokens": _micro_batch_tokens,
     "optim.warmup_ratio": _warmup_ratio,
     "training.validate_every_steps": _validate_every_steps,
+    "training.sample_every_steps": _sample_every_steps,
     "training.early_stopping_patience": _early_stopping_patience,
 }
 """For what a recipe leaves `auto`, in the order in which one builds on another."""

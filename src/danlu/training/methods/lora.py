@@ -33,8 +33,8 @@ class LoRA(LowRank):
 
     @model_validator(mode="after")
     def _init_fits(self) -> Self:
-        if self.init != "default" and self.dora:
-            raise ValueError("init pissa and dora exclude each other: the length of W + BA is no low-rank update; choose one of them")
+        if self.init != "default" and self.use_dora:
+            raise ValueError("init pissa and use_dora exclude each other: the length of W + BA is no low-rank update; choose one of them")
         return self
 
     def apply(self, model: PreTrainedModel, *, fused: bool, new_token_ids: Sequence[int] = ()) -> PeftModel:
@@ -53,7 +53,7 @@ class LoRA(LowRank):
         """Write adapter_model.safetensors and adapter_config.json."""
         super().save(model, folder)
         if self.init != "default":
-            _write_difference(model, folder, sqrt_scale=self.rslora)
+            _write_difference(model, folder, sqrt_scale=self.use_rslora)
 
 
 def _write_difference(model: PeftModel, folder: Path, *, sqrt_scale: bool) -> None:

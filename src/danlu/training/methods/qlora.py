@@ -28,8 +28,8 @@ class QLoRA(LowRank):
     def _settings_fit_the_bits(self) -> Self:
         if self.bits == 8 and self.double_quant is not None:
             raise ValueError("double_quant has no effect with 8 bits, which have no blocks; remove it")
-        if self.bits == 8 and self.dora:
-            raise ValueError("dora does not work on 8-bit layers (bitsandbytes loses their scales); use 4 bits, or leave dora out")
+        if self.bits == 8 and self.use_dora:
+            raise ValueError("use_dora does not work on 8-bit layers (bitsandbytes loses their scales); use 4 bits, or leave use_dora out")
         return self
 
     @property
