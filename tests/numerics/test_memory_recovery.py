@@ -276,6 +276,7 @@ def limited_run(folder: Path, model: Path, *, room: int) -> Iterator[dict[str, A
     yield {"outcome": done.stdout.strip().splitlines()[-1], **read_json(folder / "training.json")}
 
 
+@pytest.mark.slow
 def test_a_process_with_too_little_address_space_ends_finished(tmp_path: Path, small_model: Path) -> None:
     """A real limit of the system, met by real allocations: a micro batch of 16,000 tokens wants more than there is."""
     with limited_run(tmp_path, small_model, room=100 * 2**20) as result:
