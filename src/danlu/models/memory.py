@@ -109,12 +109,11 @@ def uses_onednn() -> bool:
 def kernels_bytes(lengths: Iterable[int], sizes: Iterable[int]) -> int:
     """Memory of the products compiled for examples of such lengths in micro batches of such sizes.
 
-    An example takes about five for each block of its attention, a micro batch a dozen; equal shapes share.
+    An example of a new length takes three for the last block of its attention, a micro batch of a new size about forty.
     """
     if not uses_onednn():
         return 0
-    blocks = sum(ceil(length / BLOCK_ROWS) for length in set(lengths))
-    return KERNEL_BYTES * min(MAX_KERNELS, 5 * blocks + 12 * len(set(sizes)))
+    return KERNEL_BYTES * min(MAX_KERNELS, 3 * len(set(lengths)) + 40 * len(set(sizes)))
 
 
 def fit(needed_bytes: int, available_bytes: int) -> Fit:
