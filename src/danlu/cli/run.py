@@ -18,6 +18,7 @@ def run(
     objective: str = typer.Option(None, "--objective", help="Objective: sft or pretrain."),
     run_dir: Path = typer.Option(None, "--run-dir", help="Folder of the run; a new one under DANLU_HOME/runs by default."),
     new: bool = typer.Option(False, "--new", help="Start a new run even when an unfinished one of the same recipe exists."),
+    track: list[str] = typer.Option(None, "--track", help="Tracker that follows the run: tensorboard, wandb, mlflow or swanlab. May be given again."),
     as_json: bool = typer.Option(False, "--json", help="Print report.json to stdout, progress to stderr."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
 ) -> None:
@@ -30,12 +31,13 @@ def run(
 
     recipe = build_recipe([*(what or []), *context.args], data=data, model=model, method=method, objective=objective)
     with terminal_view(quiet=quiet, plain=as_json) as listener:
-        result = runs.run(recipe, run_dir=run_dir, new=new, listeners=[listener])
+        result = runs.run(recipe, run_dir=run_dir, new=new, listeners=[listener], track=track or ())
     _show_result(result, as_json)
 
 
 def resume(
     name: str = typer.Argument("last", help="Run id, run folder, or `last`."),
+    track: list[str] = typer.Option(None, "--track", help="Trackers that follow the run from now on; by default those that followed it before."),
     as_json: bool = typer.Option(False, "--json", help="Print report.json to stdout, progress to stderr."),
 ) -> None:
     """Go on with a run that was paused, killed or failed."""
@@ -43,7 +45,7 @@ def resume(
     from danlu.services import runs
 
     with terminal_view(plain=as_json) as listener:
-        result = runs.resume(name, listeners=[listener])
+        result = runs.resume(name, listeners=[listener], track=track or ())
     _show_result(result, as_json)
 
 

@@ -148,7 +148,7 @@ class TrainingConfig(StrictModel):
     """Prompts of the samples; empty takes the first three of the validation split."""
     sample_max_new_tokens: int = Field(48, ge=1, le=4096)
     """Longest answer of a sample."""
-    sample_time_share: float = Field(0.05, gt=0, le=1)
+    sample_time_share: float = Field(0.05, gt=0, le=1000)
     """Most time that samples may take, as a share of the training time; rounds that do not fit are left out, and that is said."""
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from danlu.reporter import Listener, Reporter
 from danlu.run_dir import RunDir
 from danlu.services import pipeline
 from danlu.settings import Settings
+from danlu.tracking.base import TRACKERS
+from danlu.tracking.follow import follow
 from danlu.training.coach import diagnose
 
 
@@ -33,27 +35,29 @@ class RunResult:
     """Content of report.json when finished."""
 
 
-def run(written: Recipe, *, run_dir: Path | None = None, new: bool = False, listeners: Iterable[Listener] = ()) -> RunResult:
+def run(written: Recipe, *, run_dir: Path | None = None, new: bool = False, listeners: Iterable[Listener] = (), track: Sequence[str] = ()) -> RunResult:
     """Carry out `written` from data to report and exports, or go on with the unfinished run of the same recipe.
 
     Every stage leaves its results in the run folder and is skipped when they are there, so a run that was killed
-    at any instant goes on where it was.
+    at any instant goes on where it was. `track` names the trackers that follow it (`tensorboard`, ...).
     """
+    check_trackers(track)
     paths = _local_paths(written)
     found = RunDir.create(run_dir) if run_dir is not None else _unfinished_run(written, paths, new) or _new_run_dir(written)
     with found.lock():
         _claim(found, written, paths)
-        return _carry_out(found, written, listeners)
+        return _carry_out(found, written, listeners, track)
 
 
-def _carry_out(found: RunDir, written: Recipe, listeners: Iterable[Listener]) -> RunResult:
+def _carry_out(found: RunDir, written: Recipe, listeners: Iterable[Listener], track: Sequence[str]) -> RunResult:
     """Do what is left of a run that this process holds."""
     reporter = Reporter(found, *listeners)
     if found.read_record()["state"] != "created":
         reporter.event("continued", f"going on with run {found.id}")
     started = time.time()
     try:
-        outcome = pipeline.carry_out(written, found, reporter)
+        with follow(track or Settings.from_environment().trackers, found, reporter):
+            outcome = pipeline.carry_out(written, found, reporter)
     except BaseException as error:
         with suppress(StorageError):  # a full disk must not hide the first reason
             found.update_record(state="failed", error=str(error) or type(error).__name__)
@@ -72,11 +76,23 @@ def _carry_out(found: RunDir, written: Recipe, listeners: Iterable[Listener]) ->
     return RunResult(found, outcome, build_report(found))
 
 
-def resume(name: str, listeners: Iterable[Listener] = ()) -> RunResult:
-    """Go on with the run `name` (id, folder or `last`)."""
+def check_trackers(track: Sequence[str]) -> None:
+    """Refuse trackers that cannot work, before a run is begun for them.
+
+    Raises:
+        UnknownNameError: there is no tracker of a name.
+        MissingExtraError: its client is not installed.
+    """
+    for name in track or Settings.from_environment().trackers:
+        TRACKERS.parse(name).require()
+
+
+def resume(name: str, listeners: Iterable[Listener] = (), *, track: Sequence[str] = ()) -> RunResult:
+    """Go on with the run `name` (id, folder or `last`); without `track`, its trackers go on too."""
+    check_trackers(track)
     found = open_run(name)
     with found.lock():
-        return _carry_out(found, validate(found.read_record().get("written", {}), source=str(found.record)), listeners)
+        return _carry_out(found, validate(found.read_record().get("written", {}), source=str(found.record)), listeners, track)
 
 
 def list_runs(settings: Settings | None = None) -> list[dict[str, Any]]:
