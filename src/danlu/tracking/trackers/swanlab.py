@@ -42,7 +42,8 @@ class SwanLabRun:
             config=config,
         )
         self.state: dict[str, Any] = {"id": identity, "last_steps": dict(state.get("last_steps", {}))}
-        self.where = str(getattr(self._run, "url", None) or run_dir.path / "swanlab")
+        is_online = os.environ.get("SWANLAB_MODE", "online") == "online"
+        self.where = str(self._run.url if is_online else run_dir.path / "swanlab")
 
     def last_step(self, key: str) -> int:
         """What earlier attempts have sent."""
