@@ -42,6 +42,10 @@ class Reporter:
         """Say which stage begins: `data`, `training`, `evaluation`, `report`, `export`."""
         self.event("stage", f"{name} begins", stage=name, **fields)
 
+    def relay(self, kind: str, fields: dict[str, Any]) -> None:
+        """Pass on what a reporter of the same run has stored in another process."""
+        self._tell(kind, fields)
+
     def progress(self, what: str, done: int, total: int | None) -> None:
         """Say how far a pass has come. Not stored."""
         self._tell("progress", {"what": what, "done": done, "total": total})
@@ -63,6 +67,16 @@ class Reporter:
         except StorageError as error:
             # A full disk must not end training: say so where it can still be heard, and go on.
             self._tell("alarm", {"message": f"{path.name} misses a line: {error.why}"})
+
+
+class SilentReporter(Reporter):
+    """For the processes of a run that leave telling to the main one."""
+
+    def _tell(self, kind: str, fields: dict[str, Any]) -> None:
+        pass
+
+    def _append(self, path: Path, value: dict[str, Any]) -> None:
+        pass
 
 
 def truncate_metrics(path: Path, *, after_step: int) -> None:

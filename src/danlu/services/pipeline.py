@@ -17,11 +17,12 @@ import orjson
 from danlu.errors import ModelError, NoEffectError, TooFewExamplesError
 from danlu.files import atomic_open, read_json, read_jsonl, write_json
 from danlu.recipe.load import validate
+from danlu.recipe.placement import Placement
 from danlu.recipe.recipe import Recipe
 from danlu.recipe.recommend import Facts, recommend, resolve, with_values
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
-from danlu.services import machine, samples
+from danlu.services import machine, processes, samples
 from danlu.services.datasets import find_dataset
 from danlu.training.coach import Coach
 
@@ -32,19 +33,20 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 LENGTH_PROBE_EXAMPLES = 2000
+ONE_PROCESS = Placement()
+MIN_SEQ_LEN = 16
+"""Fewest tokens `data.max_seq_len` may be."""
 
 
-def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter) -> str:
-    """Run every stage that is not done; return `finished` or `paused`."""
-    run_dir.update_record(state="running", environment=machine.environment())
-    if not run_dir.recipe.exists():
-        dataset, mix, base = find_inputs(written, run_dir.read_record().get("paths", {}))
-        _timed(run_dir, "data", lambda: _prepare(written, run_dir, reporter, dataset, mix, base))
+def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter, placement: Placement = ONE_PROCESS) -> str:
+    """Run every stage that is not done; return `finished` or `paused`. `placement` says where training happens."""
+    run_dir.update_record(state="running", environment=machine.environment(), placement=placement.model_dump(mode="json"))
+    prepare_data(written, run_dir, reporter)
     recipe, base_dir = resolved(run_dir), base_folder(run_dir)
     coach = Coach(recipe, run_dir, reporter)
     reporter.listen(coach)
     coach.begin()
-    if _timed(run_dir, "training", lambda: _train(recipe, run_dir, reporter, base_dir)) == "paused":
+    if _timed(run_dir, "training", lambda: _train(recipe, run_dir, reporter, base_dir, placement)) == "paused":
         return "paused"
     _timed(run_dir, "evaluation", lambda: _evaluate(recipe, run_dir, reporter, base_dir))
     for exporter in recipe.export:
@@ -53,6 +55,13 @@ def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter) -> str:
 
             _timed(run_dir, f"export_{exporter.type}", functools.partial(export, run_dir, exporter.type, reporter))
     return "finished"
+
+
+def prepare_data(written: Recipe, run_dir: RunDir, reporter: Reporter) -> None:
+    """The data stage, where it is not done: clean, split, complete the recipe, tokenise."""
+    if not run_dir.recipe.exists():
+        dataset, mix, base = find_inputs(written, run_dir.read_record().get("paths", {}))
+        _timed(run_dir, "data", lambda: _prepare(written, run_dir, reporter, dataset, mix, base))
 
 
 def find_inputs(written: Recipe, paths: Mapping[str, str] = MappingProxyType({})) -> tuple[Path, dict[str, Path], BaseModel]:
@@ -88,10 +97,10 @@ def open_pair(run_dir: RunDir, recipe: Recipe, base_dir: Path) -> Any:
     from danlu.models.device import device
     from danlu.models.pair import ModelPair
 
-    if getattr(recipe.method, "init", "pretrained") == "random":
+    if recipe.method.starts_anew:
         base_dir = run_dir.model  # there was no model before this one
     tuned = {"adapter_dir": run_dir.adapter} if recipe.method.makes_adapter else {"model_dir": run_dir.model}
-    return ModelPair(base_dir, **tuned, dtype=str(recipe.training.dtype), device=device())
+    return ModelPair(base_dir, **tuned, dtype=str(recipe.training.dtype), device=device(), quantisation=recipe.method.quantisation)
 
 
 def base_folder(run_dir: RunDir) -> Path:
@@ -130,11 +139,19 @@ def _prepare(written: Recipe, run_dir: RunDir, reporter: Reporter, dataset: Path
     from danlu.data.chat import ChatRenderer
     from danlu.data.prepare import prepare
     from danlu.models.load import check_model_dir, load_tokenizer
+    from danlu.models.new_tokens import add_new_tokens
+    from danlu.models.quantise import require_bitsandbytes
 
+    if written.method.quantisation is not None:
+        require_bitsandbytes(f"method {written.method.type}", instead="set method.type to lora")
+    if written.optim.optimizer == "adamw_8bit":
+        require_bitsandbytes("optim.optimizer adamw_8bit", instead="set optim.optimizer to adamw")
     reporter.stage("data")
-    config = check_model_dir(base.folder, needs_weights=getattr(written.method, "init", "pretrained") != "random")
+    config = check_model_dir(base.folder, needs_weights=not written.method.starts_anew)
     config = config.get("text_config", config)
-    renderer = ChatRenderer(load_tokenizer(base.folder))
+    tokenizer = load_tokenizer(base.folder)
+    add_new_tokens(tokenizer, written.data.new_tokens)
+    renderer = ChatRenderer(tokenizer)
     accounting = prepare(written, run_dir, reporter, dataset=dataset, mix=mix)
     for warning in accounting.warnings:
         reporter.event("warning", warning.en, name=warning.kind, en=warning.en, zh=warning.zh)
@@ -142,7 +159,7 @@ def _prepare(written: Recipe, run_dir: RunDir, reporter: Reporter, dataset: Path
         reporter.event("default_template", "the tokenizer has no chat template: the documented default (User: / Assistant:) is used and stored with the result")
     facts = _facts(written, run_dir, renderer, config, base, accounting)
     recipe, reasons = resolve(written, facts)
-    run_dir.update_record(facts={"usual_learning_rate": _usual_learning_rate(recipe, facts), "model_max_seq_len": _model_max_seq_len(config)})
+    run_dir.update_record(facts={"usual_learning_rate": _usual_learning_rate(recipe, facts), "model_max_seq_len": _model_max_seq_len(config, written)})
     _check_length(recipe, config)
     _encode(recipe, run_dir, reporter, renderer)
     for reason in reasons:
@@ -159,7 +176,7 @@ def _facts(written: Recipe, run_dir: RunDir, renderer: ChatRenderer, config: dic
     """Measure what the recommendations need: token lengths of the first examples, model size, machine."""
     from danlu.models.device import gpu
 
-    model_max = _model_max_seq_len(config) or 2048
+    model_max = _model_max_seq_len(config, written) or 2048
     with (run_dir.data / "train.jsonl").open("rb") as file:
         num_train = sum(1 for _ in file)
     lengths: list[int] = []
@@ -192,17 +209,28 @@ def _usual_learning_rate(recipe: Recipe, facts: Facts) -> float:
     return float(next(reason.value for reason in reasons if reason.path == "optim.learning_rate"))
 
 
-def _model_max_seq_len(config: dict[str, Any]) -> int | None:
+def _model_max_seq_len(config: dict[str, Any], recipe: Recipe) -> int | None:
+    """Tokens of an example that the model can read beside the virtual tokens of the method, where its config says so."""
     limit = config.get("max_position_embeddings") or config.get("n_positions")
-    return int(limit) if limit else None
+    if not limit:
+        return None
+    room = int(limit) - recipe.method.num_extra_positions
+    if room < MIN_SEQ_LEN:
+        raise NoEffectError(
+            f"method.num_virtual_tokens {recipe.method.num_extra_positions} leaves room for {max(0, room)} tokens of an example",
+            why=f"the model reads up to {limit} tokens, virtual ones included",
+            fix=f"set method.num_virtual_tokens to {int(limit) // 8} or less",
+        )
+    return room
 
 
 def _check_length(recipe: Recipe, config: dict[str, Any]) -> None:
-    limit = _model_max_seq_len(config)
+    limit = _model_max_seq_len(config, recipe)
     if limit and int(recipe.data.max_seq_len) > limit:
+        taken = recipe.method.num_extra_positions
         raise NoEffectError(
             f"data.max_seq_len {recipe.data.max_seq_len} is more than the model can read ({limit})",
-            why="positions beyond it were never trained",
+            why=f"{taken} positions are taken by virtual tokens" if taken else "positions beyond it were never trained",
             fix=f"set data.max_seq_len to {limit} or less",
         )
 
@@ -250,18 +278,27 @@ def _tell_tokenised(reporter: Reporter, split: str, done: int) -> None:
     reporter.progress(f"tokenising {split}", done, None)
 
 
-def _train(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path) -> str:
-    from danlu.models.device import device
+def _train(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path, placement: Placement) -> str:
+    from danlu.models.device import device, num_gpus
     from danlu.training.run import run as train
     from danlu.training.samples import Sampler
 
+    is_launched = processes.launched_by_torchrun() is not None
+    placement.check(recipe, num_gpus=0 if is_launched else num_gpus())
+    if recipe.training.sample_every_steps and (is_launched or placement.processes > 1):
+        en = "no samples are made while several processes train: they would wait for the one that writes"
+        reporter.event("warning", en, name="no_samples", en=en, zh="多进程训练时不生成样例：其他进程会等待写作的进程")
+    if is_launched:
+        return processes.train_among_processes(recipe, run_dir, reporter, model_dir=base_dir, device=device(), placement=placement)
+    if placement.processes > 1:
+        return processes.train_in_processes(recipe, run_dir, reporter, model_dir=base_dir, device=device(), placement=placement)
     sampler = Sampler(recipe, run_dir, reporter, samples.answerer(recipe, run_dir, base_dir)) if recipe.training.sample_every_steps else None
     return train(recipe, run_dir, reporter, model_dir=base_dir, device=device(), after_step=sampler)
 
 
 def _evaluate(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path) -> None:
     """Prove the result; a model that was made from nothing has no base to be compared with."""
-    has_base = getattr(recipe.method, "init", "pretrained") != "random"
+    has_base = not recipe.method.starts_anew
     if not recipe.evaluation.suites or not has_base or (run_dir.evaluation / "scorecard.json").exists():
         return
     from danlu.evaluation.run import run as evaluate

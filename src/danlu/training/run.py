@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Callable
@@ -14,52 +15,112 @@ import torch
 from danlu.data.chat import ChatRenderer
 from danlu.files import fsync_dir, storage_errors, write_json
 from danlu.models.load import load_model, load_tokenizer
+from danlu.models.new_tokens import add_new_tokens, make_rows
 from danlu.recipe.recipe import Recipe
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
+from danlu.training.checkpoint import restore_weights, trained_weights
 from danlu.training.forward import fast_nll, reference_nll
 from danlu.training.kernels.attention import NAME as PACKED_ATTENTION
 from danlu.training.loop import Loop, peak_memory_bytes
+from danlu.training.noise import with_embedding_noise
+from danlu.training.objective import NllFunction
+from danlu.training.parallel import World, shard
+from danlu.training.reference import add_references
+
+RESULT = "training.json"
+"""It is there when training is done."""
 
 
-def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path, device: str = "cpu", after_step: Callable[[Loop], None] | None = None) -> str:
+def run(
+    recipe: Recipe,
+    run_dir: RunDir,
+    reporter: Reporter,
+    *,
+    model_dir: Path,
+    device: str = "cpu",
+    world: World | None = None,
+    after_step: Callable[[Loop], None] | None = None,
+    until: int | None = None,
+) -> str:
     """Train, or go on training; return `finished`, `stopped_early` or `paused`.
 
-    Does nothing when training.json says that it is done. `after_step` may look at the model between steps (samples).
+    Does nothing when training.json says that it is done. Every process of a `world` calls it with a device of its own.
+    `after_step` may look at the model between steps (samples). `until` pauses after that step.
     """
-    result_path = run_dir.path / "training.json"
-    if result_path.exists():
+    world = world or World(torch.device(device))
+    if world.from_main((run_dir.path / RESULT).exists()):
         return "finished"
     reporter.stage("training")
-    is_fast = recipe.training.path == "fast"
-    torch.manual_seed(recipe.seed)
-    random_weights = getattr(recipe.method, "init", "pretrained") == "random"
-    model = load_model(
-        model_dir, dtype=getattr(torch, str(recipe.training.dtype)), attention=PACKED_ATTENTION if is_fast else None, random_weights=random_weights
-    )
-    model = model.to(device)
-    model = recipe.method.apply(model, fused=is_fast)  # type: ignore[attr-defined]
-    loop = Loop(recipe, run_dir, reporter, model, fast_nll if is_fast else reference_nll, torch.device(device))
+    nll = likelihood(recipe)
+    base, new_ids = base_model(recipe, model_dir, "cpu" if world.is_sharded else world.device)
+    if recipe.objective.has_reference:
+        if world.is_main:
+            add_references(run_dir, reporter, base, nll, micro_batch_tokens=int(recipe.optim.micro_batch_tokens), device=next(base.parameters()).device)
+        world.from_main(None)
+    model = with_method(recipe, base, new_ids)
+    if world.is_sharded:
+        nll = shard(model, nll, world)
+    loop = Loop(recipe, run_dir, reporter, model, nll, world.device, world)
     if after_step is not None:
         loop.after_step = after_step
-    outcome = loop.run()
+    loop.until = until
+    return complete(loop, loop.run(), model_dir)
+
+
+def complete(loop: Loop, outcome: str, model_dir: Path) -> str:
+    """Write what a loop that has come to its end leaves: the weights that are kept, and training.json."""
     if outcome == "paused":
         return outcome
     best_step = loop.restore_best()
     if best_step is not None:
-        reporter.event("best", f"the weights of step {best_step} are kept: its validation loss was the lowest", step=best_step)
-    _save_result(recipe, run_dir, model, model_dir)
+        loop.reporter.event("best", f"the weights of step {best_step} are kept: its validation loss was the lowest", step=best_step)
+    model = loop.model
+    weights = trained_weights(model)
+    if not loop.world.is_main:
+        return outcome
+    if loop.world.is_sharded:  # what saving writes has to be whole
+        model = with_method(loop.recipe, *base_model(loop.recipe, model_dir, "cpu"))
+        restore_weights(model, weights)
+    _save_result(loop.recipe, loop.run_dir, model, model_dir)
     write_json(
-        result_path,
+        loop.run_dir.path / RESULT,
         {
             "outcome": outcome,
             "num_steps": loop.num_steps,
             "kept_step": best_step or loop.state.step,
-            "peak_memory_bytes": peak_memory_bytes(torch.device(device)),
+            "peak_memory_bytes": peak_memory_bytes(loop.world.device),
             **asdict(loop.state),
         },
     )
     return outcome
+
+
+def likelihood(recipe: Recipe) -> NllFunction:
+    """The way through the model that the recipe asks for."""
+    nll: NllFunction = functools.partial(fast_nll, weighs_rows=recipe.objective.weighs_rows) if recipe.training.path == "fast" else reference_nll
+    return nll if recipe.optim.neftune_alpha is None else with_embedding_noise(nll, recipe.optim.neftune_alpha)
+
+
+def base_model(recipe: Recipe, model_dir: Path, device: str | torch.device) -> tuple[Any, list[int]]:
+    """The model before the method is applied (loaded, or made at random from the seed), and the ids of the tokens that were added to it."""
+    torch.manual_seed(recipe.seed)
+    model = load_model(
+        model_dir,
+        dtype=getattr(torch, str(recipe.training.dtype)),
+        attention=PACKED_ATTENTION if recipe.training.path == "fast" else None,
+        random_weights=recipe.method.starts_anew,
+        quantisation=recipe.method.quantisation,
+        device=str(device),
+    )
+    new_ids = add_new_tokens(load_tokenizer(model_dir), recipe.data.new_tokens) if recipe.data.new_tokens else []
+    make_rows(model, new_ids)
+    return model, new_ids
+
+
+def with_method(recipe: Recipe, base: Any, new_ids: list[int]) -> Any:
+    """The model as it is before the first step."""
+    return recipe.method.apply(base, fused=recipe.training.path == "fast", new_token_ids=new_ids)  # type: ignore[attr-defined]
 
 
 def _save_result(recipe: Recipe, run_dir: RunDir, model: Any, model_dir: Path) -> None:
@@ -71,6 +132,7 @@ def _save_result(recipe: Recipe, run_dir: RunDir, model: Any, model_dir: Path) -
         staging.mkdir(parents=True)
         recipe.method.save(model, staging)  # type: ignore[attr-defined]
         tokenizer = load_tokenizer(model_dir)
+        add_new_tokens(tokenizer, recipe.data.new_tokens)
         ChatRenderer(tokenizer)  # gives a tokenizer without a chat template the documented default, which is stored with the result
         tokenizer.save_pretrained(staging)
         shutil.rmtree(target, ignore_errors=True)
