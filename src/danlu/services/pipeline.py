@@ -41,9 +41,7 @@ MIN_SEQ_LEN = 16
 def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter, placement: Placement = ONE_PROCESS) -> str:
     """Run every stage that is not done; return `finished` or `paused`. `placement` says where training happens."""
     run_dir.update_record(state="running", environment=machine.environment(), placement=placement.model_dump(mode="json"))
-    if not run_dir.recipe.exists():
-        dataset, mix, base = find_inputs(written, run_dir.read_record().get("paths", {}))
-        _timed(run_dir, "data", lambda: _prepare(written, run_dir, reporter, dataset, mix, base))
+    prepare_data(written, run_dir, reporter)
     recipe, base_dir = resolved(run_dir), base_folder(run_dir)
     coach = Coach(recipe, run_dir, reporter)
     reporter.listen(coach)
@@ -57,6 +55,13 @@ def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter, placement: P
 
             _timed(run_dir, f"export_{exporter.type}", functools.partial(export, run_dir, exporter.type, reporter))
     return "finished"
+
+
+def prepare_data(written: Recipe, run_dir: RunDir, reporter: Reporter) -> None:
+    """The data stage, where it is not done: clean, split, complete the recipe, tokenise."""
+    if not run_dir.recipe.exists():
+        dataset, mix, base = find_inputs(written, run_dir.read_record().get("paths", {}))
+        _timed(run_dir, "data", lambda: _prepare(written, run_dir, reporter, dataset, mix, base))
 
 
 def find_inputs(written: Recipe, paths: Mapping[str, str] = MappingProxyType({})) -> tuple[Path, dict[str, Path], BaseModel]:

@@ -221,6 +221,7 @@ def train_together(members: Sequence[Member], *, model_dir: Path, device: str) -
                 members[index].reporter.stage("training")
                 outcomes[index] = complete(loops[index], loops[index].run(), model_dir)
             except DanluError as error:
+                members[index].run_dir.update_record(state="failed", error=error.what)
                 outcomes[index] = error
             finally:
                 if outcomes[index] is None:  # a defect: the others pause
