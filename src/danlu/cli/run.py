@@ -99,6 +99,26 @@ def build_placement(processes: int, sharding: str) -> Any:
     return Placement(processes=processes, sharding=sharding)
 
 
+def coach(
+    name: str = typer.Argument("last", help="Run id, run folder, or `last`."),
+    as_json: bool = typer.Option(False, "--json", help="Machine-readable: name, severity, what, why, fix, evidence, changes."),
+) -> None:
+    """Say what went wrong in a run, why, and which setting changes it; of a finished, failed or running one."""
+    from rich.console import Console
+
+    from danlu.cli.main import json_out
+    from danlu.cli.summary import print_coach
+    from danlu.services import runs as service
+
+    _, diagnoses = service.coach(name)
+    if as_json:
+        json_out(diagnoses)
+    elif diagnoses:
+        print_coach(diagnoses, Console())
+    else:
+        typer.echo(say("The coach has nothing to object to.", "教练没有发现问题。"))
+
+
 def build_recipe(
     what: list[str],
     *,

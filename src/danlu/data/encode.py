@@ -7,6 +7,7 @@ The sequences of a pair stay together: both get the same shortened prompt, or ne
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -70,7 +71,13 @@ def encode_to_file(
                 note(entry)
             progress(account.num_examples)
 
-    TokenFile.write(path, encoded())
+    if not hasattr(objective, "arrange"):
+        TokenFile.write(path, encoded())
+        return account
+    plain = path.with_name(f".{path.name}.plain")
+    TokenFile.write(plain, encoded())
+    TokenFile.write(path, objective.arrange(TokenFile(plain), max_seq_len))
+    shutil.rmtree(plain)
     return account
 
 

@@ -30,6 +30,7 @@ CHINESE: tuple[tuple[str, str], ...] = (
     (r"tool turn that no assistant turn called for", "没有被 assistant 调用的 tool 轮"),
     (r"the prompt does not end with a user turn", "问题不以 user 轮结束"),
     (r"chosen and rejected are the same", "chosen 与 rejected 相同"),
+    (r"a label is '(.+)', not true or false", r"标签 \1 不是 true 或 false"),
     (r"an answer is missing", "缺少一个回答"),
     (r"marked as an undesirable answer \(label: false\)", "被标为不好的回答（label: false）"),
     (r"a message is not a mapping of role and content", "有一条消息不是 role 与 content 的映射"),
@@ -76,6 +77,14 @@ CHINESE: tuple[tuple[str, str], ...] = (
     (r"key '(.*)' given twice; the last value counts", r"键 \1 出现两次；以最后的值为准"),
     (r"trailing comma removed", "删去了行尾逗号"),
     (r"JSON repaired: raw control characters, lone surrogates or NaN", "修复了 JSON：裸控制字符、孤立代理项或 NaN"),
+    (r"the answer alone is longer than (\d+) tokens", r"仅回答就超过 \1 个词元"),
+    (r"longer than (\d+) tokens", r"超过 \1 个词元"),
+    (r"no token to train on", "没有参与训练的词元"),
+    (r"the chat template refuses it: (.+)", r"对话模板拒绝：\1"),
+    (
+        r"shortened to (\d+) tokens: (\d+) oldest messages and (\d+) characters of the prompt removed",
+        r"截短到 \1 个词元：删去最早的 \2 条消息和问题中的 \3 个字符",
+    ),
     (r"line read as GB18030 in a UTF-8 file", "UTF-8 文件中的一行按 GB18030 读取"),
     (r"bytes that are not UTF-8 removed", "删去了不是 UTF-8 的字节"),
 )

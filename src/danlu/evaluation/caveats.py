@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from danlu.data.reasons import in_chinese
 from danlu.files import read_json
 
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ _TEXTS = {
         "{num_checked} 条留出样例中有 {num_found} 条的问题或答案也出现在训练数据里（其中 {num_exact} 条逐字相同）："
         "提升可能有一部分来自记忆。请去掉重复数据后重新训练。",
     ),
+    "chosen_less_likely": (
+        "The chosen answers became less likely themselves ({base:.2f} to {tuned:.2f} nats per token): the model may prefer them and still not write them. "
+        "Lower the learning rate or raise beta, or fine-tune on the chosen answers first (sft, or orpo).",
+        "被选中的回答本身变得更不可能（每词元 {base:.2f} → {tuned:.2f} 奈特）：模型可能更倾向于它们，却不会写出来。"
+        "可降低学习率或提高 beta，或先用被选中的回答做 sft（或用 orpo）。",
+    ),
     "retention_forgotten": (
         "General ability was lost: the loss on general conversations rose by {percent:.1f} %. "
         "Lower the learning rate, train for fewer epochs, or mix in general data (data.mix).",
@@ -65,15 +72,23 @@ _TEXTS = {
 
 
 def find(
-    run_dir: RunDir, *, heldout: dict[str, Any] | None, retention: dict[str, Any] | None, memorised: dict[str, Any] | None, keep_best: bool
+    run_dir: RunDir,
+    *,
+    heldout: dict[str, Any] | None,
+    retention: dict[str, Any] | None,
+    memorised: dict[str, Any] | None,
+    metrics: dict[str, Any],
+    keep_best: bool,
 ) -> list[Caveat]:
-    """All warnings of a run, the weightiest first; each `{code, en, zh, numbers}`."""
-    return [*_test_rows(heldout), *_memorised(memorised), *_retention(retention), *_best_lost(run_dir, keep_best), *_generations(heldout)]
+    """All warnings of a run, the weightiest first; each `{code, en, zh, numbers}`. `heldout` is the result that the verdict rests on."""
+    data = [*_test_rows(heldout), *_memorised(memorised)]
+    return [*data, *_retention(retention), *_preference(metrics), *_best_lost(run_dir, keep_best), *_generations(heldout)]
 
 
 def _caveat(code: str, **numbers: Any) -> Caveat:
     en, zh = _TEXTS[code]
-    return {"code": code, "en": en.format(**numbers), "zh": zh.format(**numbers), "numbers": numbers}
+    chinese = {key: in_chinese(value) if isinstance(value, str) else value for key, value in numbers.items()}
+    return {"code": code, "en": en.format(**numbers), "zh": zh.format(**chinese), "numbers": numbers}
 
 
 def _test_rows(heldout: dict[str, Any] | None) -> Iterator[Caveat]:
@@ -97,6 +112,12 @@ def _retention(retention: dict[str, Any] | None) -> Iterator[Caveat]:
         yield _caveat("retention_forgotten", percent=100 * retention["relative"], ci=retention["ci"])
 
 
+def _preference(metrics: dict[str, Any]) -> Iterator[Caveat]:
+    chosen = metrics.get("chosen_likelihood")
+    if chosen and chosen["label"] == "regressed":
+        yield _caveat("chosen_less_likely", base=chosen["base"], tuned=chosen["tuned"])
+
+
 def _best_lost(run_dir: RunDir, keep_best: bool) -> Iterator[Caveat]:
     path = run_dir.path / "training.json"
     training = read_json(path) if path.exists() else {}
@@ -105,7 +126,7 @@ def _best_lost(run_dir: RunDir, keep_best: bool) -> Iterator[Caveat]:
 
 
 def _generations(heldout: dict[str, Any] | None) -> Iterator[Caveat]:
-    generation = heldout["generation"] if heldout else None
+    generation = heldout.get("generation") if heldout else None
     if not generation:
         return
     total, cut, loops = len(generation["examples"]), generation["num_cut"], generation["num_loops"]

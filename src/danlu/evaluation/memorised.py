@@ -73,7 +73,8 @@ def parts_of(row: dict[str, Any]) -> list[tuple[str, str]]:
     if "text" in row:
         return [("text", row["text"])]
     names = {"user": "prompt", "assistant": "answer"}
-    return [(names[m["role"]], m["content"]) for m in row.get("messages", []) if m["role"] in names and isinstance(m.get("content"), str)]
+    turns = [*row.get("messages", []), *row.get("chosen", row.get("completion", []))]
+    return [(names[m["role"]], m["content"]) for m in turns if m["role"] in names and isinstance(m.get("content"), str)]
 
 
 def grams_of(text: str) -> Grams:

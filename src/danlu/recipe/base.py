@@ -34,6 +34,11 @@ class MethodConfig(StrictModel):
     """Whether the adapter can become part of the base weights."""
 
     @property
+    def starts_anew(self) -> bool:
+        """Whether the weights of the base model are thrown away before training."""
+        return False
+
+    @property
     def quantisation(self) -> Quantisation | None:
         """How the base model is quantised when it is loaded; None for not at all."""
         return None
@@ -69,6 +74,8 @@ class ObjectiveConfig(StrictModel):
     """Of `max_seq_len`, what has to be left free behind a sequence (for what is generated)."""
     learning_rate_factor: ClassVar[float] = 1.0
     """The usual learning rate as a share of that of sft: preference objectives move a trained model, and little is enough."""
+    makes_reward_model: ClassVar[bool] = False
+    """Whether the result gives a text a score instead of going on with it."""
     suites: ClassVar[tuple[str, ...]] = ("heldout", "retention")
     """What is measured before and after when the recipe does not say."""
     headlines: ClassVar[tuple[str, ...]] = ("nll_per_token",)
@@ -90,6 +97,10 @@ class SuiteConfig(StrictModel):
 
     type: str
     version: ClassVar[str] = "1"
+    kinds: ClassVar[frozenset[str]] = frozenset({"messages", "text", "preference", "labelled", "prompt"})
+    """Kinds of example (`ObjectiveConfig.needs`) with which it can be measured."""
+    takes_reward_models: ClassVar[bool] = False
+    """Whether it can measure a model that gives a score instead of text."""
 
 
 class FormatConfig(StrictModel):

@@ -210,7 +210,7 @@ class EvaluationConfig(StrictModel):
     """How the result is proved."""
 
     suites: list[Annotated[SerializeAsAny[SuiteConfig], SUITES]] = Field(default=["heldout", "retention"], validate_default=True)
-    """What is measured before and after."""
+    """What is measured before and after; when it is not given, what the objective is for (sft: `heldout` and `retention`)."""
     metrics: list[Annotated[SerializeAsAny[MetricConfig], METRICS]] = Field(default=["exact_match", "rouge_l", "bleu", "chrf"], validate_default=True)
     """Metrics of generated text on the held-out split; an empty list skips generation."""
     max_new_tokens: int = Field(256, ge=1)
@@ -239,6 +239,27 @@ class Recipe(StrictModel):
     """What is exported at the end of the run; more can be made later with `danlu export`."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Seeds the split, the order, dropout and the bootstrap."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _suites_of_the_objective(cls, values: Any) -> Any:
+        """Where the recipe does not say what is measured, the objective does."""
+        evaluation = values.get("evaluation", {}) if isinstance(values, dict) else None
+        if not isinstance(evaluation, dict) or "suites" in evaluation:
+            return values
+        try:
+            objective = OBJECTIVES.parse(values.get("objective", "sft"))
+        except ValueError:  # it is reported at its own place
+            return values
+        return {**values, "evaluation": {**evaluation, "suites": list(objective.suites)}}
+
+    @model_validator(mode="after")
+    def _suites_fit(self) -> Self:
+        for suite in self.evaluation.suites:
+            if self.objective.needs not in suite.kinds or (self.objective.makes_reward_model and not suite.takes_reward_models):
+                fits = ", ".join(self.objective.suites)
+                raise ValueError(f"evaluation.suites: {suite.type} cannot be measured with objective {self.objective.type}; remove it, or use: {fits}")
+        return self
 
     @model_validator(mode="after")
     def _combinations_work(self) -> Self:

@@ -97,7 +97,7 @@ def open_pair(run_dir: RunDir, recipe: Recipe, base_dir: Path) -> Any:
     from danlu.models.device import device
     from danlu.models.pair import ModelPair
 
-    if getattr(recipe.method, "init", "pretrained") == "random":
+    if recipe.method.starts_anew:
         base_dir = run_dir.model  # there was no model before this one
     tuned = {"adapter_dir": run_dir.adapter} if recipe.method.makes_adapter else {"model_dir": run_dir.model}
     return ModelPair(base_dir, **tuned, dtype=str(recipe.training.dtype), device=device(), quantisation=recipe.method.quantisation)
@@ -147,7 +147,7 @@ def _prepare(written: Recipe, run_dir: RunDir, reporter: Reporter, dataset: Path
     if written.optim.optimizer == "adamw_8bit":
         require_bitsandbytes("optim.optimizer adamw_8bit", instead="set optim.optimizer to adamw")
     reporter.stage("data")
-    config = check_model_dir(base.folder, needs_weights=getattr(written.method, "init", "pretrained") != "random")
+    config = check_model_dir(base.folder, needs_weights=not written.method.starts_anew)
     config = config.get("text_config", config)
     tokenizer = load_tokenizer(base.folder)
     add_new_tokens(tokenizer, written.data.new_tokens)
@@ -298,7 +298,7 @@ def _train(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path, 
 
 def _evaluate(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path) -> None:
     """Prove the result; a model that was made from nothing has no base to be compared with."""
-    has_base = getattr(recipe.method, "init", "pretrained") != "random"
+    has_base = not recipe.method.starts_anew
     if not recipe.evaluation.suites or not has_base or (run_dir.evaluation / "scorecard.json").exists():
         return
     from danlu.evaluation.run import run as evaluate

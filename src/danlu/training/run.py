@@ -109,11 +109,11 @@ def base_model(recipe: Recipe, model_dir: Path, device: str | torch.device) -> t
         model_dir,
         dtype=getattr(torch, str(recipe.training.dtype)),
         attention=PACKED_ATTENTION if recipe.training.path == "fast" else None,
-        random_weights=getattr(recipe.method, "init", "pretrained") == "random",
+        random_weights=recipe.method.starts_anew,
         quantisation=recipe.method.quantisation,
         device=str(device),
     )
-    new_ids = add_new_tokens(load_tokenizer(model_dir), recipe.data.new_tokens)
+    new_ids = add_new_tokens(load_tokenizer(model_dir), recipe.data.new_tokens) if recipe.data.new_tokens else []
     make_rows(model, new_ids)
     return model, new_ids
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from danlu.data.clean import as_kind
 from danlu.evaluation.suites.heldout import split_last_answer
 from danlu.files import read_jsonl
 
@@ -50,7 +51,7 @@ def best_and_worst(heldout: dict[str, Any], run_dir: RunDir) -> dict[str, list[d
 
 
 def _rows(run_dir: RunDir, wanted: set[int]) -> dict[int, dict[str, Any]]:
-    return {number: row for number, row in enumerate(read_jsonl(run_dir.data / "test.jsonl")) if number in wanted}
+    return {number: as_kind(row, "messages") for number, row in enumerate(read_jsonl(run_dir.data / "test.jsonl")) if number in wanted}
 
 
 def _texts(row: dict[str, Any]) -> tuple[list[dict[str, str]], str | None]:
