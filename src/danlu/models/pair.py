@@ -34,6 +34,7 @@ class ModelPair:
         dtype: str | None = None,
         device: str = "cpu",
         quantisation: Quantisation | None = None,
+        is_reward_model: bool = False,
     ) -> None:
         import torch
 
@@ -41,14 +42,14 @@ class ModelPair:
         tuned_dir = adapter_dir or model_dir
         self.tokenizer = load_tokenizer(tuned_dir if tuned_dir is not None else base_dir)
         self.renderer = ChatRenderer(self.tokenizer)
-        self._base = load_model(base_dir, dtype=torch_dtype, device=device, quantisation=quantisation).eval()
+        self._base = load_model(base_dir, dtype=torch_dtype, device=device, quantisation=quantisation, is_reward_model=is_reward_model).eval()
         make_rows(self._base, added_ids(load_tokenizer(base_dir), self.tokenizer))
         self._tuned: PreTrainedModel = self._base
         self.has_adapter = adapter_dir is not None
         if adapter_dir is not None:
             self._tuned = load_adapter(self._base, adapter_dir)
         elif model_dir is not None:
-            self._tuned = load_model(model_dir, dtype=torch_dtype, device=device).eval()
+            self._tuned = load_model(model_dir, dtype=torch_dtype, device=device, is_reward_model=is_reward_model).eval()
 
     @contextmanager
     def base(self) -> Iterator[PreTrainedModel]:

@@ -27,6 +27,7 @@ from danlu.training.noise import with_embedding_noise
 from danlu.training.objective import NllFunction
 from danlu.training.parallel import World, shard
 from danlu.training.reference import add_references
+from danlu.training.reward_model import fast_rewards, reference_rewards
 
 
 def run(
@@ -89,6 +90,8 @@ def run(
 
 def likelihood(recipe: Recipe) -> NllFunction:
     """The way through the model that the recipe asks for."""
+    if recipe.objective.makes_reward_model:
+        return fast_rewards if recipe.training.path == "fast" else reference_rewards
     nll: NllFunction = functools.partial(fast_nll, weighs_rows=recipe.objective.weighs_rows) if recipe.training.path == "fast" else reference_nll
     return nll if recipe.optim.neftune_alpha is None else with_embedding_noise(nll, recipe.optim.neftune_alpha)
 
@@ -103,6 +106,7 @@ def base_model(recipe: Recipe, model_dir: Path, device: str | torch.device) -> t
         random_weights=getattr(recipe.method, "init", "pretrained") == "random",
         quantisation=recipe.method.quantisation,
         device=str(device),
+        is_reward_model=recipe.objective.makes_reward_model,
     )
     new_ids = add_new_tokens(load_tokenizer(model_dir), recipe.data.new_tokens)
     make_rows(model, new_ids)
