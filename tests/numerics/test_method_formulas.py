@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_model
 from torch import Tensor
 
+from conftest import make_model
 from danlu.errors import NoEffectError
 from danlu.models.pair import load_adapter
 from danlu.recipe.base import METHODS

@@ -213,9 +213,7 @@ def test_turns_count_by_their_weight(trial: MakeTrial, model_dir: Path) -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b c"}, {"role": "user", "content": "d"}, {"role": "assistant", "content": "e"}]
     example = {"line": 1, "messages": turns, "train_on": [0.0, 0.5, 0.0, 2.0]}
     path = one.run_dir.data / "weighed.tokens"
-    encode_to_file(
-        [example], path, objective=one.recipe.objective, renderer=one.renderer, max_seq_len=64, truncation="drop", note=lambda entry: None
-    )
+    encode_to_file([example], path, objective=one.recipe.objective, renderer=one.renderer, max_seq_len=64, truncation="drop", note=lambda entry: None)
     sequence = TokenFile(path)[0]
     batch, model = PackedBatch.from_examples([sequence]), load_model(model_dir)
     assert sequence.weights is not None
@@ -227,4 +225,3 @@ def test_turns_count_by_their_weight(trial: MakeTrial, model_dir: Path) -> None:
 
     nll = reference_nll(model, batch).detach().numpy()
     assert loss.item() == pytest.approx(float((nll * weights).sum() / weights.sum()), rel=1e-5)
-

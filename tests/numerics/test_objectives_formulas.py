@@ -155,7 +155,14 @@ def trl_batch(examples: list[EncodedExample], nll: Tensor, order: list[int]) -> 
         mask[row, : LENGTHS[i]] = 1
         is_label[row, PROMPTS[i] : LENGTHS[i]] = 1
         log_p[row, PROMPTS[i] - 1 : LENGTHS[i] - 1] = parts[i]
-    fields = {"log_probs": log_p, "entropy": torch.zeros_like(log_p), "mean_logits": torch.zeros_like(log_p), "is_top1": torch.zeros_like(log_p, dtype=torch.bool), "log_sum_sq_probs": log_p, "loss": torch.tensor(0.0)}
+    fields = {
+        "log_probs": log_p,
+        "entropy": torch.zeros_like(log_p),
+        "mean_logits": torch.zeros_like(log_p),
+        "is_top1": torch.zeros_like(log_p, dtype=torch.bool),
+        "log_sum_sq_probs": log_p,
+        "loss": torch.tensor(0.0),
+    }
     return {"input_ids": ids, "attention_mask": mask, "completion_mask": is_label}, MagicMock(return_value=MagicMock(**fields), training=True)
 
 

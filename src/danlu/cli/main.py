@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from danlu.cli import chat, data, demo, export, recipe, run
+from danlu.cli import chat, data, demo, export, recipe, run, sweep
 from danlu.errors import DanluError, InternalError
 
 app = typer.Typer(
@@ -27,8 +27,10 @@ app.command("run", context_settings=EXTRA)(run.run)
 app.command("resume")(run.resume)
 app.command("runs")(run.runs)
 app.command("report")(run.report)
+app.command("coach")(run.coach)
 app.command("chat")(chat.chat)
 app.command("export")(export.export)
+app.command("sweep", context_settings=EXTRA)(sweep.sweep)
 app.command("demo")(demo.demo)
 app.add_typer(data.app, name="data")
 app.add_typer(recipe.app, name="recipe")

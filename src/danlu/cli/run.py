@@ -99,7 +99,35 @@ def build_placement(processes: int, sharding: str) -> Any:
     return Placement(processes=processes, sharding=sharding)
 
 
-def build_recipe(what: list[str], *, data: str | None = None, model: str | None = None, method: str | None = None, objective: str | None = None) -> Any:
+def coach(
+    name: str = typer.Argument("last", help="Run id, run folder, or `last`."),
+    as_json: bool = typer.Option(False, "--json", help="Machine-readable: name, severity, what, why, fix, evidence, changes."),
+) -> None:
+    """Say what went wrong in a run, why, and which setting changes it; of a finished, failed or running one."""
+    from rich.console import Console
+
+    from danlu.cli.main import json_out
+    from danlu.cli.summary import print_coach
+    from danlu.services import runs as service
+
+    _, diagnoses = service.coach(name)
+    if as_json:
+        json_out(diagnoses)
+    elif diagnoses:
+        print_coach(diagnoses, Console())
+    else:
+        typer.echo(say("The coach has nothing to object to.", "教练没有发现问题。"))
+
+
+def build_recipe(
+    what: list[str],
+    *,
+    data: str | None = None,
+    model: str | None = None,
+    method: str | None = None,
+    objective: str | None = None,
+    leave_out: tuple[str, ...] = (),
+) -> Any:
     """Merge recipe files, bundled examples, options and overrides into a Recipe."""
     from danlu import bundled
     from danlu.errors import RecipeError
@@ -121,7 +149,7 @@ def build_recipe(what: list[str], *, data: str | None = None, model: str | None 
     values: dict[str, Any] = {key: value for key, value in (("dataset", data), ("base_model", model), ("method", method), ("objective", objective)) if value}
     if not files and "base_model" not in values and not any(o.startswith("base_model=") for o in overrides):
         values["base_model"] = "danlu/tiny"
-    return load_recipe(files, overrides, values)
+    return load_recipe(files, overrides, values, leave_out=leave_out)
 
 
 def _value_of(option: str, word: str | None) -> str:

@@ -57,8 +57,21 @@ def print_summary(report: dict[str, Any], html: Path) -> None:
         console.print(Text(say("Rows: ", "数据行：") + _rows(rows | {"truncated": shortened})))
     for warning in report.get("warnings") or []:
         console.print(Text(f"! {printable(warning[language()])}", style="yellow"))
+    print_coach(report.get("coach") or [], console)
     console.print()
     console.print(Text(say("Report: ", "报告：") + str(html)), soft_wrap=True)
+
+
+def print_coach(diagnoses: list[dict[str, Any]], console: Any) -> None:
+    """Print what the coach says, each with the settings to change."""
+    from rich.text import Text
+
+    styles = {"error": ("!!", "bold red"), "warning": ("!", "yellow"), "info": ("-", "")}
+    for diagnosis in diagnoses:
+        mark, style = styles[diagnosis["severity"]]
+        console.print(Text(f"{mark} {say('Coach', '教练')} [{diagnosis['name']}]: {printable(diagnosis[language()])}", style=style))
+        if diagnosis["changes"]:
+            console.print(Text(say("  next time: ", "  下次：") + " ".join(f"{path}={value}" for path, value in diagnosis["changes"].items())))
 
 
 def _cells(metric: dict[str, Any]) -> list[str]:

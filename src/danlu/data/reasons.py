@@ -77,6 +77,14 @@ CHINESE: tuple[tuple[str, str], ...] = (
     (r"key '(.*)' given twice; the last value counts", r"键 \1 出现两次；以最后的值为准"),
     (r"trailing comma removed", "删去了行尾逗号"),
     (r"JSON repaired: raw control characters, lone surrogates or NaN", "修复了 JSON：裸控制字符、孤立代理项或 NaN"),
+    (r"the answer alone is longer than (\d+) tokens", r"仅回答就超过 \1 个词元"),
+    (r"longer than (\d+) tokens", r"超过 \1 个词元"),
+    (r"no token to train on", "没有参与训练的词元"),
+    (r"the chat template refuses it: (.+)", r"对话模板拒绝：\1"),
+    (
+        r"shortened to (\d+) tokens: (\d+) oldest messages and (\d+) characters of the prompt removed",
+        r"截短到 \1 个词元：删去最早的 \2 条消息和问题中的 \3 个字符",
+    ),
     (r"line read as GB18030 in a UTF-8 file", "UTF-8 文件中的一行按 GB18030 读取"),
     (r"bytes that are not UTF-8 removed", "删去了不是 UTF-8 的字节"),
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from danlu.data.reasons import in_chinese
 from danlu.files import read_json
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ def find(
 
 def _caveat(code: str, **numbers: Any) -> Caveat:
     en, zh = _TEXTS[code]
-    return {"code": code, "en": en.format(**numbers), "zh": zh.format(**numbers), "numbers": numbers}
+    chinese = {key: in_chinese(value) if isinstance(value, str) else value for key, value in numbers.items()}
+    return {"code": code, "en": en.format(**numbers), "zh": zh.format(**chinese), "numbers": numbers}
 
 
 def _test_rows(heldout: dict[str, Any] | None) -> Iterator[Caveat]:

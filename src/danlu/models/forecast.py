@@ -175,24 +175,25 @@ def disk_parts(shape: ModelShape, recipe: Recipe, lengths: Lengths) -> dict[str,
 
 
 def alternatives(shape: ModelShape, recipe: Recipe, lengths: Lengths, *, available_bytes: int, device: str = "cpu") -> list[Alternative]:
-    """Recipes that fit, the one that costs least quality first; each keeps the changes before it that did not suffice alone."""
+    """Recipes that fit, the one that costs least quality first; each keeps the milder changes that did not suffice alone but helped."""
     found: list[Alternative] = []
     kept: dict[str, Any] = {}
+    least = peak_memory(shape, recipe, lengths.cut(int(recipe.data.max_seq_len)).tokens, lengths.labels, device=device).peak_bytes
     for group in _candidates(shape, recipe, lengths):
-        last: dict[str, Any] = {}
+        tried: dict[str, Any] = {}
         for changes, en, zh in group:
-            last = {**kept, **changes}
-            changed = _changed(recipe, last)
+            changed = _changed(recipe, {**kept, **changes})
             if changed is None:
                 continue
             cut = lengths.cut(int(changed.data.max_seq_len))
             peak = peak_memory(shape, changed, cut.tokens, cut.labels, device=device).peak_bytes
             if fit(peak, available_bytes) != "too_big":
-                found.append(Alternative(last, peak, fit(peak, available_bytes), en, zh))
+                found.append(Alternative({**kept, **changes}, peak, fit(peak, available_bytes), en, zh))
+                tried = {}
                 break
-        else:
-            kept = last or kept
-            continue
+            if peak < least:
+                tried, least = {**kept, **changes}, peak
+        kept = tried or kept
     return found
 
 

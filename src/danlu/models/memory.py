@@ -10,6 +10,7 @@ Shapes: T tokens of a micro batch, L its label rows, D width, Q all query heads,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil
@@ -168,32 +169,37 @@ def trained_by(recipe: Recipe, shape: ModelShape) -> Trained:
         return Trained(shape.num_parameters, 0, 0, max(embedding, largest_linear), True)
     if kind == "freeze":
         count = min(shape.layers, int(getattr(method, "num_layers", 2)))
-        head = embedding if getattr(method, "train_head", False) else 0
-        return Trained(count * shape.parameters_per_layer + head, 0, shape.layers - count, max(head, largest_linear), bool(head))
+        head = embedding if getattr(method, "train_head", False) and not shape.is_tied else 0
+        embeddings = embedding if getattr(method, "train_embeddings", False) else 0
+        trains_embedding = bool(head or embeddings)
+        norm = shape.hidden  # the last norm goes with the last layers
+        first = 0 if embeddings else shape.layers - count
+        return Trained(count * shape.parameters_per_layer + norm + head + embeddings, 0, first, max(head, embeddings, largest_linear), trains_embedding)
     if kind in ("prompt_tuning", "p_tuning", "p_tuning_v2"):
         return _prompt(method, kind, shape)
     if kind == "ia3":
         count = shape.layers * (2 * shape.key_width + shape.inner)
         return Trained(count, count, 0, shape.inner)
-    adapted = adapted_linears(method, shape)
-    ranks = {layer: _rank(method, layer) for layer in adapted}
-    per_layer = sum(rank * (layer.inputs + layer.outputs) + (layer.outputs if getattr(method, "use_dora", False) else 0) for layer, rank in ranks.items())
+    ranks = {layer: _rank(method, layer) for layer in adapted_linears(method, shape)}
+    per_layer = sum(rank * (layer.inputs + layer.outputs) + (layer.outputs if getattr(method, "dora", False) else 0) for layer, rank in ranks.items())
     layers = _layer_subset(method, shape)
     count = per_layer * len(layers)
     largest = max((rank * max(layer.inputs, layer.outputs) for layer, rank in ranks.items()), default=0)
-    extra = _extra_modules(method, shape)
-    return Trained(count + extra, count, min(layers, default=0) if not extra else 0, max(largest, extra), False)
+    whole, trains_embedding = _whole_modules(method, shape)
+    first = 0 if trains_embedding else min(layers, default=0)
+    return Trained(count + whole, count + whole, first, max(largest, embedding if trains_embedding else 0), trains_embedding)
 
 
 def _prompt(method: Any, kind: str, shape: ModelShape) -> Trained:
-    tokens = int(getattr(method, "num_virtual_tokens", 20))
-    if kind == "p_tuning_v2":
-        count = tokens * shape.layers * 2 * shape.key_width
-        return Trained(count, count, 0, count, virtual_tokens=tokens)
-    count = tokens * shape.hidden
-    if kind == "p_tuning":  # an MLP of three layers makes the prompt
-        width = int(getattr(method, "encoder_hidden_size", None) or shape.hidden)
-        count += shape.hidden * width + width * width + width * shape.hidden + 2 * width + shape.hidden
+    tokens = int(getattr(method, "num_virtual_tokens", 16))
+    width = 2 * shape.layers * shape.key_width if kind == "p_tuning_v2" else shape.hidden
+    count = tokens * width
+    if kind == "p_tuning":  # a network makes the prompt: three linear layers with biases (a recurrent one is of the same order)
+        inner = int(getattr(method, "encoder_hidden_size", None) or shape.hidden)
+        count = tokens * shape.hidden + shape.hidden * inner + inner * inner + inner * shape.hidden + 2 * inner + shape.hidden
+    elif kind == "p_tuning_v2" and getattr(method, "projection", False):
+        inner = int(getattr(method, "projection_hidden_size", None) or shape.hidden)
+        count = tokens * shape.hidden + shape.hidden * inner + inner + inner * width + width
     return Trained(count, count, 0, count, virtual_tokens=tokens)
 
 
@@ -207,23 +213,24 @@ def adapted_linears(method: Any, shape: ModelShape) -> list[LinearShape]:
 
 def _rank(method: Any, layer: LinearShape) -> int:
     pattern = getattr(method, "rank_pattern", None) or {}
-    return next((int(rank) for name, rank in pattern.items() if name in layer.names), int(getattr(method, "rank", 16)))
+    for key, rank in pattern.items():
+        if any(re.search(rf"(^|\.){key}$", f"layers.0.self_attn.{name}") for name in layer.names):
+            return int(rank)
+    return int(getattr(method, "rank", 16))
 
 
 def _layer_subset(method: Any, shape: ModelShape) -> list[int]:
     chosen = getattr(method, "layers", None)
-    if chosen is None:
-        return list(range(shape.layers))
-    return [layer % shape.layers for layer in ([chosen] if isinstance(chosen, int) else chosen)]
+    return list(range(shape.layers)) if chosen is None else [layer % shape.layers for layer in chosen]
 
 
-def _extra_modules(method: Any, shape: ModelShape) -> int:
-    """Weights of whole modules that a method trains beside its adapters (lora_plus_full)."""
-    names = set(getattr(method, "modules_to_save", None) or ())
+def _whole_modules(method: Any, shape: ModelShape) -> tuple[int, bool]:
+    """Weights of the copies of whole modules that are trained beside adapters (lora_plus_full), and whether a matrix of the vocabulary is among them."""
+    names = set(getattr(method, "modules_to_save", None) or ()) if method.type == "lora_plus_full" else set()
     linear = shape.layers * sum(layer.num_weights for layer in shape.linears if names & set(layer.names))
     norms = shape.layers * shape.num_norms * shape.hidden if any("norm" in name for name in names) else 0
-    head = shape.vocabulary * shape.hidden if names & {"embed_tokens", "lm_head", "wte"} else 0
-    return linear + norms + head
+    tables = len(names & {"embed_tokens", "lm_head", "wte", "embed_out"})
+    return linear + norms + tables * shape.vocabulary * shape.hidden, tables > 0
 
 
 @dataclass(frozen=True)
@@ -254,7 +261,7 @@ class Plan:
     @property
     def is_fused(self) -> bool:
         """Whether training/kernels/decoder.py computes the layers."""
-        plain = not getattr(self.recipe.method, "dropout", 0.0) and not getattr(self.recipe.method, "use_dora", False)
+        plain = not getattr(self.recipe.method, "dropout", 0.0) and not getattr(self.recipe.method, "dora", False)
         is_simple = self.recipe.method.type in ("full", "freeze", "lora", "lora_plus_full")
         return self.recipe.training.path == "fast" and self.shape.is_fusable and self.device == "cpu" and self.compute_bytes == 4 and plain and is_simple
 
@@ -304,7 +311,7 @@ class Plan:
     def passes(self, gradients: int) -> list[tuple[str, int, int, int]]:
         """(phase, gradients, temporary, saved) at the moments of a pass at which memory can be highest."""
         layers = range(self.trained.first_layer, self.shape.layers)
-        is_full = self.trained.num_parameters > self.trained.num_added
+        is_full = self.recipe.method.type in ("full", "freeze")
         saved = [self.saved_bytes(layer) for layer in layers]
         kept = gradients if self.is_accumulated else 0
         head_saved, head_temporary = self.head_bytes()
@@ -372,7 +379,7 @@ class Plan:
         s, size = self.shape, self.compute_bytes
         before, after = self._rows(layer)
         d, q, k, i = s.hidden, s.query_width, s.key_width, s.inner
-        trains_weights = self.trained.num_parameters > self.trained.num_added
+        trains_weights = self.recipe.method.type in ("full", "freeze")
         feed_forward = after * max(3 * i + d, 2 * i + 4 * d) + (min(d, i) * after + d * i if trains_weights else 0)
         if self.is_fused:
             attention = max(before * (d + 3 * q + 3 * k) + self._block_numbers(), before * (d + (4 if s.has_head_norms else 2) * q + 2 * k))

@@ -43,7 +43,8 @@ class ModelPair:
         self.tokenizer = load_tokenizer(tuned_dir if tuned_dir is not None else base_dir)
         self.renderer = ChatRenderer(self.tokenizer)
         self._base = load_model(base_dir, dtype=torch_dtype, device=device, quantisation=quantisation, is_reward_model=is_reward_model).eval()
-        make_rows(self._base, added_ids(load_tokenizer(base_dir), self.tokenizer))
+        if tuned_dir is not None:
+            make_rows(self._base, added_ids(load_tokenizer(base_dir), self.tokenizer))
         self._tuned: PreTrainedModel = self._base
         self.has_adapter = adapter_dir is not None
         if adapter_dir is not None:

@@ -36,6 +36,11 @@ class MethodConfig(StrictModel):
     """Whether a new head with one score is trained beside it (objective `reward`)."""
 
     @property
+    def starts_anew(self) -> bool:
+        """Whether the weights of the base model are thrown away before training."""
+        return False
+
+    @property
     def quantisation(self) -> Quantisation | None:
         """How the base model is quantised when it is loaded; None for not at all."""
         return None

@@ -47,7 +47,7 @@ class ChatSession:
         self.messages = [m for m in self.messages if m["role"] == "system"]
 
     def _stream(self, messages: list[dict[str, Any]], options: ChatOptions) -> Iterator[str]:
-        from danlu.evaluation.generate import max_positions, stop_ids
+        from danlu.models.generate import max_positions, stop_ids
         from danlu.models.stream import stream_answer
 
         with self.pair.tuned() if options.model == "tuned" else self.pair.base() as model:

@@ -41,9 +41,7 @@ MIN_SEQ_LEN = 16
 def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter, placement: Placement = ONE_PROCESS) -> str:
     """Run every stage that is not done; return `finished` or `paused`. `placement` says where training happens."""
     run_dir.update_record(state="running", environment=machine.environment(), placement=placement.model_dump(mode="json"))
-    if not run_dir.recipe.exists():
-        dataset, mix, base = find_inputs(written, run_dir.read_record().get("paths", {}))
-        _timed(run_dir, "data", lambda: _prepare(written, run_dir, reporter, dataset, mix, base))
+    prepare_data(written, run_dir, reporter)
     recipe, base_dir = resolved(run_dir), base_folder(run_dir)
     coach = Coach(recipe, run_dir, reporter)
     reporter.listen(coach)
@@ -57,6 +55,13 @@ def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter, placement: P
 
             _timed(run_dir, f"export_{exporter.type}", functools.partial(export, run_dir, exporter.type, reporter))
     return "finished"
+
+
+def prepare_data(written: Recipe, run_dir: RunDir, reporter: Reporter) -> None:
+    """The data stage, where it is not done: clean, split, complete the recipe, tokenise."""
+    if not run_dir.recipe.exists():
+        dataset, mix, base = find_inputs(written, run_dir.read_record().get("paths", {}))
+        _timed(run_dir, "data", lambda: _prepare(written, run_dir, reporter, dataset, mix, base))
 
 
 def find_inputs(written: Recipe, paths: Mapping[str, str] = MappingProxyType({})) -> tuple[Path, dict[str, Path], BaseModel]:
@@ -92,7 +97,7 @@ def open_pair(run_dir: RunDir, recipe: Recipe, base_dir: Path) -> Any:
     from danlu.models.device import device
     from danlu.models.pair import ModelPair
 
-    if getattr(recipe.method, "init", "pretrained") == "random":
+    if recipe.method.starts_anew:
         base_dir = run_dir.model  # there was no model before this one
     tuned = {"adapter_dir": run_dir.adapter} if recipe.method.makes_adapter else {"model_dir": run_dir.model}
     return ModelPair(
@@ -149,7 +154,7 @@ def _prepare(written: Recipe, run_dir: RunDir, reporter: Reporter, dataset: Path
     if written.optim.optimizer == "adamw_8bit":
         require_bitsandbytes("optim.optimizer adamw_8bit", instead="set optim.optimizer to adamw")
     reporter.stage("data")
-    config = check_model_dir(base.folder, needs_weights=getattr(written.method, "init", "pretrained") != "random")
+    config = check_model_dir(base.folder, needs_weights=not written.method.starts_anew)
     config = config.get("text_config", config)
     tokenizer = load_tokenizer(base.folder)
     add_new_tokens(tokenizer, written.data.new_tokens)
@@ -301,7 +306,7 @@ def _train(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path, 
 
 def _evaluate(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path) -> None:
     """Prove the result; a model that was made from nothing has no base to be compared with."""
-    has_base = getattr(recipe.method, "init", "pretrained") != "random"
+    has_base = not recipe.method.starts_anew
     if not recipe.evaluation.suites or not has_base or (run_dir.evaluation / "scorecard.json").exists():
         return
     from danlu.evaluation.run import run as evaluate

@@ -45,10 +45,10 @@ def run(
     """
     if (launched := processes.launched_by_torchrun()) and launched[0]:
         return RunResult(processes.follow(), "followed", None)
-    paths = _local_paths(written)
+    paths = local_paths(written)
     found = RunDir.create(run_dir) if run_dir is not None else _unfinished_run(written, paths, new) or _new_run_dir(written)
     with found.lock():
-        _claim(found, written, paths)
+        claim(found, written, paths)
         return _carry_out(found, written, listeners, placement)
 
 
@@ -136,13 +136,13 @@ def coach(name: str) -> tuple[RunDir, list[dict[str, Any]]]:
     return run_dir, [diagnosis.to_dict() for diagnosis in diagnose(recipe, run_dir)]
 
 
-def _local_paths(written: Recipe) -> dict[str, str]:
+def local_paths(written: Recipe) -> dict[str, str]:
     """Absolute path of every file and folder the recipe names: the same name is something else in another folder."""
     names = {name: os.path.expanduser(name) for name in (written.dataset, *written.data.mix, written.base_model)}
     return {name: os.path.abspath(path) for name, path in names.items() if os.path.exists(path)}
 
 
-def _claim(run_dir: RunDir, written: Recipe, paths: dict[str, str]) -> None:
+def claim(run_dir: RunDir, written: Recipe, paths: dict[str, str]) -> None:
     """Store the written recipe; refuse a folder that belongs to another one."""
     record = run_dir.read_record()
     known = record.get("paths", {})

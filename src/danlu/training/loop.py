@@ -81,6 +81,8 @@ class Loop:
         self._is_harmed = False
         self.process_bytes: int | None = None
         """What the process held before the model was loaded, where that was measured."""
+        self.until: int | None = None
+        """Pause after this step (a rung of a sweep)."""
         self.after_step: Callable[[Loop], None] = lambda loop: None
         """Called before the first step and after every one, in the main process; must leave the weights and the loop as they are."""
 
@@ -113,7 +115,7 @@ class Loop:
         return ([int(i) for i in indices] for indices in batches)
 
     def _run_steps(self) -> str:
-        with _stop_signals() as stop:
+        with stop_signals() as stop:
             batches = self._batches()
             while (indices := next(batches, None)) is not None:
                 if not self._step(indices):
@@ -127,15 +129,19 @@ class Loop:
                 if is_over:
                     patience = self.recipe.training.early_stopping_patience
                     self.reporter.event("early_stop", f"no better validation loss for {patience} validations", step=self.state.step)
-                is_stopped = self.world.any(stop.is_set())
-                if is_last or is_over or is_stopped or self.world.from_main(self._is_save_due()):
+                reason = "by signal" if self.world.any(stop.is_set()) else self.pause_reason()
+                if is_last or is_over or reason or self.world.from_main(self._is_save_due()):
                     self._save()
-                if is_stopped:
-                    self.reporter.event("paused", f"stopped by signal after step {self.state.step}; start the same command to go on", step=self.state.step)
+                if reason:
+                    self.reporter.event("paused", f"stopped {reason} after step {self.state.step}; start the same command to go on", step=self.state.step)
                     return "paused"
                 if is_over:
                     return "stopped_early"
         return "finished"
+
+    def pause_reason(self) -> str | None:
+        """Why to pause after this step without a signal, or None."""
+        return "at a rung of its sweep" if self.until is not None and self.until <= self.state.step < self.num_steps else None
 
     def restore_best(self) -> int | None:
         """Put the weights of the best validation back; return its step, or None when the last weights are kept."""
@@ -490,7 +496,7 @@ def add_numbers(numbers: dict[str, float], parts: Mapping[str, Tensor]) -> None:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
+def stop_signals() -> Iterator[threading.Event]:
     """Turn SIGTERM and the first Ctrl-C into an event; a second Ctrl-C ends the process at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():

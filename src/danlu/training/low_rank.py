@@ -118,7 +118,8 @@ class LowRank(MethodConfig):
 
     def save(self, model: PeftModel, folder: Path) -> None:
         """Write adapter_model.safetensors and adapter_config.json."""
-        model.save_pretrained(folder)
+        # Not the whole embedding matrix because it has grown: the rows that were trained are in the adapter.
+        model.save_pretrained(folder, save_embedding_layers=False)
 
     def _layers(self, count: int) -> list[int] | None:
         """`layers` counted from 0."""

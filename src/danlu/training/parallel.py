@@ -169,8 +169,8 @@ def shard(model: nn.Module, nll: NllFunction, world: World) -> NllFunction:
 
 def _layers(model: nn.Module) -> list[Any]:
     """The repeated blocks of a decoder: the longest list of modules in it."""
-    lists: list[Any] = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return list(max(lists, key=len)) if lists else []
+    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=lambda layers: len(layers), default=[])
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -29,6 +29,9 @@ from danlu.training.parallel import World, shard
 from danlu.training.reference import add_references
 from danlu.training.reward_model import fast_rewards, reference_rewards
 
+RESULT = "training.json"
+"""It is there when training is done."""
+
 
 def run(
     recipe: Recipe,
@@ -39,15 +42,15 @@ def run(
     device: str = "cpu",
     world: World | None = None,
     after_step: Callable[[Loop], None] | None = None,
+    until: int | None = None,
 ) -> str:
     """Train, or go on training; return `finished`, `stopped_early` or `paused`.
 
     Does nothing when training.json says that it is done. Every process of a `world` calls it with a device of its own.
-    `after_step` may look at the model between steps (samples).
+    `after_step` may look at the model between steps (samples). `until` pauses after that step.
     """
     world = world or World(torch.device(device))
-    result_path = run_dir.path / "training.json"
-    if world.from_main(result_path.exists()):
+    if world.from_main((run_dir.path / RESULT).exists()):
         return "finished"
     reporter.stage("training")
     nll = likelihood(recipe)
@@ -62,26 +65,32 @@ def run(
     loop = Loop(recipe, run_dir, reporter, model, nll, world.device, world)
     if after_step is not None:
         loop.after_step = after_step
-    outcome = loop.run()
+    loop.until = until
+    return complete(loop, loop.run(), model_dir)
+
+
+def complete(loop: Loop, outcome: str, model_dir: Path) -> str:
+    """Write what a loop that has come to its end leaves: the weights that are kept, and training.json."""
     if outcome == "paused":
         return outcome
     best_step = loop.restore_best()
     if best_step is not None:
-        reporter.event("best", f"the weights of step {best_step} are kept: its validation loss was the lowest", step=best_step)
+        loop.reporter.event("best", f"the weights of step {best_step} are kept: its validation loss was the lowest", step=best_step)
+    model = loop.model
     weights = trained_weights(model)
-    if not world.is_main:
+    if not loop.world.is_main:
         return outcome
-    if world.is_sharded:  # what saving writes has to be whole
-        model = with_method(recipe, *base_model(recipe, model_dir, "cpu"))
+    if loop.world.is_sharded:  # what saving writes has to be whole
+        model = with_method(loop.recipe, *base_model(loop.recipe, model_dir, "cpu"))
         restore_weights(model, weights)
-    _save_result(recipe, run_dir, model, model_dir)
+    _save_result(loop.recipe, loop.run_dir, model, model_dir)
     write_json(
-        result_path,
+        loop.run_dir.path / RESULT,
         {
             "outcome": outcome,
             "num_steps": loop.num_steps,
             "kept_step": best_step or loop.state.step,
-            "peak_memory_bytes": peak_memory_bytes(world.device),
+            "peak_memory_bytes": peak_memory_bytes(loop.world.device),
             **asdict(loop.state),
         },
     )
@@ -103,12 +112,12 @@ def base_model(recipe: Recipe, model_dir: Path, device: str | torch.device) -> t
         model_dir,
         dtype=getattr(torch, str(recipe.training.dtype)),
         attention=PACKED_ATTENTION if recipe.training.path == "fast" else None,
-        random_weights=getattr(recipe.method, "init", "pretrained") == "random",
+        random_weights=recipe.method.starts_anew,
         quantisation=recipe.method.quantisation,
         device=str(device),
         is_reward_model=recipe.objective.makes_reward_model,
     )
-    new_ids = add_new_tokens(load_tokenizer(model_dir), recipe.data.new_tokens)
+    new_ids = add_new_tokens(load_tokenizer(model_dir), recipe.data.new_tokens) if recipe.data.new_tokens else []
     make_rows(model, new_ids)
     return model, new_ids
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 from danlu.errors import MissingExtraError
-from danlu.evaluation.text import is_mostly_chinese
+from danlu.data.words import is_mostly_chinese
 from danlu.recipe.base import METRICS, MetricConfig
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from danlu.data.reasons import in_chinese
+
 Label = tuple[str, str]
 
 VERDICTS = {"improved": ("Improved", "变好了"), "no_difference": ("No difference shown", "未见差别"), "regressed": ("Regressed", "变差了")}
 RETENTION = {"kept": ("Kept", "保持"), "slightly_worse": ("Slightly worse", "略有下降"), "forgotten": ("Forgotten", "明显遗忘")}
+SEVERITIES = {"error": "bad", "warning": "warn", "info": "muted"}
 TONES = {"improved": "good", "no_difference": "warn", "regressed": "bad", "kept": "good", "slightly_worse": "warn", "forgotten": "bad"}
 
 _NAMES = {
@@ -147,7 +150,7 @@ def accounting(rows: dict[str, Any] | None, encoded: dict[str, Any] | None) -> l
         if rows.get(key) is not None:
             add(key, rows[key])
         for reason, number in (rows.get("reasons") or {}).get(key, {}).items():
-            add((reason, reason), number, 1)
+            add((reason, in_chinese(reason)), number, 1)
     for split, number in (rows.get("splits") or {}).items():
         add({"train": "split_train", "validation": "split_validation", "test": "split_test"}.get(split, split), number)
     for mixed, numbers in (rows.get("mix") or {}).items():

@@ -15,6 +15,8 @@ GOOD_VALIDATION = 20
 MEMORISED_LOSS = 0.05
 VALIDATION_RISE = 0.05
 TRAIN_BELOW_VALIDATION = 0.5
+LEAST_GAP = 0.2
+"""Nats per token; where both losses are near zero, their ratio says nothing."""
 NO_GAIN = 0.02
 
 
@@ -95,7 +97,9 @@ def _overfitting(history: History) -> Iterator[Diagnosis]:
     window = max(1, len(history.losses) // 10)
     end = fmean(history.losses[-window:])
     at_best = fmean([row["loss"] for row in history.steps if row["step"] <= best_step][-window:] or [history.losses[0]])
-    rise = last / best - 1 if best > 0 else 0.0
+    # While the run goes on one bad validation may be chance; at its end it is the result.
+    recent = [row["validation_loss"] for row in history.validations[-1 if history.is_over else -2 :]]
+    rise = min(recent) / best - 1 if best > 0 else 0.0
     numbers = {"rise_percent": 100 * rise, "best_step": best_step, "best_validation_loss": best, "last_validation_loss": last, "train_loss": end}
     is_kept = history.kept_step == best_step if history.kept_step is not None else history.recipe.training.keep_best
     saved: Text = (" The weights of the best step are kept, so the result is not harmed.", "最佳一步的权重会保留，结果不受影响。") if is_kept else ("", "")
@@ -112,7 +116,7 @@ def _overfitting(history: History) -> Iterator[Diagnosis]:
             numbers,
             history.shorter(best_step),
         )
-    elif end < TRAIN_BELOW_VALIDATION * last:
+    elif end < min(TRAIN_BELOW_VALIDATION * last, last - LEAST_GAP) and history.steps[-1].get("epoch", 0) > 1:
         yield Diagnosis(
             "overfitting",
             "info" if is_kept else "warning",

@@ -14,6 +14,9 @@ MIN_STEPS = 20
 """Fewer steps make no curve."""
 FLAT_SHARE = 0.03
 LOW_RATE = 1 / 8
+HIGH_RATE = 8
+"""How far from the usual rate a rate must be before a loss that hardly moves is blamed on it."""
+SMALL_SHARE = 0.2
 CLIP_RATIO = 10.0
 """Adam does not care for the length of a gradient, so clipping that halves each one does no harm; this much drowns it in its epsilon."""
 
@@ -55,19 +58,24 @@ def _too_far(history: History) -> Iterator[Diagnosis]:
     if len(losses) < 6 or rate is None:
         return
     start, spread = losses[0], noise(losses)
-    width = max(3, len(losses) // 20)
-    means = smoothed(losses, min(width, len(losses) // 2))
-    now = means[-1]
-    numbers = {"first_loss": start, "highest_mean_loss": max(means), "last_mean_loss": now, "learning_rate": rate, "num_steps": len(losses)}
+    width = min(max(5, len(losses) // 10), len(losses) // 2)
+    means = smoothed(losses, width)
+    now, low = means[-1], min(means)
+    is_suspect = history.usual_learning_rate is not None and rate >= HIGH_RATE * history.usual_learning_rate
+    highest = max(smoothed(losses, 3 if is_suspect else 5))
+    numbers = {"first_loss": start, "highest_mean_loss": highest, "last_mean_loss": now, "learning_rate": rate, "num_steps": len(losses)}
     lower = {"optim.learning_rate": two_digits(_next_lower(history, rate, 10))}
-    is_falling = len(means) > 2 * width and now < means[-1 - width] - 2 * spread / width**0.5
-    if now > max(1.2 * start, start + 0.5, start + 4 * spread) and not is_falling:
+    is_falling = len(means) > width and now < means[-1 - width] - 2 * spread / width**0.5
+    is_last = history.is_over or history.step >= history.num_steps
+    is_above_start = now > max(1.2 * start, start + 0.5, start + 4 * spread) or now > max(1.5 * start, start + 1)
+    is_above_low = now > max(1.5 * low, low + 1, low + 4 * spread)
+    if (is_above_start and (is_last or not is_falling)) or (is_above_low and not is_falling):
         yield Diagnosis(
             "divergence",
             "error",
             (
-                f"The training loss is {now:.2f} after {history.step} steps; it was {start:.2f} before the first one.",
-                f"第 {history.step} 步的训练损失为 {now:.2f}，而训练开始前只有 {start:.2f}。",
+                f"The training loss is {now:.2f} after {history.step} steps; it was {min(start, low):.2f} before.",
+                f"第 {history.step} 步的训练损失为 {now:.2f}，而此前只有 {min(start, low):.2f}。",
             ),
             (f"The learning rate ({rate:g}) throws the weights further off with every step.", f"学习率（{rate:g}）过高，每一步都把权重推得更远。"),
             (
@@ -79,10 +87,11 @@ def _too_far(history: History) -> Iterator[Diagnosis]:
         )
         return
     rise, before, after = _largest_rise(means)
-    from_start = max(means) - start
-    is_rise = len(losses) >= MIN_STEPS and rise > max(4 * spread * (2 / width) ** 0.5, 0.1 * before, 0.2)
-    if not is_rise and from_start > max(5 * spread, 0.2 * start, 0.5):
-        is_rise, before, after = True, start, max(means)
+    highest = max(smoothed(losses, 5))
+    certainly = 2 if is_suspect else 4
+    is_rise = len(losses) >= MIN_STEPS and rise > max(certainly * spread * (2 / width) ** 0.5, 0.15 * before, 0.3)
+    if not is_rise and highest - start > (max(0.15 * start, 0.3) if is_suspect else max(5 * spread, 0.2 * start, 0.5)):
+        is_rise, before, after = True, start, highest
     if is_rise:
         lower = {"optim.learning_rate": two_digits(_next_lower(history, rate, 3))}
         yield Diagnosis(
@@ -143,6 +152,24 @@ def _not_far_enough(history: History) -> Iterator[Diagnosis]:
             (
                 f"The learning rate ({rate:g}) is {usual / rate:.0f} times lower than usual for this model and method ({usual:g}).",
                 f"学习率（{rate:g}）比此模型与方法的常用值（{usual:g}）低 {usual / rate:.0f} 倍。",
+            ),
+            (f"Try optim.learning_rate={usual:g}.", f"可改用 optim.learning_rate={usual:g}。"),
+            numbers | {"usual_learning_rate": usual},
+            {"optim.learning_rate": usual},
+        )
+    elif (
+        usual is not None
+        and rate >= HIGH_RATE * usual
+        and share < SMALL_SHARE
+        and not any(d.name in ("divergence", "learning_rate_too_high") for d in _too_far(history))
+    ):
+        yield Diagnosis(
+            "learning_rate_too_high",
+            "warning",
+            seen,
+            (
+                f"The learning rate ({rate:g}) is {rate / usual:.0f} times higher than usual for this model and method ({usual:g}): steps jump over what they look for.",
+                f"学习率（{rate:g}）是此模型与方法常用值（{usual:g}）的 {rate / usual:.0f} 倍：每一步都跳过了目标。",
             ),
             (f"Try optim.learning_rate={usual:g}.", f"可改用 optim.learning_rate={usual:g}。"),
             numbers | {"usual_learning_rate": usual},

@@ -23,6 +23,11 @@ class Full(MethodConfig):
     """`random` trains a new model from the configuration of `base_model`, with the objective `pretrain`."""
 
     @property
+    def starts_anew(self) -> bool:
+        """With `init: random`."""
+        return self.init == "random"
+
+    @property
     def learns_new_tokens(self) -> bool:
         """Every row changes."""
         return True

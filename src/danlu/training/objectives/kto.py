@@ -54,7 +54,9 @@ class KTO(ObjectiveConfig):
         from dataclasses import replace
 
         answers = [answers_of(example) for example in examples]
-        encoded = iter(renderer.encode([renderer.render_completion(e["messages"], m, e.get("tools")) for e, each in zip(examples, answers, strict=True) for m, _ in each]))
+        encoded = iter(
+            renderer.encode([renderer.render_completion(e["messages"], m, e.get("tools")) for e, each in zip(examples, answers, strict=True) for m, _ in each])
+        )
         return [[replace(next(encoded), tag=tag) for _, tag in each] for each in answers]
 
     def arrange(self, sequences: Sequence[EncodedExample], max_seq_len: int) -> Iterator[EncodedExample]:
