@@ -35,6 +35,7 @@ class ModelPair:
         device: str = "cpu",
         quantisation: Quantisation | None = None,
         previous_dir: Path | None = None,
+        is_reward_model: bool = False,
     ) -> None:
         import torch
 
@@ -42,7 +43,7 @@ class ModelPair:
         tuned_dir = adapter_dir or model_dir
         self.tokenizer = load_tokenizer(tuned_dir if tuned_dir is not None else base_dir)
         self.renderer = ChatRenderer(self.tokenizer)
-        self._base = load_model(base_dir, dtype=torch_dtype, device=device, quantisation=quantisation).eval()
+        self._base = load_model(base_dir, dtype=torch_dtype, device=device, quantisation=quantisation, is_reward_model=is_reward_model).eval()
         if tuned_dir is not None:
             make_rows(self._base, added_ids(load_tokenizer(base_dir), self.tokenizer))
         self._tuned: PreTrainedModel = self._base
@@ -51,7 +52,7 @@ class ModelPair:
         if adapter_dir is not None:
             self._tuned = load_adapter(self._base, adapter_dir)
         elif model_dir is not None:
-            self._tuned = load_model(model_dir, dtype=torch_dtype, device=device).eval()
+            self._tuned = load_model(model_dir, dtype=torch_dtype, device=device, is_reward_model=is_reward_model).eval()
 
     @contextmanager
     def base(self) -> Iterator[PreTrainedModel]:
