@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from danlu.errors import is_out_of_memory
+
 if TYPE_CHECKING:
     from danlu.data.chat import ChatRenderer
 
@@ -79,16 +81,30 @@ def generate(
     *,
     max_new_tokens: int,
     skip: Callable[[Sequence[int]], bool] = lambda batch: False,
+    on_smaller: Callable[[int], None] = lambda rows: None,
 ) -> Iterator[dict[int, Completion]]:
     """Yield the completions of each batch by prompt position. Batches for which `skip(positions)` holds are left out.
 
-    Every prompt and `max_new_tokens` together must fit the model's positions.
+    Every prompt and `max_new_tokens` together must fit the model's positions. A batch that memory does not suffice for is
+    taken in halves, down to one prompt, and yielded as a whole; `on_smaller` hears how many prompts are tried then.
     """
     stops = stop_ids(renderer, model)
     with _plain_greedy(model, stops, max_new_tokens) as config:
         for batch in plan_batches([len(p) for p in prompts], max_new_tokens, cache_bytes_per_token(model)):
             if not skip(batch):
-                yield dict(zip(batch, _complete(model, renderer.tokenizer, [prompts[i] for i in batch], config), strict=True))
+                yield dict(zip(batch, _complete_or_halves(model, renderer.tokenizer, [prompts[i] for i in batch], config, on_smaller), strict=True))
+
+
+def _complete_or_halves(model: Any, tokenizer: Any, prompts: list[Sequence[int]], config: Any, on_smaller: Callable[[int], None]) -> list[Completion]:
+    try:
+        return _complete(model, tokenizer, prompts, config)
+    except (MemoryError, RuntimeError) as error:
+        if len(prompts) == 1 or not is_out_of_memory(error):
+            raise
+    half = (len(prompts) + 1) // 2
+    on_smaller(half)
+    parts = (_complete_or_halves(model, tokenizer, part, config, on_smaller) for part in (prompts[:half], prompts[half:]))
+    return [completion for part in parts for completion in part]
 
 
 def _complete(model: Any, tokenizer: Any, prompts: list[Sequence[int]], config: Any) -> list[Completion]:

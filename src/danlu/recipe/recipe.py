@@ -57,8 +57,8 @@ class OptimConfig(StrictModel):
     """`wsd` only: share of all steps over which the learning rate falls at the end. null takes 0.2."""
     min_learning_rate_ratio: float = Field(0.0, ge=0, le=1)
     """Last learning rate as a share of the peak."""
-    warmup_ratio: float = Field(0.03, ge=0, le=1)
-    """Share of all steps over which the learning rate rises from zero."""
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] | Auto = 0.03
+    """Share of all steps over which the learning rate rises from zero; `auto` takes about ten steps."""
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled weight decay on matrices (never on norms and biases)."""
     beta1: float = Field(0.9, ge=0, lt=1)
@@ -99,7 +99,7 @@ class OptimConfig(StrictModel):
             raise ValueError(f"min_learning_rate_ratio has no effect with scheduler {self.scheduler}; remove it")
         if self.scheduler == "inverse_sqrt" and not self.warmup_ratio:
             raise ValueError("scheduler inverse_sqrt falls with the number of warm-up steps; set warmup_ratio above 0")
-        if self.scheduler == "wsd" and self.warmup_ratio + self.decay_ratio > 1:
+        if self.scheduler == "wsd" and self.warmup_ratio != "auto" and self.warmup_ratio + self.decay_ratio > 1:
             raise ValueError(f"warmup_ratio {self.warmup_ratio} and scheduler_decay_ratio {self.decay_ratio} are more than all steps; lower one of them")
         if self.optimizer == "adafactor" and (self.beta1 != OptimConfig.model_fields["beta1"].default or self.beta2 is not None):
             raise ValueError("beta1 and beta2 have no effect with adafactor (no first moment; its second moment's decay is 1 - step^-0.8); remove them")
@@ -197,8 +197,8 @@ class TrainingConfig(StrictModel):
     """Most work lost when the machine dies."""
     checkpoint_every_steps: int | None = Field(None, ge=1)
     """Checkpoint after every so many steps as well (for exact tests and for long steps)."""
-    early_stopping_patience: int | None = Field(3, ge=1)
-    """Stop after this many validations without improvement; null never stops early."""
+    early_stopping_patience: Annotated[int, Field(ge=1)] | Auto | None = "auto"
+    """Stop after this many validations without improvement; `auto` takes 3 where there is a validation split, null never stops early."""
     keep_best: bool = True
     """End with the weights of the best validation instead of the last step (needs a validation split)."""
     sample_every_steps: Annotated[int, Field(ge=1)] | Auto | None = "auto"
@@ -293,6 +293,8 @@ class Recipe(StrictModel):
             raise ValueError(f"data.new_tokens, optim.neftune_alpha and training.sample_prompts do not go with objective {self.objective.type}; remove them")
         if self.objective.needs != "text" and getattr(self.method, "init", "pretrained") == "random" and self.objective.type != "sft":
             raise ValueError(f"method.init random has no model that objective {self.objective.type} could start from; use init pretrained")
+        if isinstance(self.training.early_stopping_patience, int) and not self.data.split.validation:
+            raise ValueError("training.early_stopping_patience has no effect without a validation split; remove it, or set data.split.validation above 0")
         if self.objective.needs == "text" and self.data.system is not None:
             raise ValueError("data.system has no effect with objective pretrain; remove it")
         return self

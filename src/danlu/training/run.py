@@ -15,6 +15,7 @@ import torch
 from danlu.data.chat import ChatRenderer
 from danlu.files import fsync_dir, storage_errors, write_json
 from danlu.models.adapters import ORIGIN, load_start
+from danlu.models.headroom import resident_bytes
 from danlu.models.load import load_model, load_tokenizer
 from danlu.models.new_tokens import add_new_tokens, make_rows
 from danlu.recipe.recipe import Recipe
@@ -27,6 +28,7 @@ from danlu.training.loop import Loop, peak_memory_bytes
 from danlu.training.noise import with_embedding_noise
 from danlu.training.objective import NllFunction
 from danlu.training.parallel import World, shard
+from danlu.training.probe import measured
 from danlu.training.reference import add_references
 from danlu.training.reward_model import fast_rewards, reference_rewards
 
@@ -55,6 +57,7 @@ def run(
         return "finished"
     reporter.stage("training")
     nll = likelihood(recipe)
+    process_bytes = resident_bytes() if world.device.type == "cpu" else None
     start = start_folder(run_dir)
     base, new_ids = base_model(recipe, model_dir, "cpu" if world.is_sharded else world.device, start)
     starts_from_adapter = start is not None and recipe.method.makes_adapter
@@ -68,6 +71,7 @@ def run(
     if world.is_sharded:
         nll = shard(model, nll, world)
     loop = Loop(recipe, run_dir, reporter, model, nll, world.device, world)
+    loop.process_bytes = process_bytes
     if after_step is not None:
         loop.after_step = after_step
     loop.until = until
@@ -100,6 +104,16 @@ def complete(loop: Loop, outcome: str, model_dir: Path) -> str:
         },
     )
     return outcome
+
+
+def probe_speed(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path, device: str = "cpu") -> float | None:
+    """Tokens per second of a recipe on this machine, from the measurement that precedes a run; None when memory does not suffice for it."""
+    base, new_ids = base_model(recipe, model_dir, device)
+    loop = Loop(recipe, run_dir, reporter, with_method(recipe, base, new_ids), likelihood(recipe), torch.device(device))
+    loop.model.train()
+    found = measured(loop)
+    seconds = found.get("training_seconds")
+    return None if not seconds else float(found["num_tokens"] / seconds)
 
 
 def likelihood(recipe: Recipe) -> NllFunction:
