@@ -74,12 +74,6 @@ class Optimizer:
             ]
             for wanted in (True, False)
         )
-        if config.optimizer in ("adamw_8bit", "adafactor") and any(hasattr(p, "full_tensor") for p in self.parameters.values()):
-            raise NoEffectError(
-                f"optim.optimizer {config.optimizer} cannot be used where each process holds a part of every weight",
-                why="its state is made for whole tensors",
-                fix="set optim.optimizer to adamw or lion, or use a method that makes an adapter",
-            )
         self._optimizers: list[torch.optim.Optimizer] = []
         if config.optimizer == "muon" and matrices:
             # Jordan et al. 2024; the update is scaled to AdamW's size, so both share one learning rate (arXiv:2502.16982, eq. 4).

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from danlu.data.chat import ChatRenderer
-from danlu.errors import NoEffectError
 from danlu.files import fsync_dir, storage_errors, write_json
 from danlu.models.load import load_model, load_tokenizer
 from danlu.models.new_tokens import add_new_tokens, make_rows
@@ -61,12 +60,6 @@ def run(
         world.from_main(None)
     model = with_method(recipe, base, new_ids)
     if world.is_sharded:
-        if recipe.method.quantisation is not None:
-            raise NoEffectError(
-                f"method {recipe.method.type} cannot divide its weights over processes",
-                why="quantised weights are no plain tensors",
-                fix="let each process hold the whole model (they need a quarter of the memory), or use method lora",
-            )
         nll = shard(model, nll, world)
     loop = Loop(recipe, run_dir, reporter, model, nll, world.device, world)
     if after_step is not None:
