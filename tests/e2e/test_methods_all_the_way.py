@@ -153,7 +153,7 @@ def test_too_many_virtual_tokens_are_refused_before_the_start(doors: Path, tmp_p
 
 
 def test_answers_may_not_be_longer_than_virtual_tokens_leave_room_for(small_model: Path, tmp_path: Path) -> None:
-    from danlu.evaluation.generate import max_positions
+    from danlu.models.generate import max_positions
     from danlu.models.load import load_model
     from danlu.recipe.base import METHODS
 
