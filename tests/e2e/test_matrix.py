@@ -62,14 +62,28 @@ NUM_TRAIN = 8
 """Every step sees all of them, so that the loss has no reason to rise."""
 
 
-def cases() -> list[Any]:
+def cases(*, offered: bool) -> list[Any]:
+    """Every pair that a recipe can name, or every one that it refuses."""
     found = []
     for method in METHODS:
         for objective in OBJECTIVES:
             for number, variant in enumerate(VARIANTS.get(method, [{}])):
-                if number == 0 or objective == "sft":  # variants of a method do not depend on the loss
-                    found.append(pytest.param({"type": method, **variant}, objective, id="-".join([method, objective, *map(str, variant)])))
+                if number and objective != "sft":
+                    continue  # variants of a method do not depend on the loss
+                pair = pytest.param({"type": method, **variant}, objective, id="-".join([method, objective, *map(str, variant)]))
+                if refusal({"type": method, **variant}, objective) is None:
+                    found += [pair] * offered
+                else:
+                    found += [pair] * (not offered)
     return found
+
+
+def refusal(method: dict[str, Any], objective: str) -> str | None:
+    try:
+        recipe_of(method, objective)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def recipe_of(method: dict[str, Any], objective: str, optim: dict[str, Any] | None = None) -> Recipe:
@@ -177,7 +191,12 @@ def check_exports(recipe: Recipe, base_dir: Path, run_dir: RunDir, pair: ModelPa
                     export(exporter, source, target, trained=tuned, prompts=[ids], card=lambda verification: "card")
 
 
-@pytest.mark.parametrize(("method", "objective"), cases())
+@pytest.mark.parametrize(("method", "objective"), cases(offered=False))
+def test_a_pair_that_is_not_offered_says_what_to_use(method: dict[str, Any], objective: str) -> None:
+    assert "; use " in (refusal(method, objective) or "")
+
+
+@pytest.mark.parametrize(("method", "objective"), cases(offered=True))
 def test_a_pair_trains_saves_loads_talks_merges_and_resumes(
     method: dict[str, Any], objective: str, tmp_path: Path, base_dir: Path, renderer: ChatRenderer
 ) -> None:
@@ -197,7 +216,8 @@ def test_a_pair_trains_saves_loads_talks_merges_and_resumes(
     trained = recipe.method.apply(base, fused=False)  # type: ignore[attr-defined]
     checkpoint.restore_weights(trained, checkpoint.load(checkpoint.step_dir(run_dir.checkpoints, NUM_STEPS)).weights)
     tuned_dir = {"adapter_dir" if recipe.method.makes_adapter else "model_dir": result}
-    pair = ModelPair(base_dir, dtype="float32", quantisation=recipe.method.quantisation, **tuned_dir)  # type: ignore[arg-type]
+    is_reward_model = recipe.objective.makes_reward_model
+    pair = ModelPair(base_dir, dtype="float32", quantisation=recipe.method.quantisation, is_reward_model=is_reward_model, **tuned_dir)  # type: ignore[arg-type]
     expected = logits(trained, ids)
     size = float(expected.abs().max())
     with pair.tuned() as tuned, pair.base() as base:

@@ -15,7 +15,46 @@ from danlu.services.runs import build_report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PROPER = set(
-    ["adapter", "alpha", "assistant", "base", "bca", "bleu", "byte", "chatml", "chrf", "cpu", "danlu", "exp", "false", "float", "gb", "human", "json", "kb", "linux", "lora", "mb", "nats", "none", "null", "peft", "platform", "python", "qwen", "rouge", "sacrebleu", "sft", "token", "tokenizer", "torch", "transformers", "true", "utc", "utf"]
+    [
+        "adapter",
+        "alpha",
+        "assistant",
+        "base",
+        "bca",
+        "bleu",
+        "byte",
+        "chatml",
+        "chrf",
+        "cpu",
+        "danlu",
+        "exp",
+        "false",
+        "float",
+        "gb",
+        "human",
+        "json",
+        "kb",
+        "linux",
+        "lora",
+        "mb",
+        "nats",
+        "none",
+        "null",
+        "peft",
+        "platform",
+        "python",
+        "qwen",
+        "rouge",
+        "sacrebleu",
+        "sft",
+        "token",
+        "tokenizer",
+        "torch",
+        "transformers",
+        "true",
+        "utc",
+        "utf",
+    ]
 )
 """Names and units that stay as they are in Chinese."""
 
