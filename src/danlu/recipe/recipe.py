@@ -291,7 +291,7 @@ class Recipe(StrictModel):
             raise ValueError(f"objective {self.objective.type} trains a new head, which method {self.method.type} does not; use method lora or full")
         if self.objective.makes_reward_model and (self.data.new_tokens or self.optim.neftune_alpha is not None or self.training.sample_prompts):
             raise ValueError(f"data.new_tokens, optim.neftune_alpha and training.sample_prompts do not go with objective {self.objective.type}; remove them")
-        if self.objective.needs != "text" and getattr(self.method, "init", "pretrained") == "random" and self.objective.type != "sft":
+        if self.objective.needs != "text" and self.method.starts_anew and self.objective.type != "sft":
             raise ValueError(f"method.init random has no model that objective {self.objective.type} could start from; use init pretrained")
         if isinstance(self.training.early_stopping_patience, int) and not self.data.split.validation:
             raise ValueError("training.early_stopping_patience has no effect without a validation split; remove it, or set data.split.validation above 0")
