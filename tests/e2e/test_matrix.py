@@ -18,12 +18,12 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from danlu.data.chat import ChatRenderer
 from danlu.data.encode import encode_to_file
 from danlu.errors import NoEffectError
-from danlu.models.generate import generate
 from danlu.export.formats.adapter import AdapterExport
 from danlu.export.formats.merged import MergedExport
 from danlu.export.run import Source
 from danlu.export.run import run as export
 from danlu.files import read_jsonl
+from danlu.models.generate import generate
 from danlu.models.load import load_tokenizer
 from danlu.models.pair import ModelPair
 from danlu.models.quantise import compute_exactly

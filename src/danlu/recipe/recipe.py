@@ -276,6 +276,11 @@ class Recipe(StrictModel):
             raise ValueError(f"data.new_tokens, optim.neftune_alpha and training.sample_prompts do not go with objective {self.objective.type}; remove them")
         if self.objective.needs != "text" and getattr(self.method, "init", "pretrained") == "random" and self.objective.type != "sft":
             raise ValueError(f"method.init random has no model that objective {self.objective.type} could start from; use init pretrained")
+        if isinstance(self.data.max_seq_len, int) and self.data.max_seq_len <= self.objective.reserved_tokens:
+            raise ValueError(
+                f"data.max_seq_len {self.data.max_seq_len} leaves no room for a prompt beside objective.max_completion_tokens "
+                f"{self.objective.reserved_tokens}; raise the first or lower the second"
+            )
         if self.objective.needs == "text" and self.data.system is not None:
             raise ValueError("data.system has no effect with objective pretrain; remove it")
         return self
