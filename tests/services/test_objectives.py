@@ -44,7 +44,7 @@ def test_a_grpo_run_ends_with_a_verdict_on_the_reward_and_its_answers_are_kept(t
 
     assert result.report is not None
     verdict, metrics = result.report["verdict"], result.report["metrics"]
-    assert verdict["metric"] == "reward" and verdict["num_examples"] == metrics["reward_length"]["num_examples"] == 3
+    assert verdict["metric"] == "reward" and verdict["num_examples"] == metrics["reward_length"]["num_examples"] == 3  # evaluation.max_generations
     assert "平均奖励" in (tmp_path / "run" / "report.html").read_text()
     answers = list(read_jsonl(tmp_path / "run" / "rollouts.jsonl"))
     assert len(answers) == 12 * 8 * 4 and {"step", "line", "completion", "reward", "scores", "advantage"} <= answers[0].keys()

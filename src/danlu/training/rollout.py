@@ -195,7 +195,7 @@ def _load(path: Path) -> tuple[list[Group], dict[str, float]]:
         groups: list[Group] = []
         while f"{len(groups)}.ids" in arrays:
             key = len(groups)
-            reference = arrays[f"{key}.reference"] if f"{key}.reference" in arrays else None
+            reference = arrays.get(f"{key}.reference")
             sequence = EncodedExample(arrays[f"{key}.ids"], arrays[f"{key}.mask"], tag=float(arrays[f"{key}.tag"]), old_nats=arrays[f"{key}.old"])
             groups.append([replace(sequence, reference_nats=reference)])
     return groups, numbers
