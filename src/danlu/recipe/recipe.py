@@ -295,6 +295,11 @@ class Recipe(StrictModel):
             raise ValueError(f"method.init random has no model that objective {self.objective.type} could start from; use init pretrained")
         if isinstance(self.training.early_stopping_patience, int) and not self.data.split.validation:
             raise ValueError("training.early_stopping_patience has no effect without a validation split; remove it, or set data.split.validation above 0")
+        if isinstance(self.data.max_seq_len, int) and self.data.max_seq_len <= self.objective.reserved_tokens:
+            raise ValueError(
+                f"data.max_seq_len {self.data.max_seq_len} leaves no room for a prompt beside objective.max_completion_tokens "
+                f"{self.objective.reserved_tokens}; raise the first or lower the second"
+            )
         if self.objective.needs == "text" and self.data.system is not None:
             raise ValueError("data.system has no effect with objective pretrain; remove it")
         return self

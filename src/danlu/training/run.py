@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from danlu.data.chat import ChatRenderer
+from danlu.errors import NoEffectError
 from danlu.files import fsync_dir, storage_errors, write_json
 from danlu.models.adapters import ORIGIN, load_start
 from danlu.models.headroom import resident_bytes
@@ -31,6 +32,7 @@ from danlu.training.parallel import World, shard
 from danlu.training.probe import measured
 from danlu.training.reference import add_references
 from danlu.training.reward_model import fast_rewards, reference_rewards
+from danlu.training.rollout import Rollouts
 
 RESULT = "training.json"
 """It is there when training is done."""
@@ -72,10 +74,34 @@ def run(
         nll = shard(model, nll, world)
     loop = Loop(recipe, run_dir, reporter, model, nll, world.device, world)
     loop.process_bytes = process_bytes
+    if recipe.objective.is_online:
+        loop.rollouts = _rollouts(recipe, run_dir, reporter, nll, model_dir, world)
     if after_step is not None:
         loop.after_step = after_step
     loop.until = until
     return complete(loop, loop.run(), model_dir)
+
+
+def _rollouts(recipe: Recipe, run_dir: RunDir, reporter: Reporter, nll: NllFunction, model_dir: Path, world: World) -> Rollouts:
+    """Who lets the model answer; with a second model as reference where no adapter can be switched off.
+
+    Raises:
+        NoEffectError: several processes train.
+    """
+    if world.num_processes > 1:
+        raise NoEffectError(
+            f"objective {recipe.objective.type} trains in one process only",
+            why="the model's answers are not divided among processes",
+            fix="start the run without several processes",
+        )
+    tokenizer = load_tokenizer(model_dir)
+    add_new_tokens(tokenizer, recipe.data.new_tokens)
+    renderer, reference = ChatRenderer(tokenizer), None
+    # An adapter that is switched off leaves the base model, unless its start was taken out of the base weights (PiSSA).
+    is_base_at_hand = recipe.method.makes_adapter and getattr(recipe.method, "init", "default") == "default"
+    if recipe.objective.beta and not is_base_at_hand:  # type: ignore[attr-defined]
+        reference = base_model(recipe, model_dir, world.device)[0].requires_grad_(False).eval()
+    return Rollouts(recipe, run_dir, reporter, renderer, nll, reference, world.device)
 
 
 def complete(loop: Loop, outcome: str, model_dir: Path) -> str:
