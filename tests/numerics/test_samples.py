@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from danlu.evaluation.generate import generate
 
 from danlu.data.chat import ChatRenderer
-from danlu.evaluation.generate import generate
 from danlu.files import read_jsonl
 from danlu.models.load import load_tokenizer
 from danlu.recipe.load import load_recipe

@@ -25,6 +25,7 @@ EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app.command("run", context_settings=EXTRA)(run.run)
 app.command("resume")(run.resume)
+app.command("continue", context_settings=EXTRA)(run.continue_run)
 app.command("runs")(run.runs)
 app.command("report")(run.report)
 app.command("coach")(run.coach)

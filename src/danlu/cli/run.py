@@ -41,6 +41,41 @@ def run(
     _show_result(result, as_json)
 
 
+def continue_run(
+    context: typer.Context,
+    name: str = typer.Argument(..., help="The earlier run: its id, folder, or `last`."),
+    settings: list[str] = typer.Argument(None, help="Overrides such as optim.learning_rate=1e-4."),
+    data: str = typer.Option(..., "--data", "-d", help="Data file of the new round."),
+    replay: float = typer.Option(
+        0.2, "--replay", min=0.0, max=10.0, help="Training rows of the earlier run to train on again, as a share of the new ones; 0 for none."
+    ),
+    run_dir: Path = typer.Option(None, "--run-dir", help="Folder of the new run; a new one under DANLU_HOME/runs by default."),
+    processes: int = PROCESSES,
+    sharding: str = SHARDING,
+    as_json: bool = typer.Option(False, "--json", help="Print report.json to stdout, progress to stderr."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
+) -> None:
+    """One more round: go on from an earlier run on new data, with some of its rows so that they are not forgotten.
+
+    The report compares with the base model and with the round before, also on what that round held out.
+    """
+    from danlu.cli.live import terminal_view
+    from danlu.services import rounds, runs
+
+    recipe = rounds.next_recipe(name, dataset=data, replay=replay, overrides=overrides_of([*(settings or []), *context.args]))
+    with terminal_view(quiet=quiet, plain=as_json) as listener:
+        result = runs.run(recipe, run_dir=run_dir, listeners=[listener], placement=build_placement(processes, sharding))
+    _show_result(result, as_json)
+
+
+def overrides_of(words: list[str]) -> list[str]:
+    """Settings given as path=value or as --path value."""
+    found, rest = [], iter(words)
+    for word in rest:
+        found.append(word if not word.startswith("--") or "=" in word else f"{word[2:]}={_value_of(word, next(rest, None))}")
+    return found
+
+
 def resume(
     name: str = typer.Argument("last", help="Run id, run folder, or `last`."),
     processes: int = PROCESSES,

@@ -133,6 +133,15 @@ class SplitConfig(StrictModel):
         return self
 
 
+class ReplayConfig(StrictModel):
+    """Training rows of an earlier round, trained on again so that they are not forgotten."""
+
+    run: str = Field(min_length=1)
+    """The earlier run: its id or folder. What it held out is never trained on."""
+    share: float = Field(0.2, gt=0, le=10)
+    """How many of its training rows are added, as a share of the new training examples."""
+
+
 class DataConfig(StrictModel):
     """How the rows of the file become training examples."""
 
@@ -142,6 +151,8 @@ class DataConfig(StrictModel):
     """Shares held out for validation and test."""
     mix: dict[str, float] = {}
     """Other datasets mixed into training, as a share of the training examples, e.g. `{general: 0.1}`."""
+    replay: ReplayConfig | None = None
+    """Rows of an earlier round mixed into training, e.g. `{run: my-run, share: 0.2}`."""
     max_seq_len: Annotated[int, Field(ge=16)] | Auto = "auto"
     """Most tokens per example; longer ones are shortened by `truncation`, counted and listed."""
     truncation: Literal["oldest_turns", "drop"] = "oldest_turns"
@@ -231,6 +242,8 @@ class Recipe(StrictModel):
     """What is learnt: `sft` (answers in conversations) or `pretrain` (plain text)."""
     method: Annotated[SerializeAsAny[MethodConfig], METHODS] = Field("lora", validate_default=True)
     """Which weights change: `lora`, `qlora`, `full`, or any other method of the list below."""
+    start_from: str | None = Field(None, min_length=1)
+    """A finished run (id or folder) or an adapter folder whose weights training starts from, over the same base model and with the same method."""
     optim: OptimConfig = Field(default_factory=OptimConfig)
     data: DataConfig = Field(default_factory=DataConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
@@ -270,6 +283,16 @@ class Recipe(StrictModel):
         merged = [exporter.type for exporter in self.export if exporter.type == "merged"]
         if merged and self.method.makes_adapter and not self.method.can_merge:
             raise ValueError(f"export merged is not possible after method {self.method.type}: virtual tokens are no weights of the model; use export adapter")
+        if self.start_from and self.method.starts_anew:
+            raise ValueError("start_from has no effect with method.init random; remove one of them")
+        if any(suite.type == "rounds" for suite in self.evaluation.suites) and not self.start_from:
+            raise ValueError("evaluation.suites: rounds compares with the run in start_from; give it, or remove the suite")
+        if self.objective.makes_reward_model and not self.method.can_train_score_head:
+            raise ValueError(f"objective {self.objective.type} trains a new head, which method {self.method.type} does not; use method lora or full")
+        if self.objective.makes_reward_model and (self.data.new_tokens or self.optim.neftune_alpha is not None or self.training.sample_prompts):
+            raise ValueError(f"data.new_tokens, optim.neftune_alpha and training.sample_prompts do not go with objective {self.objective.type}; remove them")
+        if self.objective.needs != "text" and getattr(self.method, "init", "pretrained") == "random" and self.objective.type != "sft":
+            raise ValueError(f"method.init random has no model that objective {self.objective.type} could start from; use init pretrained")
         if self.objective.needs == "text" and self.data.system is not None:
             raise ValueError("data.system has no effect with objective pretrain; remove it")
         return self

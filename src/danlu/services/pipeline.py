@@ -16,13 +16,13 @@ import orjson
 
 from danlu.errors import ModelError, NoEffectError, TooFewExamplesError
 from danlu.files import atomic_open, read_json, read_jsonl, write_json
-from danlu.recipe.load import validate
+from danlu.recipe.load import validate, with_settings
 from danlu.recipe.placement import Placement
 from danlu.recipe.recipe import Recipe
 from danlu.recipe.recommend import Facts, recommend, resolve, with_values
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
-from danlu.services import machine, processes, samples
+from danlu.services import machine, processes, rounds, samples
 from danlu.services.datasets import find_dataset
 from danlu.training.coach import Coach
 
@@ -60,8 +60,11 @@ def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter, placement: P
 def prepare_data(written: Recipe, run_dir: RunDir, reporter: Reporter) -> None:
     """The data stage, where it is not done: clean, split, complete the recipe, tokenise."""
     if not run_dir.recipe.exists():
-        dataset, mix, base = find_inputs(written, run_dir.read_record().get("paths", {}))
+        paths = run_dir.read_record().get("paths", {})
+        dataset, mix, base = find_inputs(written, paths)
+        run_dir.update_record(start=rounds.find_start(written, paths, base.folder))
         _timed(run_dir, "data", lambda: _prepare(written, run_dir, reporter, dataset, mix, base))
+    rounds.check_start(run_dir)
 
 
 def find_inputs(written: Recipe, paths: Mapping[str, str] = MappingProxyType({})) -> tuple[Path, dict[str, Path], BaseModel]:
@@ -100,7 +103,16 @@ def open_pair(run_dir: RunDir, recipe: Recipe, base_dir: Path) -> Any:
     if recipe.method.starts_anew:
         base_dir = run_dir.model  # there was no model before this one
     tuned = {"adapter_dir": run_dir.adapter} if recipe.method.makes_adapter else {"model_dir": run_dir.model}
-    return ModelPair(base_dir, **tuned, dtype=str(recipe.training.dtype), device=device(), quantisation=recipe.method.quantisation)
+    start = run_dir.read_record().get("start")
+    return ModelPair(
+        base_dir,
+        **tuned,
+        dtype=str(recipe.training.dtype),
+        device=device(),
+        quantisation=recipe.method.quantisation,
+        previous_dir=Path(start["folder"]) if start else None,
+        is_reward_model=recipe.objective.makes_reward_model,
+    )
 
 
 def base_folder(run_dir: RunDir) -> Path:
@@ -152,7 +164,10 @@ def _prepare(written: Recipe, run_dir: RunDir, reporter: Reporter, dataset: Path
     tokenizer = load_tokenizer(base.folder)
     add_new_tokens(tokenizer, written.data.new_tokens)
     renderer = ChatRenderer(tokenizer)
-    accounting = prepare(written, run_dir, reporter, dataset=dataset, mix=mix)
+    replay, earlier = rounds.gather_earlier(written, run_dir.read_record().get("paths", {}), run_dir)
+    accounting = prepare(written, run_dir, reporter, dataset=dataset, mix=mix, replay=replay, earlier=earlier)
+    if earlier is not None and written.start_from and not any(suite.type == "rounds" for suite in written.evaluation.suites):
+        written = with_settings(written, {"evaluation.suites": [*written.to_dict()["evaluation"]["suites"], {"type": "rounds"}]})
     for warning in accounting.warnings:
         reporter.event("warning", warning.en, name=warning.kind, en=warning.en, zh=warning.zh)
     if renderer.uses_default_template and written.objective.needs == "messages":
@@ -292,7 +307,8 @@ def _train(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path, 
         return processes.train_among_processes(recipe, run_dir, reporter, model_dir=base_dir, device=device(), placement=placement)
     if placement.processes > 1:
         return processes.train_in_processes(recipe, run_dir, reporter, model_dir=base_dir, device=device(), placement=placement)
-    sampler = Sampler(recipe, run_dir, reporter, samples.answerer(recipe, run_dir, base_dir)) if recipe.training.sample_every_steps else None
+    can_answer = recipe.training.sample_every_steps and not recipe.objective.makes_reward_model
+    sampler = Sampler(recipe, run_dir, reporter, samples.answerer(recipe, run_dir, base_dir)) if can_answer else None
     return train(recipe, run_dir, reporter, model_dir=base_dir, device=device(), after_step=sampler)
 
 
@@ -304,6 +320,8 @@ def _evaluate(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Pat
     from danlu.evaluation.run import run as evaluate
     from danlu.models.device import device
     from danlu.training.forward import score_examples
+    from danlu.training.reward_model import score_rewards
 
-    score = functools.partial(score_examples, micro_batch_tokens=int(recipe.optim.micro_batch_tokens), device=device(), path=recipe.training.path)
+    scorer = score_rewards if recipe.objective.makes_reward_model else score_examples
+    score = functools.partial(scorer, micro_batch_tokens=int(recipe.optim.micro_batch_tokens), device=device(), path=recipe.training.path)
     evaluate(recipe, run_dir, reporter, pair=open_pair(run_dir, recipe, base_dir), score=score, device=device())

@@ -34,7 +34,7 @@ def answerer(recipe: Recipe, run_dir: RunDir, base_dir: Path) -> Callable[[Any],
         return renderer, find_prompts(recipe, run_dir, renderer)
 
     def answer(model: Any) -> list[dict[str, Any]]:
-        from danlu.evaluation.generate import generate, max_positions
+        from danlu.models.generate import generate, max_positions
 
         if not getattr(model, "can_generate", lambda: False)():  # a reward model scores, it does not write
             return []

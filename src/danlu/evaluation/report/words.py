@@ -11,6 +11,7 @@ Label = tuple[str, str]
 VERDICTS = {"improved": ("Improved", "变好了"), "no_difference": ("No difference shown", "未见差别"), "regressed": ("Regressed", "变差了")}
 RETENTION = {"kept": ("Kept", "保持"), "slightly_worse": ("Slightly worse", "略有下降"), "forgotten": ("Forgotten", "明显遗忘")}
 SEVERITIES = {"error": "bad", "warning": "warn", "info": "muted"}
+ROUND = RETENTION | {"improved": ("Better", "变好"), "no_difference": ("No difference shown", "未见差别"), "regressed": ("Worse", "变差")}
 TONES = {"improved": "good", "no_difference": "warn", "regressed": "bad", "kept": "good", "slightly_worse": "warn", "forgotten": "bad"}
 
 _NAMES = {
@@ -52,6 +53,7 @@ _NAMES = {
     "evaluation_heldout_seconds": ("Held-out suite", "留出样例评测"),
     "evaluation_preference_seconds": ("Preference suite", "偏好评测"),
     "evaluation_rewards_seconds": ("Reward suite", "奖励评测"),
+    "evaluation_rounds_seconds": ("Rounds suite", "轮次评测"),
     "evaluation_retention_seconds": ("Retention suite", "通用能力评测"),
     "evaluation_memorised_seconds": ("Memorisation check", "记忆检查"),
     "num_tokens": ("Tokens trained on", "训练词元数"),
