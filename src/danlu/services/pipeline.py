@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -95,8 +95,8 @@ def resolved(run_dir: RunDir) -> Recipe:
     return validate(read_json(run_dir.recipe), source=str(run_dir.recipe))
 
 
-def open_pair(run_dir: RunDir, recipe: Recipe, base_dir: Path) -> Any:
-    """The base and tuned model of a finished run."""
+def open_pair(run_dir: RunDir, recipe: Recipe, base_dir: Path, *, stacked: Sequence[Path] = ()) -> Any:
+    """The base and tuned model of a finished run; with `stacked`, more adapters are active beside its own."""
     from danlu.models.device import device
     from danlu.models.pair import ModelPair
 
@@ -105,7 +105,15 @@ def open_pair(run_dir: RunDir, recipe: Recipe, base_dir: Path) -> Any:
     tuned = {"adapter_dir": run_dir.adapter} if recipe.method.makes_adapter else {"model_dir": run_dir.model}
     start = run_dir.read_record().get("start")
     previous_dir = Path(start["folder"]) if start else None
-    return ModelPair(base_dir, **tuned, dtype=str(recipe.training.dtype), device=device(), quantisation=recipe.method.quantisation, previous_dir=previous_dir)
+    return ModelPair(
+        base_dir,
+        **tuned,
+        dtype=str(recipe.training.dtype),
+        device=device(),
+        quantisation=recipe.method.quantisation,
+        previous_dir=previous_dir,
+        stacked=stacked,
+    )
 
 
 def base_folder(run_dir: RunDir) -> Path:
