@@ -18,12 +18,12 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from danlu.data.chat import ChatRenderer
 from danlu.data.encode import encode_to_file
 from danlu.errors import NoEffectError
-from danlu.evaluation.generate import generate
 from danlu.export.formats.adapter import AdapterExport
 from danlu.export.formats.merged import MergedExport
 from danlu.export.run import Source
 from danlu.export.run import run as export
 from danlu.files import read_jsonl
+from danlu.models.generate import generate
 from danlu.models.load import load_tokenizer
 from danlu.models.pair import ModelPair
 from danlu.models.quantise import compute_exactly
@@ -42,6 +42,7 @@ CHATS = [
 ROWS: dict[str, list[dict[str, Any]]] = {
     "messages": CHATS,
     "text": [{"text": f"Door {n} is {COLOURS[n % 3]}. Window {n} is open."} for n in range(10)],
+    "labelled": [{"messages": chat["messages"][:1], "completion": chat["messages"][1:], "label": n % 2 == 0} for n, chat in enumerate(CHATS)],
     "preference": [
         {"messages": chat["messages"][:1], "chosen": chat["messages"][1:], "rejected": CHATS[(n + 1) % 10]["messages"][1:]} for n, chat in enumerate(CHATS)
     ],
@@ -238,7 +239,8 @@ def test_a_killed_run_ends_bitwise_the_same_with_every_optimizer(
         with pytest.raises(ValueError, match="use adamw"):
             recipe_of(method, "sft", {"optimizer": optimizer})
         return
-    recipe = recipe_of(method, "sft", {"optimizer": optimizer, "learning_rate": 0.001, "weight_decay": 0.01})
+    optim = {"optimizer": optimizer, "learning_rate": 0.001, "weight_decay": 0.01, "neftune_alpha": 5.0}  # noise is drawn again the same
+    recipe = recipe_of(method, "sft", optim)
     whole, killed = (prepare(tmp_path / name, recipe, renderer) for name in ("whole", "killed"))
 
     run(recipe, whole, Reporter(whole), model_dir=wide_dir)

@@ -119,6 +119,7 @@ def test_a_result_is_proved_talked_to_and_exported(method: dict[str, Any], doors
         merged = exports.export(result.run_dir, "merged")
         assert read_json(merged / "verification.json")["passed"]
         assert "quantization_config" not in read_json(merged / "config.json")
+        assert ("loaded in 4 bits for training" in (merged / "README.md").read_text("utf-8")) == (method["type"] == "qlora")
     if method["type"] != "freeze":
         adapter = exports.export(result.run_dir, "adapter")
         card = (adapter / "README.md").read_text("utf-8")
@@ -144,7 +145,7 @@ def test_too_many_virtual_tokens_are_refused_before_the_start(doors: Path, tmp_p
 
 
 def test_answers_may_not_be_longer_than_virtual_tokens_leave_room_for(small_model: Path, tmp_path: Path) -> None:
-    from danlu.evaluation.generate import max_positions
+    from danlu.models.generate import max_positions
     from danlu.models.load import load_model
     from danlu.recipe.base import METHODS
 

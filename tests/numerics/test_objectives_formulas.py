@@ -134,6 +134,16 @@ def test_kto_equals_the_paper() -> None:
     assert numbers["kl"] == pytest.approx(z0) and z0 > 0
 
 
+def test_the_reward_loss_equals_the_papers() -> None:
+    scores = torch.tensor([0.3, -0.2, 1.5, 1.7, -0.4, 0.9], dtype=torch.float64, requires_grad=True)
+
+    loss, numbers = loss_of(OBJECTIVES.parse({"type": "reward", "margin": 0.5, "centring": 0.01}), sequences(), scores)
+
+    s = scores.tolist()
+    assert loss.item() == pytest.approx(sum(-log(sigmoid(s[w] - s[l] - 0.5)) + 0.01 * (s[w] + s[l]) ** 2 for w, l in PAIRS) / 3, rel=1e-12)
+    assert numbers["reward_accuracy"] == pytest.approx(1 / 3)
+
+
 def trl_batch(examples: list[EncodedExample], nll: Tensor, order: list[int]) -> tuple[dict[str, Tensor], Any]:
     """Padded ids and masks in the order given, and a model that answers with the log-probabilities of our tokens."""
     width = max(LENGTHS)
@@ -245,3 +255,18 @@ def test_orpo_equals_trl_but_for_the_prompt_in_its_likelihood() -> None:
 
     ours, _ = loss_of(OBJECTIVES.parse({"type": "orpo", "weight": 0.4}), sequences(), nll)
     same_loss_and_gradient(ours, theirs, nll, rel=1e-5)  # TRL computes this in float32
+
+
+@pytest.mark.parametrize(("margin", "centring"), [(0.0, 0.0), (0.5, 0.01)])
+def test_the_reward_loss_equals_trl(margin: float, centring: float) -> None:
+    from trl.trainer.reward_trainer import RewardTrainer
+
+    scores = torch.tensor([0.3, -0.2, 1.5, 1.7, -0.4, 0.9], dtype=torch.float64, requires_grad=True)
+    model = MagicMock(return_value=SimpleNamespace(logits=torch.cat([scores[0::2], scores[1::2]])[:, None]), training=True)
+    inputs = {"attention_mask": torch.ones(6, 3, dtype=torch.long)} | ({"margin": torch.full((3,), margin)} if margin else {})
+    trainer = trainer_with(args=SimpleNamespace(center_rewards_coefficient=centring or None))
+
+    theirs = RewardTrainer.compute_loss(trainer, model, inputs)
+
+    ours, _ = loss_of(OBJECTIVES.parse({"type": "reward", "margin": margin, "centring": centring}), sequences(), scores)
+    same_loss_and_gradient(ours, theirs, scores)

@@ -13,7 +13,7 @@ from models import recipe_values
 from rows import write_rows
 
 OPTIONS: dict[str, dict[str, Any]] = {}
-PREFERENCE_OBJECTIVES = [name for name in OBJECTIVES if OBJECTIVES[name].needs in ("preference", "labelled")]
+PREFERENCE_OBJECTIVES = [name for name in OBJECTIVES if OBJECTIVES[name].needs in ("preference", "labelled") and not OBJECTIVES[name].makes_reward_model]
 
 
 def values_of(objective: str, model: Path, folder: Path, *, needs: str | None = None, **values: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ def run(
     new: bool = typer.Option(False, "--new", help="Start a new run even when an unfinished one of the same recipe exists."),
     processes: int = PROCESSES,
     sharding: str = SHARDING,
+    track: list[str] = typer.Option(None, "--track", help="Tracker that follows the run: tensorboard, wandb, mlflow or swanlab. May be given again."),
     as_json: bool = typer.Option(False, "--json", help="Print report.json to stdout, progress to stderr."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
 ) -> None:
@@ -35,7 +36,8 @@ def run(
 
     recipe = build_recipe([*(what or []), *context.args], data=data, model=model, method=method, objective=objective)
     with terminal_view(quiet=quiet, plain=as_json) as listener:
-        result = runs.run(recipe, run_dir=run_dir, new=new, listeners=[listener], placement=build_placement(processes, sharding))
+        placement = build_placement(processes, sharding)
+        result = runs.run(recipe, run_dir=run_dir, new=new, listeners=[listener], placement=placement, track=track or ())
     show_result(result, as_json)
 
 
@@ -78,6 +80,7 @@ def resume(
     name: str = typer.Argument("last", help="Run id, run folder, or `last`."),
     processes: int = PROCESSES,
     sharding: str = SHARDING,
+    track: list[str] = typer.Option(None, "--track", help="Trackers that follow the run from now on; by default those that followed it before."),
     as_json: bool = typer.Option(False, "--json", help="Print report.json to stdout, progress to stderr."),
 ) -> None:
     """Go on with a run that was paused, killed or failed, also in another number of processes."""
@@ -85,7 +88,7 @@ def resume(
     from danlu.services import runs
 
     with terminal_view(plain=as_json) as listener:
-        result = runs.resume(name, listeners=[listener], placement=build_placement(processes, sharding))
+        result = runs.resume(name, listeners=[listener], placement=build_placement(processes, sharding), track=track or ())
     show_result(result, as_json)
 
 

@@ -37,6 +37,7 @@ class ModelPair:
         quantisation: Quantisation | None = None,
         previous_dir: Path | None = None,
         stacked: Sequence[Path] = (),
+        is_reward_model: bool = False,
     ) -> None:
         import torch
 
@@ -44,7 +45,7 @@ class ModelPair:
         tuned_dir = adapter_dir or model_dir
         self.tokenizer = load_tokenizer(tuned_dir if tuned_dir is not None else base_dir)
         self.renderer = ChatRenderer(self.tokenizer)
-        self._base = load_model(base_dir, dtype=torch_dtype, device=device, quantisation=quantisation).eval()
+        self._base = load_model(base_dir, dtype=torch_dtype, device=device, quantisation=quantisation, is_reward_model=is_reward_model).eval()
         if tuned_dir is not None:
             make_rows(self._base, added_ids(load_tokenizer(base_dir), self.tokenizer))
         self._tuned: PreTrainedModel = self._base
@@ -57,7 +58,7 @@ class ModelPair:
 
                 add_adapters(self._tuned, stacked)
         elif model_dir is not None:
-            self._tuned = load_model(model_dir, dtype=torch_dtype, device=device).eval()
+            self._tuned = load_model(model_dir, dtype=torch_dtype, device=device, is_reward_model=is_reward_model).eval()
 
     @contextmanager
     def base(self) -> Iterator[PreTrainedModel]:

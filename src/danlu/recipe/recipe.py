@@ -207,7 +207,7 @@ class TrainingConfig(StrictModel):
     """Prompts of the samples; empty takes the first three of the validation split."""
     sample_max_new_tokens: int = Field(48, ge=1, le=4096)
     """Longest answer of a sample."""
-    sample_time_share: float = Field(0.05, gt=0, le=1)
+    sample_time_share: float = Field(0.05, gt=0, le=1000)
     """Most time that samples may take, as a share of the training time; rounds that do not fit are left out, and that is said."""
 
     @model_validator(mode="after")
@@ -287,6 +287,12 @@ class Recipe(StrictModel):
             raise ValueError("start_from has no effect with method.init random; remove one of them")
         if any(suite.type == "rounds" for suite in self.evaluation.suites) and not self.start_from:
             raise ValueError("evaluation.suites: rounds compares with the run in start_from; give it, or remove the suite")
+        if self.objective.makes_reward_model and not self.method.can_train_score_head:
+            raise ValueError(f"objective {self.objective.type} trains a new head, which method {self.method.type} does not; use method lora or full")
+        if self.objective.makes_reward_model and (self.data.new_tokens or self.optim.neftune_alpha is not None or self.training.sample_prompts):
+            raise ValueError(f"data.new_tokens, optim.neftune_alpha and training.sample_prompts do not go with objective {self.objective.type}; remove them")
+        if self.objective.needs != "text" and getattr(self.method, "init", "pretrained") == "random" and self.objective.type != "sft":
+            raise ValueError(f"method.init random has no model that objective {self.objective.type} could start from; use init pretrained")
         if self.objective.needs == "text" and self.data.system is not None:
             raise ValueError("data.system has no effect with objective pretrain; remove it")
         return self

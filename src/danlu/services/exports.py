@@ -44,6 +44,7 @@ def export(run_dir: RunDir, to: str, reporter: Reporter | None = None, *, out: P
         None if has_adapter else run_dir.model,
         str(recipe.training.dtype),
         recipe.method,
+        recipe.objective.makes_reward_model,
     )
     pair = pipeline.open_pair(run_dir, recipe, base_dir)
     target = out if out is not None else run_dir.exports / to

@@ -104,14 +104,14 @@ def open_pair(run_dir: RunDir, recipe: Recipe, base_dir: Path, *, stacked: Seque
         base_dir = run_dir.model  # there was no model before this one
     tuned = {"adapter_dir": run_dir.adapter} if recipe.method.makes_adapter else {"model_dir": run_dir.model}
     start = run_dir.read_record().get("start")
-    previous_dir = Path(start["folder"]) if start else None
     return ModelPair(
         base_dir,
         **tuned,
         dtype=str(recipe.training.dtype),
         device=device(),
         quantisation=recipe.method.quantisation,
-        previous_dir=previous_dir,
+        previous_dir=Path(start["folder"]) if start else None,
+        is_reward_model=recipe.objective.makes_reward_model,
         stacked=stacked,
     )
 
@@ -308,7 +308,8 @@ def _train(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path, 
         return processes.train_among_processes(recipe, run_dir, reporter, model_dir=base_dir, device=device(), placement=placement)
     if placement.processes > 1:
         return processes.train_in_processes(recipe, run_dir, reporter, model_dir=base_dir, device=device(), placement=placement)
-    sampler = Sampler(recipe, run_dir, reporter, samples.answerer(recipe, run_dir, base_dir)) if recipe.training.sample_every_steps else None
+    can_answer = recipe.training.sample_every_steps and not recipe.objective.makes_reward_model
+    sampler = Sampler(recipe, run_dir, reporter, samples.answerer(recipe, run_dir, base_dir)) if can_answer else None
     return train(recipe, run_dir, reporter, model_dir=base_dir, device=device(), after_step=sampler)
 
 
@@ -320,6 +321,8 @@ def _evaluate(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Pat
     from danlu.evaluation.run import run as evaluate
     from danlu.models.device import device
     from danlu.training.forward import score_examples
+    from danlu.training.reward_model import score_rewards
 
-    score = functools.partial(score_examples, micro_batch_tokens=int(recipe.optim.micro_batch_tokens), device=device(), path=recipe.training.path)
+    scorer = score_rewards if recipe.objective.makes_reward_model else score_examples
+    score = functools.partial(scorer, micro_batch_tokens=int(recipe.optim.micro_batch_tokens), device=device(), path=recipe.training.path)
     evaluate(recipe, run_dir, reporter, pair=open_pair(run_dir, recipe, base_dir), score=score, device=device())

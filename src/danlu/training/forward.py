@@ -113,7 +113,7 @@ def score_examples(
     was_training = model.training
     model.eval()
     try:
-        with _attention_of(unwrap(model), path):
+        with attention_of(unwrap(model), path):
             for group in pack([len(e.ids) for e in examples], micro_batch_tokens):
                 batch = PackedBatch.from_examples([examples[i] for i in group], device)
                 if batch.num_label_tokens:
@@ -125,7 +125,7 @@ def score_examples(
 
 
 @contextmanager
-def _attention_of(causal_lm: Any, path: str) -> Iterator[None]:
+def attention_of(causal_lm: Any, path: str) -> Iterator[None]:
     """Make the attention of `causal_lm` fit the path for a while."""
     previous = causal_lm.config._attn_implementation
     if path == "fast":

@@ -28,6 +28,7 @@ from danlu.training.noise import with_embedding_noise
 from danlu.training.objective import NllFunction
 from danlu.training.parallel import World, shard
 from danlu.training.reference import add_references
+from danlu.training.reward_model import fast_rewards, reference_rewards
 
 RESULT = "training.json"
 """It is there when training is done."""
@@ -103,6 +104,8 @@ def complete(loop: Loop, outcome: str, model_dir: Path) -> str:
 
 def likelihood(recipe: Recipe) -> NllFunction:
     """The way through the model that the recipe asks for."""
+    if recipe.objective.makes_reward_model:
+        return fast_rewards if recipe.training.path == "fast" else reference_rewards
     nll: NllFunction = functools.partial(fast_nll, weighs_rows=recipe.objective.weighs_rows) if recipe.training.path == "fast" else reference_nll
     return nll if recipe.optim.neftune_alpha is None else with_embedding_noise(nll, recipe.optim.neftune_alpha)
 
@@ -132,6 +135,7 @@ def base_model(recipe: Recipe, model_dir: Path, device: str | torch.device, star
         random_weights=recipe.method.starts_anew,
         quantisation=recipe.method.quantisation,
         device=str(device),
+        is_reward_model=recipe.objective.makes_reward_model,
     )
     new_ids = add_new_tokens(load_tokenizer(model_dir), recipe.data.new_tokens) if recipe.data.new_tokens else []
     if start is None or recipe.method.makes_adapter:

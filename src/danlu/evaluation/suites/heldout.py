@@ -114,7 +114,7 @@ class _Answers:
 
     def generate(self, model: Any, name: str, tasks: list[dict[str, Any]]) -> None:
         """Answer what is not answered yet. A batch is made as a whole or not at all, so resumed runs see the same batches."""
-        from danlu.evaluation import generate
+        from danlu.models import generate
 
         limit = generate.max_positions(model)
         self.skipped = {
@@ -154,7 +154,7 @@ class _Answers:
         tasks = [t for t in tasks if t["example"] not in self.skipped]
         if not tasks:
             return None
-        from danlu.evaluation.text import has_loop
+        from danlu.data.words import has_loop
 
         rows = self.stored()
         scores: dict[str, Any] = {}
