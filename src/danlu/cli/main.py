@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from danlu.cli import chat, data, demo, export, recipe, run
+from danlu.cli import bench, chat, data, demo, export, recipe, run
 from danlu.errors import DanluError, InternalError
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.command("report")(run.report)
 app.command("chat")(chat.chat)
 app.command("export")(export.export)
 app.command("demo")(demo.demo)
+app.command("bench")(bench.bench)
 app.add_typer(data.app, name="data")
 app.add_typer(recipe.app, name="recipe")
 

@@ -132,6 +132,8 @@ class TrainingConfig(StrictModel):
     """`fast`: packed, fused kernels. `reference`: padded, stock Transformers + PEFT, full logits; for checking."""
     dtype: Literal["float32", "bfloat16"] | Auto = "auto"
     """Number format of the computation; `auto` takes bfloat16 on GPUs that have it and float32 on CPUs."""
+    compute: Literal["exact", "int8"] = "exact"
+    """`int8` multiplies with the frozen weights in 8-bit integers: faster and smaller on CPUs with VNNI, adapters only; the result is not the same."""
     validate_every_steps: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Steps between validations; `auto` gives about ten in all."""
     checkpoint_every_seconds: float = Field(120.0, gt=0)
@@ -182,6 +184,9 @@ class Recipe(StrictModel):
     def _combinations_work(self) -> Self:
         if self.optim.optimizer == "muon" and self.method.makes_adapter:
             raise ValueError("optim.optimizer muon is for method full; use adamw with adapters")
+        if self.training.compute == "int8" and (self.training.path == "reference" or not self.method.makes_adapter):
+            what = "training.path reference" if self.training.path == "reference" else f"method {self.method.type}"
+            raise ValueError(f"training.compute int8 is for frozen weights on the fast path, and {what} has none; remove training.compute")
         if self.objective.needs == "text" and self.data.system is not None:
             raise ValueError("data.system has no effect with objective pretrain; remove it")
         return self

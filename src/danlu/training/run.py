@@ -11,12 +11,14 @@ from typing import Any
 import torch
 
 from danlu.data.chat import ChatRenderer
+from danlu.errors import NoEffectError
 from danlu.files import fsync_dir, storage_errors, write_json
 from danlu.models.load import load_model, load_tokenizer
 from danlu.recipe.recipe import Recipe
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
 from danlu.training.forward import fast_nll, reference_nll
+from danlu.training.kernels import int8
 from danlu.training.kernels.attention import NAME as PACKED_ATTENTION
 from danlu.training.loop import Loop, peak_memory_bytes
 
@@ -38,6 +40,8 @@ def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path,
     )
     model = model.to(device)
     model = recipe.method.apply(model, fused=is_fast)  # type: ignore[attr-defined]
+    if recipe.training.compute == "int8":
+        _compute_in_int8(recipe, model, reporter, device)
     loop = Loop(recipe, run_dir, reporter, model, fast_nll if is_fast else reference_nll, torch.device(device))
     outcome = loop.run()
     if outcome == "paused":
@@ -57,6 +61,16 @@ def run(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path,
         },
     )
     return outcome
+
+
+def _compute_in_int8(recipe: Recipe, model: Any, reporter: Reporter, device: str) -> None:
+    """Round the frozen weights of `model`; say so when this processor gains nothing by it."""
+    is_possible = device == "cpu" and recipe.training.dtype == "float32"
+    if not is_possible or not int8.convert(model):
+        why = f"the device is {device} and training.dtype is {recipe.training.dtype}" if not is_possible else "no frozen linear layer is in float32"
+        raise NoEffectError("training.compute int8 has nothing to work on", why=why, fix="remove training.compute; it is for adapters in float32 on a CPU")
+    if not int8.is_fast():
+        reporter.event("warning", "this processor has no integer dot products (VNNI): training.compute int8 is slower here than exact", name="slow_int8")
 
 
 def _save_result(recipe: Recipe, run_dir: RunDir, model: Any, model_dir: Path) -> None:
