@@ -22,6 +22,10 @@ class Reporter:
     def __init__(self, run_dir: RunDir, *listeners: Listener) -> None:
         self.run_dir, self.listeners = run_dir, listeners
 
+    def listen(self, listener: Listener) -> None:
+        """Let one more listener hear what is said from now on."""
+        self.listeners = (*self.listeners, listener)
+
     def metrics(self, **values: Any) -> None:
         """Append one line to metrics.jsonl; `step` is expected among the values."""
         values = {"time": round(time.time(), 3), **values}
@@ -37,6 +41,10 @@ class Reporter:
     def stage(self, name: str, **fields: Any) -> None:
         """Say which stage begins: `data`, `training`, `evaluation`, `report`, `export`."""
         self.event("stage", f"{name} begins", stage=name, **fields)
+
+    def relay(self, kind: str, fields: dict[str, Any]) -> None:
+        """Pass on what a reporter of the same run has stored in another process."""
+        self._tell(kind, fields)
 
     def progress(self, what: str, done: int, total: int | None) -> None:
         """Say how far a pass has come. Not stored."""
@@ -59,6 +67,16 @@ class Reporter:
         except StorageError as error:
             # A full disk must not end training: say so where it can still be heard, and go on.
             self._tell("alarm", {"message": f"{path.name} misses a line: {error.why}"})
+
+
+class SilentReporter(Reporter):
+    """For the processes of a run that leave telling to the main one."""
+
+    def _tell(self, kind: str, fields: dict[str, Any]) -> None:
+        pass
+
+    def _append(self, path: Path, value: dict[str, Any]) -> None:
+        pass
 
 
 def truncate_metrics(path: Path, *, after_step: int) -> None:

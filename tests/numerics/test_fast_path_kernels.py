@@ -48,7 +48,7 @@ def test_head_and_loss_equal_the_textbook_over_several_chunks(softcap: float | N
     torch.testing.assert_close(torch.autograd.grad(nll.mean(), leaves), expected)
 
 
-def test_rows_may_have_their_own_weights_only_where_the_head_is_frozen() -> None:
+def test_rows_may_have_their_own_weights_where_the_head_is_frozen() -> None:
     torch.manual_seed(0)
     hidden, weight, labels = torch.randn(5, 8, requires_grad=True), torch.randn(30, 8), torch.randint(0, 30, (5,))
     row_weights = torch.arange(5.0)
@@ -57,8 +57,23 @@ def test_rows_may_have_their_own_weights_only_where_the_head_is_frozen() -> None
     gradients = torch.autograd.grad((linear_cross_entropy(hidden, weight, None, labels) * row_weights).sum(), hidden)
 
     torch.testing.assert_close(gradients, expected)
-    with pytest.raises(RuntimeError, match="take a sum or a mean"):
-        (linear_cross_entropy(hidden, weight.requires_grad_(), None, labels) * row_weights).sum().backward()
+
+
+@pytest.mark.parametrize("weighs_rows", [False, True])
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_a_trained_head_gets_its_exact_gradient_when_rows_weigh_differently(softcap: float | None, weighs_rows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cross_entropy, "MIN_ROWS", 4)
+    monkeypatch.setattr(cross_entropy, "CHUNK_BYTES", 1)
+    torch.manual_seed(1)
+    hidden, weight, bias = (torch.randn(*shape, requires_grad=True) for shape in ((11, 8), (23, 8), (23,)))
+    labels, row_weights = torch.randint(0, 23, (11,)), torch.randn(11)
+    logits = 0.7 * (hidden @ weight.T + bias)
+    logits = logits if softcap is None else torch.tanh(logits / softcap) * softcap
+    expected = torch.autograd.grad((F.cross_entropy(logits, labels, reduction="none") * row_weights).sum(), (hidden, weight, bias))
+
+    nll = linear_cross_entropy(hidden, weight, bias, labels, scale=0.7, softcap=softcap, weighs_rows=weighs_rows)
+
+    torch.testing.assert_close(torch.autograd.grad((nll * row_weights).sum(), (hidden, weight, bias)), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("window", [None, 3, 8, 11])

@@ -94,6 +94,7 @@ def test_the_fused_layers_and_peft_s_own_forward_compute_the_same_in_integers() 
     torch.testing.assert_close(fast_nll(model, batch), fused, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_200_steps_end_within_one_percent_of_float32() -> None:
     def last_losses(system: str) -> float:
         model = make_model(SHAPE, system=system, rank=8, device="cpu", dtype=torch.float32)
@@ -126,9 +127,16 @@ def test_a_run_computes_in_integers_and_its_adapter_is_an_ordinary_one(tmp_path:
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").exists()
 
 
-@pytest.mark.parametrize("values", [{"training": {"compute": "int8", "path": "reference"}}, {"training": {"compute": "int8"}, "method": {"type": "full"}}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"training": {"compute": "int8", "path": "reference"}},
+        {"training": {"compute": "int8"}, "method": {"type": "full"}},
+        {"training": {"compute": "int8"}, "objective": {"type": "dpo"}},
+    ],
+)
 def test_integers_where_nothing_is_frozen_are_refused(values: dict[str, object]) -> None:
-    with pytest.raises(ValidationError, match="training.compute int8 is for frozen weights"):
+    with pytest.raises(ValidationError, match="training.compute int8 is for plain lora on the fast path"):
         Recipe.model_validate({"base_model": "danlu/tiny", "dataset": "danlu/zhangjiajie", **values})
 
 

@@ -11,6 +11,13 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     (r"stopped by signal after step (\d+); start the same command to go on", r"收到信号，在第 \1 步之后停下；再次执行同一条命令即可继续"),
     (r"out of memory: going on with (\d+) tokens per forward pass; the loss does not change", r"内存不足：改为每次前向 \1 个词元后继续；损失不受影响"),
     (r"checkpoint (.+) could not be written \((.+)\); training goes on with the older one", r"检查点 \1 无法写入（\2）；训练继续，保留上一个检查点"),
+    (r"the weights of step (\d+) are damaged \((.+)\); those of the last step are kept", r"第 \1 步的权重已损坏（\2）；改为保留最后一步的权重"),
+    (r"no samples from step (\d+) on: they would take more than ([\d.]+) % of the training time", r"第 \1 步起不再试答：会超过训练时间的 \2%"),
+    (r"no samples from step (\d+) on: memory ran out while answering", r"第 \1 步起不再试答：试答时内存不足"),
+    (r"(\w+) follows this run: (.+)", r"\1 跟踪本次运行：\2"),
+    (r"(\w+) no longer follows this run: (.+)", r"\1 不再跟踪本次运行：\2"),
+    (r"the loss became (.+)", r"损失变成了 \1"),
+    (r"the gradient became (.+)", r"梯度变成了 \1"),
     (r"checkpoint (.+) is not used: (.+)", r"不使用检查点 \1：\2"),
     (
         r"the tokenizer has no chat template: the documented default \(User: / Assistant:\) is used and stored with the result",

@@ -75,10 +75,17 @@ def _reason(found: "Inspection", reason: str, count: int) -> str:
 
 
 def _turns(example: Any) -> list[tuple[str, str]]:
-    """(role, text) of an example, with both answers of a pair."""
+    """(role, text) of an example, with both answers of a pair, the mark of a marked one, the reference of a prompt."""
     if "text" in example:
         return [("text", example["text"])]
     turns = [(message["role"], str(message.get("content") or "")) for message in example.get("messages") or []]
-    for side in ("chosen", "rejected"):
-        turns += [(side, str(message.get("content") or "")) for message in example.get(side) or []]
+    for side in ("chosen", "rejected", "completion"):
+        name = (
+            side
+            if "label" not in example
+            else say("wanted answer" if example["label"] else "unwanted answer", "好的回答" if example["label"] else "不好的回答")
+        )
+        turns += [(name, str(message.get("content") or "")) for message in example.get(side) or []]
+    if example.get("answer"):
+        turns.append((say("reference", "参考答案"), example["answer"]))
     return turns

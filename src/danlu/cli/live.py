@@ -165,8 +165,12 @@ def event_line(kind: str, fields: dict[str, Any]) -> str:
         value = fields["value"]
         shown = value["type"] if isinstance(value, dict) and set(value) == {"type"} else value
         return f"  {fields['path']} = {shown}  ({say(fields['en'], fields['zh'])})"
-    marks = {"warning": "! ", "data_warning": "! ", "alarm": "!! "}
     message = str(fields.get("message", kind))
+    if kind == "sample":
+        return say(f"  step {fields['step']} sample: {message}", f"  第 {fields['step']} 步试答：{message}")
+    marks = {"warning": "! ", "data_warning": "! ", "alarm": "!! ", "error": "!! "}
+    if kind == "coach":
+        kind = fields["severity"] if fields["status"] == "found" else ""
     return f"  {marks.get(kind, '')}{say(message, fields.get('zh') or in_chinese(message))}"
 
 

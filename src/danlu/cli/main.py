@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from danlu.cli import bench, chat, data, demo, export, recipe, run
+from danlu.cli import bench, chat, data, demo, export, recipe, run, sweep
 from danlu.errors import DanluError, InternalError
 
 app = typer.Typer(
@@ -25,10 +25,13 @@ EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app.command("run", context_settings=EXTRA)(run.run)
 app.command("resume")(run.resume)
+app.command("continue", context_settings=EXTRA)(run.continue_run)
 app.command("runs")(run.runs)
 app.command("report")(run.report)
+app.command("coach")(run.coach)
 app.command("chat")(chat.chat)
 app.command("export")(export.export)
+app.command("sweep", context_settings=EXTRA)(sweep.sweep)
 app.command("demo")(demo.demo)
 app.command("bench")(bench.bench)
 app.add_typer(data.app, name="data")

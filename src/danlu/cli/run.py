@@ -8,6 +8,9 @@ import typer
 
 from danlu.text import say
 
+PROCESSES = typer.Option(1, "--processes", min=1, help="Processes that train together, one per GPU; the result does not depend on it.")
+SHARDING = typer.Option("auto", "--sharding", help="What each process holds: replicate (the whole model), shard (a part of every weight), or auto.")
+
 
 def run(
     context: typer.Context,
@@ -18,6 +21,9 @@ def run(
     objective: str = typer.Option(None, "--objective", help="Objective: sft or pretrain."),
     run_dir: Path = typer.Option(None, "--run-dir", help="Folder of the run; a new one under DANLU_HOME/runs by default."),
     new: bool = typer.Option(False, "--new", help="Start a new run even when an unfinished one of the same recipe exists."),
+    processes: int = PROCESSES,
+    sharding: str = SHARDING,
+    track: list[str] = typer.Option(None, "--track", help="Tracker that follows the run: tensorboard, wandb, mlflow or swanlab. May be given again."),
     as_json: bool = typer.Option(False, "--json", help="Print report.json to stdout, progress to stderr."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
 ) -> None:
@@ -30,20 +36,59 @@ def run(
 
     recipe = build_recipe([*(what or []), *context.args], data=data, model=model, method=method, objective=objective)
     with terminal_view(quiet=quiet, plain=as_json) as listener:
-        result = runs.run(recipe, run_dir=run_dir, new=new, listeners=[listener])
+        placement = build_placement(processes, sharding)
+        result = runs.run(recipe, run_dir=run_dir, new=new, listeners=[listener], placement=placement, track=track or ())
     _show_result(result, as_json)
+
+
+def continue_run(
+    context: typer.Context,
+    name: str = typer.Argument(..., help="The earlier run: its id, folder, or `last`."),
+    settings: list[str] = typer.Argument(None, help="Overrides such as optim.learning_rate=1e-4."),
+    data: str = typer.Option(..., "--data", "-d", help="Data file of the new round."),
+    replay: float = typer.Option(
+        0.2, "--replay", min=0.0, max=10.0, help="Training rows of the earlier run to train on again, as a share of the new ones; 0 for none."
+    ),
+    run_dir: Path = typer.Option(None, "--run-dir", help="Folder of the new run; a new one under DANLU_HOME/runs by default."),
+    processes: int = PROCESSES,
+    sharding: str = SHARDING,
+    as_json: bool = typer.Option(False, "--json", help="Print report.json to stdout, progress to stderr."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
+) -> None:
+    """One more round: go on from an earlier run on new data, with some of its rows so that they are not forgotten.
+
+    The report compares with the base model and with the round before, also on what that round held out.
+    """
+    from danlu.cli.live import terminal_view
+    from danlu.services import rounds, runs
+
+    recipe = rounds.next_recipe(name, dataset=data, replay=replay, overrides=overrides_of([*(settings or []), *context.args]))
+    with terminal_view(quiet=quiet, plain=as_json) as listener:
+        result = runs.run(recipe, run_dir=run_dir, listeners=[listener], placement=build_placement(processes, sharding))
+    _show_result(result, as_json)
+
+
+def overrides_of(words: list[str]) -> list[str]:
+    """Settings given as path=value or as --path value."""
+    found, rest = [], iter(words)
+    for word in rest:
+        found.append(word if not word.startswith("--") or "=" in word else f"{word[2:]}={_value_of(word, next(rest, None))}")
+    return found
 
 
 def resume(
     name: str = typer.Argument("last", help="Run id, run folder, or `last`."),
+    processes: int = PROCESSES,
+    sharding: str = SHARDING,
+    track: list[str] = typer.Option(None, "--track", help="Trackers that follow the run from now on; by default those that followed it before."),
     as_json: bool = typer.Option(False, "--json", help="Print report.json to stdout, progress to stderr."),
 ) -> None:
-    """Go on with a run that was paused, killed or failed."""
+    """Go on with a run that was paused, killed or failed, also in another number of processes."""
     from danlu.cli.live import terminal_view
     from danlu.services import runs
 
     with terminal_view(plain=as_json) as listener:
-        result = runs.resume(name, listeners=[listener])
+        result = runs.resume(name, listeners=[listener], placement=build_placement(processes, sharding), track=track or ())
     _show_result(result, as_json)
 
 
@@ -82,7 +127,45 @@ def report(
     _show_report(run_dir.report_html, content, as_json)
 
 
-def build_recipe(what: list[str], *, data: str | None = None, model: str | None = None, method: str | None = None, objective: str | None = None) -> Any:
+def build_placement(processes: int, sharding: str) -> Any:
+    """Check the two options of placement."""
+    from danlu.errors import NoEffectError
+    from danlu.recipe.placement import Placement
+
+    if sharding not in ("auto", "replicate", "shard"):
+        raise NoEffectError(f"--sharding {sharding} is not known", why="weights are held whole or in parts", fix="use auto, replicate or shard")
+    return Placement(processes=processes, sharding=sharding)
+
+
+def coach(
+    name: str = typer.Argument("last", help="Run id, run folder, or `last`."),
+    as_json: bool = typer.Option(False, "--json", help="Machine-readable: name, severity, what, why, fix, evidence, changes."),
+) -> None:
+    """Say what went wrong in a run, why, and which setting changes it; of a finished, failed or running one."""
+    from rich.console import Console
+
+    from danlu.cli.main import json_out
+    from danlu.cli.summary import print_coach
+    from danlu.services import runs as service
+
+    _, diagnoses = service.coach(name)
+    if as_json:
+        json_out(diagnoses)
+    elif diagnoses:
+        print_coach(diagnoses, Console())
+    else:
+        typer.echo(say("The coach has nothing to object to.", "教练没有发现问题。"))
+
+
+def build_recipe(
+    what: list[str],
+    *,
+    data: str | None = None,
+    model: str | None = None,
+    method: str | None = None,
+    objective: str | None = None,
+    leave_out: tuple[str, ...] = (),
+) -> Any:
     """Merge recipe files, bundled examples, options and overrides into a Recipe."""
     from danlu import bundled
     from danlu.errors import RecipeError
@@ -104,7 +187,7 @@ def build_recipe(what: list[str], *, data: str | None = None, model: str | None 
     values: dict[str, Any] = {key: value for key, value in (("dataset", data), ("base_model", model), ("method", method), ("objective", objective)) if value}
     if not files and "base_model" not in values and not any(o.startswith("base_model=") for o in overrides):
         values["base_model"] = "danlu/tiny"
-    return load_recipe(files, overrides, values)
+    return load_recipe(files, overrides, values, leave_out=leave_out)
 
 
 def _value_of(option: str, word: str | None) -> str:
@@ -118,6 +201,8 @@ def _value_of(option: str, word: str | None) -> str:
 def _show_result(result: Any, as_json: bool) -> None:
     from danlu.cli.main import json_out
 
+    if result.outcome == "followed":
+        return
     if result.outcome == "paused":
         if as_json:
             json_out({"run_id": result.run_dir.id, "state": "paused"})

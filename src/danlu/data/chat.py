@@ -38,10 +38,17 @@ would end in a token that training never saw there, and the first word would not
 
 @dataclass(frozen=True)
 class RenderedChat:
-    """Text of a conversation and the character spans that are trained on."""
+    """Text of a conversation, the character spans that are trained on, and how much each of them counts."""
 
     text: str
     spans: tuple[Span, ...]
+    weights: tuple[float, ...]
+
+    @classmethod
+    def of(cls, text: str, spans: Sequence[Span], weights: Sequence[float] | None = None) -> RenderedChat:
+        """Spans that hold nothing are left out; without `weights` all count the same."""
+        kept = [(span, float(weight)) for span, weight in zip(spans, weights or [1.0] * len(spans), strict=True) if span[1] > span[0] and weight > 0]
+        return cls(text, tuple(span for span, _ in kept), tuple(weight for _, weight in kept))
 
 
 class ChatRenderer:
@@ -65,17 +72,31 @@ class ChatRenderer:
         """Token ids that ask for the assistant's next turn."""
         return list(self.tokenizer(self.prompt_text(messages, tools), add_special_tokens=False)["input_ids"])
 
-    def render(self, messages: Sequence[Message], tools: list[Any] | None = None, train_on: Sequence[bool] | None = None) -> RenderedChat:
+    def render(self, messages: Sequence[Message], tools: list[Any] | None = None, train_on: Sequence[float] | None = None) -> RenderedChat:
         """Text and trained spans of a whole conversation.
 
-        `train_on` has one flag per message and narrows which assistant turns are trained on.
+        `train_on` has one flag or weight per message and narrows which assistant turns are trained on, and how much each counts.
 
         Raises:
             TemplateError: the template refuses the messages, or no trained span can be told.
         """
-        if self.has_generation_spans and train_on is None:
-            return self._render_with_spans(messages, tools)
+        if self.has_generation_spans:
+            text, spans = self._render_with_spans(messages, tools)
+            if train_on is None:
+                return RenderedChat.of(text, spans)
+            weights = [weight for message, weight in zip(messages, train_on, strict=True) if message["role"] == "assistant"]
+            if len(weights) == len(spans):
+                return RenderedChat.of(text, spans, weights)
         return self._render_by_prefix(messages, tools, train_on)
+
+    def render_completion(self, prompt: Sequence[Message], completion: Sequence[Message], tools: list[Any] | None = None) -> RenderedChat:
+        """Text of a conversation of which only what follows the prompt is trained on: the assistant's turns of `completion`.
+
+        Raises:
+            TemplateError: the template refuses the messages, or no trained span can be told.
+        """
+        flags = [False] * len(prompt) + [message["role"] == "assistant" for message in completion]
+        return self.render([*prompt, *completion], tools, flags)
 
     def encode(self, chats: Sequence[RenderedChat]) -> list[EncodedExample]:
         """Token ids and loss masks; a token is trained on when it starts inside a span. Parallel in the tokenizer."""
@@ -87,9 +108,13 @@ class ChatRenderer:
             starts = np.asarray([start for start, _ in offsets], np.int64)
             ends = np.asarray([end for _, end in offsets], np.int64)
             mask = np.zeros(len(ids), np.bool_)
-            for begin, stop in chat.spans:
-                mask |= (starts >= begin) & (starts < stop) & (ends > begin)
-            examples.append(EncodedExample(np.asarray(ids, np.uint32), mask))
+            weights = np.ones(len(ids), np.float32) if set(chat.weights) - {1.0} else None
+            for (begin, stop), weight in zip(chat.spans, chat.weights, strict=True):
+                is_inside = (starts >= begin) & (starts < stop) & (ends > begin)
+                mask |= is_inside
+                if weights is not None:
+                    weights[is_inside] = weight
+            examples.append(EncodedExample(np.asarray(ids, np.uint32), mask, weights=weights))
         return examples
 
     def _apply(self, messages: Sequence[Message], tools: list[Any] | None, **options: Any) -> str:
@@ -101,7 +126,7 @@ class ChatRenderer:
             raise _refused(messages, error) from error
         return str(text)
 
-    def _render_with_spans(self, messages: Sequence[Message], tools: list[Any] | None) -> RenderedChat:
+    def _render_with_spans(self, messages: Sequence[Message], tools: list[Any] | None) -> tuple[str, list[Span]]:
         from jinja2 import TemplateError as JinjaError
         from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -115,11 +140,11 @@ class ChatRenderer:
             )
         except (JinjaError, TypeError, KeyError, ValueError) as error:
             raise _refused(messages, error) from error
-        return RenderedChat(texts[0], tuple((int(a), int(b)) for a, b in spans[0] if b > a))
+        return str(texts[0]), [(int(a), int(b)) for a, b in spans[0]]
 
-    def _render_by_prefix(self, messages: Sequence[Message], tools: list[Any] | None, train_on: Sequence[bool] | None) -> RenderedChat:
+    def _render_by_prefix(self, messages: Sequence[Message], tools: list[Any] | None, train_on: Sequence[float] | None) -> RenderedChat:
         text = self._apply(messages, tools)
-        spans = []
+        spans, weights = [], []
         for position, message in enumerate(messages):
             if message["role"] != "assistant" or (train_on is not None and not train_on[position]):
                 continue
@@ -127,13 +152,14 @@ class ChatRenderer:
             through = self._apply(messages[: position + 1], tools)
             if text.startswith(through) and through.startswith(before):
                 spans.append((len(before), self._end_of_turn(through, len(before))))
+                weights.append(1.0 if train_on is None else float(train_on[position]))
         if not spans and any(m["role"] == "assistant" for m in messages) and (train_on is None or any(train_on)):
             raise TemplateError(
                 "the chat template gives no way to tell which tokens are the assistant's",
                 why="it has no generation spans, and the text before a turn is not a prefix of the text with it",
                 fix="use a tokenizer whose chat template marks {% generation %} spans",
             )
-        return RenderedChat(text, tuple(spans))
+        return RenderedChat.of(text, spans, weights)
 
     def _end_of_turn(self, text: str, begin: int) -> int:
         """Trained text ends with the end-of-turn token; line breaks the template puts after it are not trained on."""

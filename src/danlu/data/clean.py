@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from danlu.data.examples import Example, Message, RowError
+from danlu.data.examples import Example, Kind, Message, RowError
 
 REMOVED = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f"  # controls
@@ -69,6 +69,14 @@ def clean_example(example: Example, fixes: list[str]) -> Example:
         return example
     if "chosen" in example:
         return _clean_preference(example, fixes)
+    if "completion" in example:
+        example["messages"] = _clean_prompt(example["messages"], fixes)
+        example["completion"] = _clean_answer(example["completion"], "completion", example["messages"], fixes)
+        return example
+    if "answer" in example:
+        example["messages"] = _clean_prompt(example["messages"], fixes)
+        example["answer"] = clean_text(example["answer"], fixes) if example["answer"] is not None else None
+        return example
     flags = example.get("train_on")
     messages, flags = clean_turns(example["messages"], flags, fixes)
     if not any(message["role"] == "assistant" for message in messages):
@@ -88,7 +96,9 @@ def clean_example(example: Example, fixes: list[str]) -> Example:
     return example
 
 
-def clean_turns(messages: Sequence[Message], flags: Sequence[bool] | None, fixes: list[str], *, previous: str = "") -> tuple[list[Message], list[bool] | None]:
+def clean_turns(
+    messages: Sequence[Message], flags: Sequence[float] | None, fixes: list[str], *, previous: str = ""
+) -> tuple[list[Message], list[float] | None]:
     """Return the turns with clean text and in an order that chat templates take, and their flags.
 
     `previous` is the role of the turn before the first one.
@@ -97,7 +107,7 @@ def clean_turns(messages: Sequence[Message], flags: Sequence[bool] | None, fixes
         RowError: a turn is empty, or stands where no repair can put it right.
     """
     kept: list[Message] = []
-    kept_flags: list[bool] = []
+    kept_flags: list[float] = []
     for position, message in enumerate(messages):
         role, content = message["role"], clean_text(message["content"], fixes)
         message["content"] = content
@@ -116,10 +126,10 @@ def clean_turns(messages: Sequence[Message], flags: Sequence[bool] | None, fixes
             continue
         elif role == "tool" and previous not in ("assistant", "tool"):
             raise RowError("tool turn that no assistant turn called for")
-        flag = bool(flags[position]) if flags is not None else True
+        flag = flags[position] if flags is not None else True
         if kept and role == previous and role != "tool" and not message.get("tool_calls") and not kept[-1].get("tool_calls"):
             kept[-1] = kept[-1] | {"content": f"{kept[-1]['content']}\n\n{content}"}
-            kept_flags[-1] = kept_flags[-1] and flag
+            kept_flags[-1] = min(kept_flags[-1], flag)
             _add(fixes, f"consecutive {role} turns joined")
             continue
         kept.append(message)
@@ -143,27 +153,53 @@ def placeholders(text: str) -> list[str]:
     return PLACEHOLDER.findall(text) if "{{" in text else []
 
 
-def chosen_only(example: Example) -> Example:
-    """A preference example as a conversation that ends with its chosen answer."""
-    conversation = {"messages": example["messages"] + example["chosen"]}
-    return conversation | {key: example[key] for key in ("line", "tools", "fixes") if key in example}
+def as_kind(example: Example, kind: Kind) -> Example:
+    """The example as one of `kind`: a conversation that ends with its wanted answer, or a prompt with its answer as reference.
+
+    Raises:
+        RowError: it has no wanted answer.
+    """
+    if kind == "messages" and ("chosen" in example or "completion" in example):
+        if example.get("label") is False:
+            raise RowError("marked as an undesirable answer (label: false)")
+        return _kept(example) | {"messages": example["messages"] + example.get("chosen", example.get("completion"))}
+    if kind == "prompt" and "answer" not in example:
+        messages, answer = example["messages"], example.get("chosen")
+        if not answer:
+            begin = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=len(messages))
+            messages, answer = messages[:begin], messages[begin:]
+        return _kept(example) | {"messages": messages, "answer": answer[-1]["content"] if answer else None, "columns": {}}
+    return example
+
+
+def _kept(example: Example) -> Example:
+    return {key: example[key] for key in ("line", "tools", "fixes") if key in example}
 
 
 def _clean_preference(example: Example, fixes: list[str]) -> Example:
-    prompt, _ = clean_turns(example["messages"], None, fixes)
-    if prompt[-1]["role"] not in ("user", "tool"):
-        raise RowError("the prompt does not end with a user turn")
+    prompt = _clean_prompt(example["messages"], fixes)
     for key in ("chosen", "rejected"):
-        turns, _ = clean_turns(example[key], None, fixes, previous=prompt[-1]["role"])
-        while turns and turns[-1]["role"] != "assistant":
-            _add(fixes, f"{turns.pop()['role']} turn after the last answer removed")
-        if not turns or turns[0]["role"] not in ("assistant", "tool"):
-            raise RowError(f"no answer in {key!r}")
-        example[key] = turns
+        example[key] = _clean_answer(example[key], key, prompt, fixes)
     if example["chosen"] == example["rejected"]:
         raise RowError("chosen and rejected are the same")
     example["messages"] = prompt
     return example
+
+
+def _clean_prompt(messages: Sequence[Message], fixes: list[str]) -> list[Message]:
+    prompt, _ = clean_turns(messages, None, fixes)
+    if prompt[-1]["role"] not in ("user", "tool"):
+        raise RowError("the prompt does not end with a user turn")
+    return prompt
+
+
+def _clean_answer(messages: Sequence[Message], key: str, prompt: Sequence[Message], fixes: list[str]) -> list[Message]:
+    turns, _ = clean_turns(messages, None, fixes, previous=prompt[-1]["role"])
+    while turns and turns[-1]["role"] != "assistant":
+        _add(fixes, f"{turns.pop()['role']} turn after the last answer removed")
+    if not turns or turns[0]["role"] not in ("assistant", "tool"):
+        raise RowError(f"no answer in {key!r}")
+    return turns
 
 
 def _without_controls(text: str, fixes: list[str]) -> str:

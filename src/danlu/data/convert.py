@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from danlu.data.accounting import DataWarning
-from danlu.data.clean import add_system, chosen_only, clean_example
+from danlu.data.clean import add_system, as_kind, clean_example
 from danlu.data.detect import DETECT_ROWS, choose_format, unused_columns
 from danlu.data.examples import Example, Format, Kind, LineFormat, Row, RowError
 from danlu.data.json_rows import Entry, Unreadable
@@ -15,8 +15,21 @@ from danlu.data.read import RowStream, lines_of, open_rows
 from danlu.errors import DataError, FormatError
 from danlu.recipe.base import FormatConfig
 
+READ_DIFFERENTLY: dict[tuple[Kind, Kind], DataWarning] = {
+    ("preference", "messages"): DataWarning(
+        "chosen_only", "the file holds preference pairs; only the chosen answers are trained on", "文件是偏好对；只用其中被选中的回答来训练"
+    ),
+    ("labelled", "messages"): DataWarning(
+        "wanted_only", "the file marks answers as good or bad; only the good ones are trained on", "文件标注了回答的好坏；只用其中好的回答来训练"
+    ),
+    ("messages", "prompt"): DataWarning(
+        "prompts_only", "the answers in the file are not imitated; they are references for reward functions", "文件中的回答不会被模仿，只作为奖励函数的参考"
+    ),
+}
 DETECT_LINES = 400
 """Lines of a text file that its format is told by."""
+MARKS = ("source", "round", "split")
+"""Where an example of a run's data folder comes from."""
 DETECT_CHARS = 8_000_000
 """Rows of megabytes each are told by fewer of them."""
 
@@ -39,13 +52,31 @@ class Dataset:
         Raises:
             RowError: there is none, or it cannot be trained on.
         """
-        example = self.format.to_example(row)
-        if self.makes == "messages" and "chosen" in example:
-            example = chosen_only(example)
-        example = clean_example(example, fixes)
+        example = clean_example(as_kind(self.format.to_example(row), self.makes), fixes)
         if self.system is not None and "messages" in example:
             add_system(example, self.system)
         return {"line": line, **example}
+
+
+@dataclass
+class PreparedDataset(Dataset):
+    """Examples that an earlier run has cleaned: taken as they are."""
+
+    def convert(self, line: int, row: Row, fixes: list[str]) -> Example:
+        """The example without the marks of the file it stands in."""
+        return {"line": line, **{key: value for key, value in row.items() if key not in ("line", *MARKS)}}
+
+
+def open_prepared(path: Path, kind: Kind) -> Dataset:
+    """Open train.jsonl (or another split) of a run, whose examples are of that kind."""
+    stream = open_rows(path)
+    return PreparedDataset(stream, cast(Format, Prepared()), kind, stream.entries, None, stream.warnings)
+
+
+class Prepared(FormatConfig):
+    """What the data folder of a run holds."""
+
+    type: str = "danlu"
 
 
 def open_dataset(path: Path, *, format: FormatConfig | str = "auto", needs: Kind | None = None, system: str | None = None, limit: int | None = None) -> Dataset:
@@ -58,15 +89,13 @@ def open_dataset(path: Path, *, format: FormatConfig | str = "auto", needs: Kind
     stream = open_rows(path)
     head, rows = _head(stream)
     chosen = choose_format(format, rows, path, needs)
-    makes: Kind = "messages" if chosen.makes == "preference" and needs == "messages" else chosen.makes
+    makes: Kind = needs if needs in ("messages", "prompt") else chosen.makes
     entries: Iterator[Entry] = chain(head, stream.entries)
     if stream.container == "txt":
         entries = _grouped(chosen, entries, path)
     dataset = Dataset(stream, chosen, makes, islice(entries, limit), system, stream.warnings)
-    if makes != chosen.makes:
-        dataset.warnings.append(
-            DataWarning("chosen_only", "the file holds preference pairs; only the chosen answers are trained on", "文件是偏好对；只用其中被选中的回答来训练")
-        )
+    if (chosen.makes, makes) in READ_DIFFERENTLY:
+        dataset.warnings.append(READ_DIFFERENTLY[chosen.makes, makes])
     if stream.container != "txt" and (unused := unused_columns(chosen, rows)):
         names = ", ".join(unused[:8])
         dataset.warnings.append(DataWarning("unused_columns", f"columns not used: {names}", f"没有用到的列：{names}"))

@@ -4,14 +4,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from danlu.data.examples import Format, Kind, Row, nearest_name
+from danlu.data.examples import READ_AS, Format, Kind, Row, nearest_name
 from danlu.errors import FormatError
 from danlu.recipe.base import FORMATS, FormatConfig
 
 DETECT_ROWS = 100
 SURE = 0.4
 """Least confidence of a format that is taken."""
-OBJECTIVE_OF: dict[Kind, str] = {"messages": "sft", "text": "pretrain", "preference": "dpo"}
+OBJECTIVES_OF: dict[Kind, str] = {
+    "messages": "{type: sft} (or grpo, which takes the answers as references)",
+    "text": "{type: pretrain}",
+    "preference": "{type: dpo} (or orpo, simpo, kto, reward; or sft, which trains on the chosen answers)",
+    "labelled": "{type: kto} (or sft, which trains on the answers marked true)",
+    "prompt": "{type: grpo}",
+}
+COLUMNS_OF: dict[Kind, str] = {
+    "messages": "conversations or question-answer pairs",
+    "text": "plain text (a `text` column or a .txt file)",
+    "preference": "rows with `prompt`, `chosen` and `rejected`",
+    "labelled": "rows with `prompt`, `completion` and `label` (true or false), or preference pairs",
+    "prompt": "rows with `prompt`, and `answer` where a reward compares with one",
+}
 
 
 def choose_format(config: FormatConfig | str, rows: Sequence[Row], path: Path, needs: Kind | None = None) -> Format:
@@ -25,7 +38,7 @@ def choose_format(config: FormatConfig | str, rows: Sequence[Row], path: Path, n
     else:
         chosen = cast("Format", config)
         _check_columns(config, rows, path)
-    if needs is not None and chosen.makes != needs and (chosen.makes, needs) != ("preference", "messages"):
+    if needs is not None and chosen.makes not in READ_AS[needs]:
         raise _unfit(chosen, needs, path)
     return chosen
 
@@ -49,6 +62,8 @@ def _detect(rows: Sequence[Row], path: Path, needs: Kind | None) -> Format:
     # A column of text can be asked and answered, or only read: what the objective needs decides.
     for candidate in formats:
         if needs == "text" == candidate.makes and scores[candidate.type] >= SURE and scores[formats[0].type] < 0.9:
+            return candidate
+        if needs == "prompt" == candidate.makes and scores[candidate.type] >= SURE:
             return candidate
     if not formats or scores[formats[0].type] < SURE:
         names = column_names(rows)
@@ -89,16 +104,8 @@ def _check_columns(config: FormatConfig, rows: Sequence[Row], path: Path) -> Non
 
 
 def _unfit(chosen: Format, needs: Kind, path: Path) -> FormatError:
-    fits = OBJECTIVE_OF[chosen.makes]
-    extra = {
-        "text": "give conversations or question-answer pairs, or train on plain text with objective: {type: pretrain}",
-        "messages": f"use objective: {{type: {fits}}}, or give plain text (a `text` column or a .txt file)",
-        "preference": f"use objective: {{type: {fits}}} or sft (which trains on the chosen answers)",
-    }
-    if needs == "preference":
-        extra = dict.fromkeys(extra, f"use objective: {{type: {fits}}}, or give rows with `prompt`, `chosen` and `rejected`")
     return FormatError(
         f"{path} holds {chosen.makes if chosen.makes != 'text' else 'plain text'} (format {chosen.type}), but the objective needs {needs}",
         why="an objective can only learn from its own kind of example",
-        fix=extra[chosen.makes],
+        fix=f"use objective: {OBJECTIVES_OF[chosen.makes]}, or give {COLUMNS_OF[needs]}",
     )

@@ -2,10 +2,12 @@
 
 What is too long for `max_seq_len` loses its oldest exchanges first, then the middle of the last prompt; the
 assistant's turn, its header and its end token are never cut. An answer that does not fit by itself is dropped.
+The sequences of a pair stay together: both get the same shortened prompt, or neither is used.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -69,7 +71,13 @@ def encode_to_file(
                 note(entry)
             progress(account.num_examples)
 
-    TokenFile.write(path, encoded())
+    if not hasattr(objective, "arrange"):
+        TokenFile.write(path, encoded())
+        return account
+    plain = path.with_name(f".{path.name}.plain")
+    TokenFile.write(plain, encoded())
+    TokenFile.write(path, objective.arrange(TokenFile(plain), max_seq_len))
+    shutil.rmtree(plain)
     return account
 
 
@@ -82,16 +90,17 @@ def encode_batch(
     truncation: str,
 ) -> Iterator[list[EncodedExample]]:
     """Yield the encoded blocks of each example that is kept, in order."""
+    room = max_seq_len - objective.reserved_tokens
     for example, blocks in zip(batch, _encode_each(batch, account, objective, renderer, max_seq_len), strict=True):
         if blocks is None:
             continue
-        if max(len(block.ids) for block in blocks) > max_seq_len:
-            blocks = None if truncation == "drop" else _shortened(example, account, objective, renderer, max_seq_len)
+        if max(len(block.ids) for block in blocks) > room:
+            blocks = None if truncation == "drop" else _shortened(example, account, objective, renderer, room)
             if blocks is None:
                 what = "longer" if truncation == "drop" else "the answer alone is longer"
-                _note(account.dropped, example, f"{what} than {max_seq_len} tokens")
+                _note(account.dropped, example, f"{what} than {room} tokens")
                 continue
-        if not any(block.mask[1:].any() for block in blocks):
+        if objective.needs != "prompt" and not (any if objective.needs == "text" else all)(block.mask[1:].any() for block in blocks):
             _note(account.dropped, example, "no token to train on")
             continue
         account.num_examples += 1
@@ -146,7 +155,7 @@ def _shortened(
         if longest is None or len(messages[longest]["content"]) <= 2 * len(CUT_MARK):
             return None
         content = messages[longest]["content"].replace(CUT_MARK, "")
-        keep = min(int(len(content) * 0.9 * max_seq_len / len(blocks[0].ids)), len(content) - 8)
+        keep = min(int(len(content) * 0.9 * max_seq_len / max(len(block.ids) for block in blocks)), len(content) - 8)
         keep = max(keep, 0)
         shorter = content[: keep // 2] + CUT_MARK + content[len(content) - keep // 2 :] if keep > 8 else ""
         cut_chars += len(messages[longest]["content"]) - len(shorter)

@@ -2,9 +2,11 @@
 
 An example is a plain dict, one of
 
-    {"line", "messages": [{"role", "content", ...}], "tools"?, "train_on"?: [bool per message]}   kind `messages`
+    {"line", "messages": [{"role", "content", ...}], "tools"?, "train_on"?: [bool or weight per message]}   kind `messages`
     {"line", "text"}                                                                             kind `text`
     {"line", "messages": prompt, "chosen": [messages], "rejected": [messages], "tools"?}         kind `preference`
+    {"line", "messages": prompt, "completion": [messages], "label": bool, "tools"?}              kind `labelled`
+    {"line", "messages": prompt, "answer": text or None, "columns": {...}, "tools"?}             kind `prompt`
 
 `line` is where it stands in its file, from 1: the physical line (JSONL, CSV, TXT), the sheet row (XLSX) or the
 record number (JSON, Parquet). A format may add `fixes` (reasons, one per change it made); cleaning moves them
@@ -21,7 +23,15 @@ import orjson
 Row = dict[str, Any]
 Example = dict[str, Any]
 Message = dict[str, Any]
-Kind = Literal["messages", "text", "preference"]
+Kind = Literal["messages", "text", "preference", "labelled", "prompt"]
+READ_AS: dict[Kind, frozenset[Kind]] = {
+    "messages": frozenset({"messages", "preference", "labelled"}),
+    "text": frozenset({"text"}),
+    "preference": frozenset({"preference"}),
+    "labelled": frozenset({"labelled", "preference"}),
+    "prompt": frozenset({"prompt", "messages", "preference"}),
+}
+"""Which kinds of example a file may hold for an objective that needs the one named first."""
 
 ROLE_NAMES = {
     "human": "user",

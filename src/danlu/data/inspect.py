@@ -52,7 +52,7 @@ class Inspection:
     encoding: str
     format: str
     makes: Kind
-    """Kind of the examples: `messages`, `text` or `preference`."""
+    """Kind of the examples: `messages`, `text`, `preference`, `labelled` or `prompt`."""
     unit: str
     """What `line` counts: `line`, `row` or `record`."""
     rows_in: int
@@ -71,7 +71,7 @@ class Inspection:
     prompt_chars: Lengths
     """All turns before the last answer; 0 for plain text."""
     completion_chars: Lengths
-    """The last answer (the chosen one of a pair), or the whole text."""
+    """The last answer (the chosen one of a pair, the reference of a prompt), or the whole text."""
     turns: Lengths
     """Messages without system messages; 0 for plain text."""
     languages: dict[str, float]
@@ -254,8 +254,10 @@ def _parts(example: Example) -> tuple[str, str, int]:
     if "text" in example:
         return "", example["text"], 0
     turns = [message for message in example["messages"] if message["role"] not in ("system", "developer")]
-    if "chosen" in example:
-        return _joined(turns), _joined(example["chosen"]), len(turns) + len(example["chosen"])
+    if "answer" in example:
+        return _joined(turns), example["answer"] or "", len(turns)
+    if answer := example.get("chosen", example.get("completion")):
+        return _joined(turns), _joined(answer), len(turns) + len(answer)
     return _joined(turns[:-1]), turns[-1]["content"], len(turns)
 
 

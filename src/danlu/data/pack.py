@@ -8,6 +8,7 @@ same batches as one that was never stopped.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from danlu.files import storage_errors, write_json
 
 TokenArray = np.ndarray[tuple[int], np.dtype[np.uint32]]
 MaskArray = np.ndarray[tuple[int], np.dtype[np.bool_]]
+REFERENCE = "reference.npy"
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,15 @@ class EncodedExample:
     """What the objective has to know of the sequence besides its tokens (kto: +1 wanted, -1 unwanted)."""
     reference: float = 0.0
     """Nats of its label tokens under the reference model, for objectives that compare with one."""
+    weights: np.ndarray | None = None
+    """How much each token counts (float32, as long as `ids`); None when all count the same."""
 
 
 class TokenFile(Sequence[EncodedExample]):
-    """A folder with `ids.bin` (uint32), `mask.bin` (uint8), `offsets.npy` (int64, one more than sequences) and `tags.npy` (float32).
+    """A folder with `ids.bin` (uint32), `mask.bin` (uint8) and `offsets.npy` (int64, one more than sequences).
 
-    `reference.npy` (float64) is added by training when the objective compares with a reference model.
+    `tags.npy` (float32) and `weights.bin` (float32) are there when any sequence has a tag or weighs its tokens. Training adds
+    `reference.npy` (float64) when the objective compares with a reference model.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,15 +51,18 @@ class TokenFile(Sequence[EncodedExample]):
         total = int(self.offsets[-1])
         self._ids = np.memmap(path / "ids.bin", np.uint32, "r", shape=(total,)) if total else np.zeros(0, np.uint32)
         self._mask = np.memmap(path / "mask.bin", np.bool_, "r", shape=(total,)) if total else np.zeros(0, np.bool_)
+        self._weights = np.memmap(path / "weights.bin", np.float32, "r", shape=(total,)) if total and (path / "weights.bin").exists() else None
         self._tags = _numbers(path / "tags.npy", len(self))
-        self._reference = _numbers(path / "reference.npy", len(self))
+        self._reference = _numbers(path / REFERENCE, len(self))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]  # int only; slices are not needed
         start, end = self.offsets[index], self.offsets[index + 1]
-        return EncodedExample(np.asarray(self._ids[start:end]), np.asarray(self._mask[start:end]), float(self._tags[index]), float(self._reference[index]))
+        weights = None if self._weights is None else np.asarray(self._weights[start:end])
+        ids, mask = np.asarray(self._ids[start:end]), np.asarray(self._mask[start:end])
+        return EncodedExample(ids, mask, float(self._tags[index]), float(self._reference[index]), weights)
 
     def group(self, index: int, size: int) -> list[EncodedExample]:
         """The `size` sequences of example `index`, of an objective that makes so many of each."""
@@ -64,6 +72,15 @@ class TokenFile(Sequence[EncodedExample]):
     def lengths(self) -> np.ndarray:
         """Tokens of each example."""
         return np.diff(self.offsets)
+
+    def label_counts(self) -> np.ndarray:
+        """Trained tokens of each example; its first token is predicted from nothing."""
+        sums = np.concatenate([[0], np.cumsum(self._mask, dtype=np.int64)])
+        starts = self.offsets[:-1]
+        has_first = np.zeros(len(self), np.int64)
+        filled = self.lengths > 0
+        has_first[filled] = self._mask[starts[filled]]
+        return np.asarray(sums[self.offsets[1:]] - sums[starts] - has_first)
 
     def num_label_tokens(self) -> int:
         """Trained tokens in all. A document's first token is predicted from nothing, so it never counts."""
@@ -81,13 +98,18 @@ class TokenFile(Sequence[EncodedExample]):
         with storage_errors(path):
             shutil.rmtree(staging, ignore_errors=True)
             staging.mkdir(parents=True)
-            offsets, tags = [0], []
-            with (staging / "ids.bin").open("wb") as ids, (staging / "mask.bin").open("wb") as mask:
+            offsets, tags, is_weighed = [0], [], False
+            with ExitStack() as stack:
+                ids, mask, weights = (stack.enter_context((staging / f"{name}.bin").open("wb")) for name in ("ids", "mask", "weights"))
                 for example in examples:
                     ids.write(example.ids.astype(np.uint32).tobytes())
                     mask.write(example.mask.astype(np.bool_).tobytes())
+                    is_weighed = is_weighed or example.weights is not None
+                    weights.write((np.ones(len(example.ids)) if example.weights is None else example.weights).astype(np.float32).tobytes())
                     offsets.append(offsets[-1] + len(example.ids))
                     tags.append(example.tag)
+            if not is_weighed:
+                (staging / "weights.bin").unlink()
             np.save(staging / "offsets.npy", np.asarray(offsets, np.int64))
             if any(tags):
                 np.save(staging / "tags.npy", np.asarray(tags, np.float32))

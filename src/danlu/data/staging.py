@@ -179,12 +179,14 @@ def exact_text(example: Example) -> str:
     if "text" in example:
         return str(example["text"]).strip()
     parts = []
-    for key in ("messages", "chosen", "rejected"):
+    for key in ("messages", "chosen", "rejected", "completion"):
         for message in example.get(key, ()):
             parts.append(message["role"])
             parts.append(message["content"].strip())
             if "tool_calls" in message:
                 parts.append(orjson.dumps(message["tool_calls"]).decode())
+    if "label" in example or example.get("answer") is not None:
+        parts.append(str(example.get("label", example.get("answer"))))
     return SEPARATOR.join(parts)
 
 
@@ -193,6 +195,5 @@ def near_text(example: Example) -> str:
     if "text" in example:
         return str(example["text"][:NEAR_CHARS])
     contents = [m["content"] for m in example["messages"] if m["role"] not in ("system", "developer")]
-    if "chosen" in example:
-        contents += [m["content"] for m in example["chosen"]]
+    contents += [m["content"] for key in ("chosen", "completion") for m in example.get(key, ())]
     return "\n".join(contents)[:NEAR_CHARS]

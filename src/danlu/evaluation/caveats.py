@@ -1,6 +1,7 @@
-"""What a reader must know beside the verdict: overfitting, leaks, too little data, loops. Each has a stable code.
+"""What a reader must know beside the verdict: leaks, too few test rows, loops. Each has a stable code.
 
-Knows files and numbers, not models.
+Knows files and numbers, not models. It is about how far the proof can be trusted; what went wrong in training, and
+which setting changes that, is for the coach to say (training/coach), once.
 """
 
 from __future__ import annotations
@@ -8,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from danlu.files import read_json, read_jsonl
+from danlu.data.reasons import in_chinese
+from danlu.files import read_json
 
 if TYPE_CHECKING:
     from danlu.run_dir import RunDir
 
 FEW_TEST_ROWS = 10
-VALIDATION_RISE = 0.05
-TRAIN_BELOW_VALIDATION = 0.5
 CUT_SHARE = 0.1
 LOOP_SHARE = 0.1
 MEMORISED_SHARE = 0.01
@@ -42,29 +42,21 @@ _TEXTS = {
         "{num_checked} 条留出样例中有 {num_found} 条的问题或答案也出现在训练数据里（其中 {num_exact} 条逐字相同）："
         "提升可能有一部分来自记忆。请去掉重复数据后重新训练。",
     ),
+    "chosen_less_likely": (
+        "The chosen answers became less likely themselves ({base:.2f} to {tuned:.2f} nats per token): the model may prefer them and still not write them. "
+        "Lower the learning rate or raise beta, or fine-tune on the chosen answers first (sft, or orpo).",
+        "被选中的回答本身变得更不可能（每词元 {base:.2f} → {tuned:.2f} 奈特）：模型可能更倾向于它们，却不会写出来。"
+        "可降低学习率或提高 beta，或先用被选中的回答做 sft（或用 orpo）。",
+    ),
     "retention_forgotten": (
         "General ability was lost: the loss on general conversations rose by {percent:.1f} %. "
         "Lower the learning rate, train for fewer epochs, or mix in general data (data.mix).",
         "通用能力有损失：通用对话上的损失上升了 {percent:.1f}%。可降低学习率、减少训练轮数，或混入通用数据（data.mix）。",
     ),
-    "no_validation": (
-        "There was no validation split: overfitting could not be watched during training.",
-        "没有验证集：训练过程中无法观察过拟合。",
-    ),
-    "overfit": (
-        "Validation loss rose {percent:.0f} % above its best (step {best_step}) while training loss kept falling: "
-        "the model began to learn the rows by heart. Train for fewer epochs.",
-        "验证损失比最低点（第 {best_step} 步）上升了 {percent:.0f}%，而训练损失仍在下降：模型开始死记训练数据。请减少训练轮数。",
-    ),
-    "overfit_best_kept": (
-        "Validation loss rose {percent:.0f} % above its best (step {best_step}) while training loss kept falling: "
-        "the model began to learn the rows by heart. The weights of the best step were kept, so the result is not harmed.",
-        "验证损失比最低点（第 {best_step} 步）上升了 {percent:.0f}%，而训练损失仍在下降：模型开始死记训练数据。已保留最佳一步的权重，结果不受影响。",
-    ),
-    "overfit_gap": (
-        "Training loss ({train_loss:.2f}) ended far below validation loss ({last_validation_loss:.2f}): "
-        "the model knows its training rows much better than new ones.",
-        "训练损失（{train_loss:.2f}）远低于验证损失（{last_validation_loss:.2f}）：模型对训练数据的掌握远好于新数据。",
+    "best_lost": (
+        "The weights of the best step ({best_step}) could not be read back from their checkpoint: this report is about those of the last step ({kept_step}). "
+        "Check the disk.",
+        "最佳一步（第 {best_step} 步）的权重无法从检查点读回：本报告说的是最后一步（第 {kept_step} 步）的权重。请检查磁盘。",
     ),
     "generation_cut": (
         "{num_cut} of {num_generated} answers of the tuned model were cut at {max_new_tokens} tokens; metrics of text see only "
@@ -79,14 +71,24 @@ _TEXTS = {
 }
 
 
-def find(run_dir: RunDir, *, heldout: dict[str, Any] | None, retention: dict[str, Any] | None, memorised: dict[str, Any] | None) -> list[Caveat]:
-    """All warnings of a run, the weightiest first; each `{code, en, zh, numbers}`."""
-    return [*_test_rows(heldout), *_memorised(memorised), *_retention(retention), *_overfit(run_dir), *_generations(heldout)]
+def find(
+    run_dir: RunDir,
+    *,
+    heldout: dict[str, Any] | None,
+    retention: dict[str, Any] | None,
+    memorised: dict[str, Any] | None,
+    metrics: dict[str, Any],
+    keep_best: bool,
+) -> list[Caveat]:
+    """All warnings of a run, the weightiest first; each `{code, en, zh, numbers}`. `heldout` is the result that the verdict rests on."""
+    data = [*_test_rows(heldout), *_memorised(memorised)]
+    return [*data, *_retention(retention), *_preference(metrics), *_best_lost(run_dir, keep_best), *_generations(heldout)]
 
 
-def _caveat(code: str, *, text: str | None = None, **numbers: Any) -> Caveat:
-    en, zh = _TEXTS[text or code]
-    return {"code": code, "en": en.format(**numbers), "zh": zh.format(**numbers), "numbers": numbers}
+def _caveat(code: str, **numbers: Any) -> Caveat:
+    en, zh = _TEXTS[code]
+    chinese = {key: in_chinese(value) if isinstance(value, str) else value for key, value in numbers.items()}
+    return {"code": code, "en": en.format(**numbers), "zh": zh.format(**chinese), "numbers": numbers}
 
 
 def _test_rows(heldout: dict[str, Any] | None) -> Iterator[Caveat]:
@@ -110,40 +112,21 @@ def _retention(retention: dict[str, Any] | None) -> Iterator[Caveat]:
         yield _caveat("retention_forgotten", percent=100 * retention["relative"], ci=retention["ci"])
 
 
-def _overfit(run_dir: RunDir) -> Iterator[Caveat]:
-    rows = list(read_jsonl(run_dir.metrics))
-    steps = [(row["step"], row["loss"]) for row in rows if row.get("loss") is not None]
-    validations = [(row["step"], row["validation_loss"]) for row in rows if row.get("validation_loss") is not None]
-    if steps and not validations:
-        yield _caveat("no_validation")
-    if not steps or not validations:
-        return
-    best_step, best = min(validations, key=lambda pair: pair[1])
-    last = validations[-1][1]
-    window = max(1, len(steps) // 10)
-    train_end = _mean([loss for _, loss in steps[-window:]])
-    train_at_best = _mean([loss for step, loss in steps if step <= best_step][-window:] or [steps[0][1]])
-    training = run_dir.path / "training.json"
-    numbers = {
-        "percent": 100 * (last / best - 1) if best > 0 else 0.0,
-        "best_step": best_step,
-        "best_validation_loss": best,
-        "last_validation_loss": last,
-        "train_loss": train_end,
-        "kept_step": read_json(training).get("kept_step") if training.exists() else None,
-    }
-    if numbers["percent"] > 100 * VALIDATION_RISE and train_end < train_at_best:
-        yield _caveat("overfit", text="overfit_best_kept" if numbers["kept_step"] == best_step else "overfit", **numbers)
-    elif train_end < TRAIN_BELOW_VALIDATION * last:
-        yield _caveat("overfit", text="overfit_gap", **numbers)
+def _preference(metrics: dict[str, Any]) -> Iterator[Caveat]:
+    chosen = metrics.get("chosen_likelihood")
+    if chosen and chosen["label"] == "regressed":
+        yield _caveat("chosen_less_likely", base=chosen["base"], tuned=chosen["tuned"])
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+def _best_lost(run_dir: RunDir, keep_best: bool) -> Iterator[Caveat]:
+    path = run_dir.path / "training.json"
+    training = read_json(path) if path.exists() else {}
+    if keep_best and training.get("best_step") is not None and training["kept_step"] != training["best_step"]:
+        yield _caveat("best_lost", best_step=training["best_step"], kept_step=training["kept_step"])
 
 
 def _generations(heldout: dict[str, Any] | None) -> Iterator[Caveat]:
-    generation = heldout["generation"] if heldout else None
+    generation = heldout.get("generation") if heldout else None
     if not generation:
         return
     total, cut, loops = len(generation["examples"]), generation["num_cut"], generation["num_loops"]

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from danlu.evaluation.text import normalise
+from danlu.data.words import normalise
 from danlu.files import read_jsonl
 
 GRAM = 5
@@ -73,7 +73,8 @@ def parts_of(row: dict[str, Any]) -> list[tuple[str, str]]:
     if "text" in row:
         return [("text", row["text"])]
     names = {"user": "prompt", "assistant": "answer"}
-    return [(names[m["role"]], m["content"]) for m in row.get("messages", []) if m["role"] in names and isinstance(m.get("content"), str)]
+    turns = [*row.get("messages", []), *row.get("chosen", row.get("completion", []))]
+    return [(names[m["role"]], m["content"]) for m in turns if m["role"] in names and isinstance(m.get("content"), str)]
 
 
 def grams_of(text: str) -> Grams:

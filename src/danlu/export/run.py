@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from danlu.errors import VerificationError
 from danlu.export.verify import Verification, compare
 from danlu.files import fsync_dir, storage_errors, write_json, write_text
-from danlu.recipe.base import ExporterConfig
+from danlu.recipe.base import ExporterConfig, MethodConfig
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,10 @@ class Source:
     model_dir: Path | None
     dtype: str
     """`float32` or `bfloat16`: what the run computed in."""
+    method: MethodConfig
+    """What the run trained."""
+    is_reward_model: bool = False
+    """Whether the model gives a score instead of text."""
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -52,7 +56,8 @@ def run(
         staging.mkdir(parents=True)
         try:
             exporter.export(source, staging)  # type: ignore[attr-defined]
-            result = compare(trained, exporter.load(source, staging).eval(), prompts, dtype=source.dtype)  # type: ignore[attr-defined]
+            precision = "int8" if source.method.quantisation is not None and source.method.quantisation.bits == 8 else source.dtype
+            result = compare(trained, exporter.load(source, staging).eval(), prompts, dtype=precision)  # type: ignore[attr-defined]
             if not result.passed:
                 raise VerificationError(
                     f"the {exporter.type} export differs from the trained model and was removed",

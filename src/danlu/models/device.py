@@ -6,6 +6,13 @@ def device() -> str:
     return "cuda" if gpu()[0] else "cpu"
 
 
+def num_gpus() -> int:
+    """How many GPUs this machine has for us."""
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
 def gpu() -> tuple[bool, bool]:
     """Whether there is a GPU, and whether it computes in bfloat16."""
     import torch

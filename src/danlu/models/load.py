@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from danlu.errors import ModelError, UnsafeModelError, is_out_of_memory
+from danlu.errors import MissingExtraError, ModelError, UnsafeModelError, is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from danlu.recipe.base import Quantisation
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
@@ -126,34 +128,70 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(folder: Path, *, dtype: torch.dtype | None = None, attention: str | None = None, random_weights: bool = False) -> PreTrainedModel:
-    """Load a causal language model in `dtype` (its stored type when None).
+def load_model(
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    attention: str | None = None,
+    random_weights: bool = False,
+    quantisation: Quantisation | None = None,
+    device: str = "cpu",
+    is_reward_model: bool = False,
+) -> PreTrainedModel:
+    """Load a causal language model in `dtype` (its stored type when None) onto `device`.
 
-    With `random_weights` the model is made from config.json alone, seeded by torch's current seed.
+    A reward model has a head with one score instead; where the folder holds none, it is zero: no opinion yet.
+
+    With `random_weights` the model is made from config.json alone, seeded by torch's current seed. With `quantisation`
+    the linear layers are quantised as they are read; the rest stays in `dtype`.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
     from transformers.utils import logging
 
+    from danlu.models import quantise
+
     logging.disable_progress_bar()  # it would cut through the live view
+    quantise.keep_quiet()
     check_model_dir(folder, needs_weights=not random_weights)
     options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     with _told(f"the model in {folder} cannot be loaded", fix="check that it is a causal language model that Transformers supports"):
         if random_weights:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype or torch.float32, **options)
-        else:
-            model, info = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False, local_files_only=True, output_loading_info=True, **options
+            return AutoModelForCausalLM.from_config(config, dtype=dtype or torch.float32, **options).to(device)
+        if quantisation is not None:
+            options |= quantise.load_options(quantisation, dtype=dtype or torch.float32, device=device)
+        if is_reward_model:
+            options["num_labels"] = 1
+        model, info = (AutoModelForSequenceClassification if is_reward_model else AutoModelForCausalLM).from_pretrained(
+            folder, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False, local_files_only=True, output_loading_info=True, **options
+        )
+        missing = sorted(info["missing_keys"])
+        if is_reward_model:
+            missing = _with_score_head(model, folder, missing)
+        if missing:
+            raise ModelError(
+                f"{folder} lacks weights: {', '.join(missing[:3])}",
+                why=f"{len(missing)} tensors of the architecture are not in its files",
+                fix="copy or download the model again",
             )
-            missing = sorted(info["missing_keys"])
-            if missing:
-                raise ModelError(
-                    f"{folder} lacks weights: {', '.join(missing[:3])}",
-                    why=f"{len(missing)} tensors of the architecture are not in its files",
-                    fix="copy or download the model again",
-                )
+    if quantisation is None:
+        return model.to(device)
+    quantise.compute_exactly(model)
     return model
+
+
+def _with_score_head(model: Any, folder: Path, missing: list[str]) -> list[str]:
+    """Give a new head zeros and the config the padding id that tells the last token; return what is missing besides."""
+    if not hasattr(model, "score"):
+        raise ModelError(
+            f"{folder} cannot become a reward model", why=f"{type(model).__name__} has no score head of the usual form", fix="use a Llama- or Qwen-like model"
+        )
+    if model.config.get_text_config().pad_token_id is None:
+        model.config.get_text_config().pad_token_id = load_tokenizer(folder).pad_token_id
+    if "score.weight" in missing:
+        model.score.weight.data.zero_()
+    return [name for name in missing if name != "score.weight"]
 
 
 @contextmanager
@@ -162,7 +200,7 @@ def _told(what: str, *, fix: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, ModelError) or is_out_of_memory(error):
+        if isinstance(error, ModelError | MissingExtraError) or is_out_of_memory(error):
             raise
         raise ModelError(what, why=_first_line(error), fix=fix) from error
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from danlu.models.virtual import generate_rows
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -35,7 +37,7 @@ def stream_answer(
             torch.manual_seed(seed)
         try:
             with torch.inference_mode():
-                model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings, streamer=streamer)
+                generate_rows(model, ids, torch.ones_like(ids), generation_config=settings, streamer=streamer)
         finally:
             streamer.end()  # an error must not leave the reader waiting
 

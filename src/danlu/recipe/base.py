@@ -1,5 +1,6 @@
 """The strict base model of every recipe part, and the registries of what a recipe can name."""
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -13,12 +14,50 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False)
 
 
+@dataclass(frozen=True)
+class Quantisation:
+    """How the frozen base weights are stored."""
+
+    bits: int
+    """4 (NF4) or 8 (integers, one scale per row)."""
+    is_double: bool = False
+    """Whether the scales of the 4-bit blocks are quantised themselves."""
+
+
 class MethodConfig(StrictModel):
-    """Base of every tuning method: which weights change. Its plugin file also defines what it does with a model."""
+    """Base of every tuning method: which weights change. Its plugin file also defines `apply` and `save`."""
 
     type: str
     makes_adapter: ClassVar[bool] = True
     """Whether the result is a small adapter beside the base model, or a whole model."""
+    can_merge: ClassVar[bool] = True
+    """Whether the adapter can become part of the base weights."""
+    can_train_score_head: ClassVar[bool] = False
+    """Whether a new head with one score is trained beside it (objective `reward`)."""
+
+    @property
+    def starts_anew(self) -> bool:
+        """Whether the weights of the base model are thrown away before training."""
+        return False
+
+    @property
+    def quantisation(self) -> Quantisation | None:
+        """How the base model is quantised when it is loaded; None for not at all."""
+        return None
+
+    @property
+    def num_extra_positions(self) -> int:
+        """Positions that virtual tokens take from each example."""
+        return 0
+
+    @property
+    def learns_new_tokens(self) -> bool:
+        """Whether the rows of `data.new_tokens` are among the weights that change."""
+        return False
+
+    def learning_rate_factor(self, parameter: str) -> float:
+        """What the learning rate of the parameter of that name is multiplied with."""
+        return 1.0
 
 
 class ObjectiveConfig(StrictModel):
@@ -26,11 +65,23 @@ class ObjectiveConfig(StrictModel):
 
     type: str
     needs: ClassVar[str] = "messages"
-    """The kind of example it trains on: `messages`, `text` or `preference`."""
+    """The kind of example it trains on: `messages`, `text`, `preference`, `labelled` or `prompt` (danlu.data.examples)."""
     group_size: ClassVar[int] = 1
-    """Sequences that `encode` makes of each example and that one loss needs together (2 for pairs)."""
+    """Sequences in the token file that one loss needs together (2 for pairs)."""
     has_reference: ClassVar[bool] = False
-    """Whether the loss compares with the model as it was before training."""
+    """Whether the loss compares with the model as it was before training, by nats computed once."""
+    weighs_rows: ClassVar[bool] = True
+    """Whether label tokens of one batch may count differently (false for a plain mean over tokens)."""
+    reserved_tokens: ClassVar[int] = 0
+    """Of `max_seq_len`, what has to be left free behind a sequence (for what is generated)."""
+    learning_rate_factor: ClassVar[float] = 1.0
+    """The usual learning rate as a share of that of sft: preference objectives move a trained model, and little is enough."""
+    makes_reward_model: ClassVar[bool] = False
+    """Whether the result gives a text a score instead of going on with it."""
+    suites: ClassVar[tuple[str, ...]] = ("heldout", "retention")
+    """What is measured before and after when the recipe does not say."""
+    headlines: ClassVar[tuple[str, ...]] = ("nll_per_token",)
+    """The metric that the verdict rests on: the first of these that was measured."""
 
 
 class MetricConfig(StrictModel):
@@ -48,6 +99,10 @@ class SuiteConfig(StrictModel):
 
     type: str
     version: ClassVar[str] = "1"
+    kinds: ClassVar[frozenset[str]] = frozenset({"messages", "text", "preference", "labelled", "prompt"})
+    """Kinds of example (`ObjectiveConfig.needs`) with which it can be measured."""
+    takes_reward_models: ClassVar[bool] = False
+    """Whether it can measure a model that gives a score instead of text."""
 
 
 class FormatConfig(StrictModel):

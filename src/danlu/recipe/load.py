@@ -36,19 +36,35 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load_recipe(files: Sequence[Path] = (), overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> Recipe:
+def load_recipe(files: Sequence[Path] = (), overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None, *, leave_out: Sequence[str] = ()) -> Recipe:
     """Merge `files` left to right, then `values`, then `overrides` (`optim.learning_rate=1e-4`), and validate.
+
+    `leave_out` names parts of the files that are not the recipe's (`sweep` of a sweep file).
 
     Raises:
         RecipeError: a file cannot be read, or the result does not validate; all mistakes are listed.
     """
     merged: dict[str, Any] = {}
     for file in files:
-        _merge(merged, read_yaml(file))
+        _merge(merged, {key: value for key, value in read_yaml(file).items() if key not in leave_out})
     _merge(merged, dict(values or {}))
     for override in overrides:
         _merge(merged, parse_override(override))
     return validate(merged, source=", ".join(str(file) for file in files) or "the command line")
+
+
+def with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """A copy of the recipe with other values at dotted paths.
+
+    Raises:
+        RecipeError: the result does not validate.
+    """
+    values = recipe.to_dict()
+    for path, value in settings.items():
+        for key in reversed(path.split(".")):
+            value = {key: value}
+        _merge(values, value)
+    return validate(values, source=", ".join(f"{path}={value}" for path, value in settings.items()))
 
 
 def validate(values: dict[str, Any], *, source: str) -> Recipe:

@@ -33,8 +33,9 @@ Auto = Literal["auto"]
 class OptimConfig(StrictModel):
     """How the weights are moved."""
 
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """`adamw` (Loshchilov & Hutter 2019); `muon` for 2-D weights with adamw for the rest, `full` method only."""
+    optimizer: Literal["adamw", "adamw_8bit", "adafactor", "lion", "muon"] = "adamw"
+    """`adamw`; `adamw_8bit` keeps its two moments in 8 bits; `adafactor` keeps one row and one column per matrix; `lion` keeps one
+    moment and wants a 3 to 10 times smaller learning rate; `muon` for 2-D weights with adamw for the rest (methods `full` and `freeze`)."""
     learning_rate: float | Auto = Field("auto", validate_default=True)
     """Peak learning rate. LoRA wants roughly 10x that of full fine-tuning."""
     num_epochs: float | Auto = "auto"
@@ -45,8 +46,15 @@ class OptimConfig(StrictModel):
     """Examples per optimizer step, summed over all devices."""
     micro_batch_tokens: Annotated[int, Field(ge=16)] | Auto = "auto"
     """Most tokens in one forward pass. Lower this first when memory runs out; it never changes the loss."""
-    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls after warm-up; `cosine` and `linear` end at `min_learning_rate_ratio` of the peak."""
+    scheduler: Literal["cosine", "linear", "constant", "polynomial", "inverse_sqrt", "wsd", "cosine_restarts"] = "cosine"
+    """How the learning rate goes on after warm-up; all but `constant` and `inverse_sqrt` end at `min_learning_rate_ratio` of the peak.
+    `wsd` (warm-up, stable, decay) stays at the peak and falls at the end."""
+    scheduler_power: float | None = Field(None, gt=0)
+    """`polynomial` only: power of the share of steps that is left. null takes 2."""
+    scheduler_cycles: int | None = Field(None, ge=1)
+    """`cosine_restarts` only: number of equally long falls. null takes 2."""
+    scheduler_decay_ratio: float | None = Field(None, gt=0, le=1)
+    """`wsd` only: share of all steps over which the learning rate falls at the end. null takes 0.2."""
     min_learning_rate_ratio: float = Field(0.0, ge=0, le=1)
     """Last learning rate as a share of the peak."""
     warmup_ratio: float = Field(0.03, ge=0, le=1)
@@ -55,10 +63,12 @@ class OptimConfig(StrictModel):
     """Decoupled weight decay on matrices (never on norms and biases)."""
     beta1: float = Field(0.9, ge=0, lt=1)
     """Decay of the first moment."""
-    beta2: float = Field(0.999, ge=0, lt=1)
-    """Decay of the second moment."""
+    beta2: float | None = Field(None, ge=0, lt=1)
+    """Decay of the second moment; of `lion`, of its only moment. null takes 0.999 (`lion`: 0.99)."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients longer than this are scaled down to it."""
+    neftune_alpha: float | None = Field(None, gt=0)
+    """Add uniform noise to the token embeddings during training, of size alpha / sqrt(tokens x width); 5 is usual. null for none."""
 
     @field_validator("learning_rate", "num_epochs")
     @classmethod
@@ -80,6 +90,31 @@ class OptimConfig(StrictModel):
             raise ValueError("num_epochs has no effect when max_steps is set; remove one of them")
         return self
 
+    @model_validator(mode="after")
+    def _every_setting_has_an_effect(self) -> Self:
+        for name, scheduler in (("scheduler_power", "polynomial"), ("scheduler_cycles", "cosine_restarts"), ("scheduler_decay_ratio", "wsd")):
+            if getattr(self, name) is not None and self.scheduler != scheduler:
+                raise ValueError(f"{name} has no effect with scheduler {self.scheduler}; remove it, or set scheduler to {scheduler}")
+        if self.min_learning_rate_ratio and self.scheduler in ("constant", "inverse_sqrt"):
+            raise ValueError(f"min_learning_rate_ratio has no effect with scheduler {self.scheduler}; remove it")
+        if self.scheduler == "inverse_sqrt" and not self.warmup_ratio:
+            raise ValueError("scheduler inverse_sqrt falls with the number of warm-up steps; set warmup_ratio above 0")
+        if self.scheduler == "wsd" and self.warmup_ratio + self.decay_ratio > 1:
+            raise ValueError(f"warmup_ratio {self.warmup_ratio} and scheduler_decay_ratio {self.decay_ratio} are more than all steps; lower one of them")
+        if self.optimizer == "adafactor" and (self.beta1 != OptimConfig.model_fields["beta1"].default or self.beta2 is not None):
+            raise ValueError("beta1 and beta2 have no effect with adafactor (no first moment; its second moment's decay is 1 - step^-0.8); remove them")
+        return self
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """`beta1` and `beta2` with the optimizer's own where nothing is set."""
+        return self.beta1, self.beta2 if self.beta2 is not None else 0.99 if self.optimizer == "lion" else 0.999
+
+    @property
+    def decay_ratio(self) -> float:
+        """Share of all steps over which `wsd` falls."""
+        return 0.2 if self.scheduler_decay_ratio is None else self.scheduler_decay_ratio
+
 
 class SplitConfig(StrictModel):
     """Shares of the examples held out; the rest is trained on."""
@@ -98,6 +133,15 @@ class SplitConfig(StrictModel):
         return self
 
 
+class ReplayConfig(StrictModel):
+    """Training rows of an earlier round, trained on again so that they are not forgotten."""
+
+    run: str = Field(min_length=1)
+    """The earlier run: its id or folder. What it held out is never trained on."""
+    share: float = Field(0.2, gt=0, le=10)
+    """How many of its training rows are added, as a share of the new training examples."""
+
+
 class DataConfig(StrictModel):
     """How the rows of the file become training examples."""
 
@@ -107,6 +151,8 @@ class DataConfig(StrictModel):
     """Shares held out for validation and test."""
     mix: dict[str, float] = {}
     """Other datasets mixed into training, as a share of the training examples, e.g. `{general: 0.1}`."""
+    replay: ReplayConfig | None = None
+    """Rows of an earlier round mixed into training, e.g. `{run: my-run, share: 0.2}`."""
     max_seq_len: Annotated[int, Field(ge=16)] | Auto = "auto"
     """Most tokens per example; longer ones are shortened by `truncation`, counted and listed."""
     truncation: Literal["oldest_turns", "drop"] = "oldest_turns"
@@ -115,6 +161,9 @@ class DataConfig(StrictModel):
     """`drop` keeps one of each group of near duplicates; either way a group never straddles the splits."""
     system: str | None = None
     """System message put before every example that has none."""
+    new_tokens: list[Annotated[str, Field(min_length=1)]] = []
+    """Tokens added to the tokenizer and learnt, e.g. `["<step>", "</step>"]`; their embeddings start at the mean of all others.
+    For methods full, freeze (with train_embeddings) and the LoRA family."""
 
     @field_validator("mix")
     @classmethod
@@ -123,6 +172,16 @@ class DataConfig(StrictModel):
             if not 0 < share <= 10:
                 raise ValueError(f"mix.{name}: {share} is not a share greater than 0 and at most 10")
         return mix
+
+    @field_validator("new_tokens")
+    @classmethod
+    def _new_tokens_are_tokens(cls, tokens: list[str]) -> list[str]:
+        for token in tokens:
+            if tokens.count(token) > 1:
+                raise ValueError(f"{token!r} is listed twice")
+            if token != token.strip():
+                raise ValueError(f"{token!r} begins or ends with white space, which tokenizers remove; write it without")
+        return tokens
 
 
 class TrainingConfig(StrictModel):
@@ -144,13 +203,27 @@ class TrainingConfig(StrictModel):
     """Stop after this many validations without improvement; null never stops early."""
     keep_best: bool = True
     """End with the weights of the best validation instead of the last step (needs a validation split)."""
+    sample_every_steps: Annotated[int, Field(ge=1)] | Auto | None = "auto"
+    """Steps between samples: answers to a few fixed prompts, kept as events. `auto` gives about five rounds; null for none."""
+    sample_prompts: list[Annotated[str, Field(min_length=1)]] = Field(default=[], max_length=16)
+    """Prompts of the samples; empty takes the first three of the validation split."""
+    sample_max_new_tokens: int = Field(48, ge=1, le=4096)
+    """Longest answer of a sample."""
+    sample_time_share: float = Field(0.05, gt=0, le=1000)
+    """Most time that samples may take, as a share of the training time; rounds that do not fit are left out, and that is said."""
+
+    @model_validator(mode="after")
+    def _sample_prompts_are_used(self) -> Self:
+        if self.sample_every_steps is None and self.sample_prompts:
+            raise ValueError("sample_prompts has no effect when sample_every_steps is null; remove one of them")
+        return self
 
 
 class EvaluationConfig(StrictModel):
     """How the result is proved."""
 
     suites: list[Annotated[SerializeAsAny[SuiteConfig], SUITES]] = Field(default=["heldout", "retention"], validate_default=True)
-    """What is measured before and after."""
+    """What is measured before and after; when it is not given, what the objective is for (sft: `heldout` and `retention`)."""
     metrics: list[Annotated[SerializeAsAny[MetricConfig], METRICS]] = Field(default=["exact_match", "rouge_l", "bleu", "chrf"], validate_default=True)
     """Metrics of generated text on the held-out split; an empty list skips generation."""
     max_new_tokens: int = Field(256, ge=1)
@@ -170,7 +243,9 @@ class Recipe(StrictModel):
     objective: Annotated[SerializeAsAny[ObjectiveConfig], OBJECTIVES] = Field("sft", validate_default=True)
     """What is learnt: `sft` (answers in conversations) or `pretrain` (plain text)."""
     method: Annotated[SerializeAsAny[MethodConfig], METHODS] = Field("lora", validate_default=True)
-    """Which weights change: `lora`, `full`, or any installed method."""
+    """Which weights change: `lora`, `qlora`, `full`, or any other method of the list below."""
+    start_from: str | None = Field(None, min_length=1)
+    """A finished run (id or folder) or an adapter folder whose weights training starts from, over the same base model and with the same method."""
     optim: OptimConfig = Field(default_factory=OptimConfig)
     data: DataConfig = Field(default_factory=DataConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
@@ -180,16 +255,62 @@ class Recipe(StrictModel):
     seed: int = Field(0, ge=0, lt=2**63)
     """Seeds the split, the order, dropout and the bootstrap."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _suites_of_the_objective(cls, values: Any) -> Any:
+        """Where the recipe does not say what is measured, the objective does."""
+        evaluation = values.get("evaluation", {}) if isinstance(values, dict) else None
+        if not isinstance(evaluation, dict) or "suites" in evaluation:
+            return values
+        try:
+            objective = OBJECTIVES.parse(values.get("objective", "sft"))
+        except ValueError:  # it is reported at its own place
+            return values
+        return {**values, "evaluation": {**evaluation, "suites": list(objective.suites)}}
+
+    @model_validator(mode="after")
+    def _suites_fit(self) -> Self:
+        for suite in self.evaluation.suites:
+            if self.objective.needs not in suite.kinds or (self.objective.makes_reward_model and not suite.takes_reward_models):
+                fits = ", ".join(self.objective.suites)
+                raise ValueError(f"evaluation.suites: {suite.type} cannot be measured with objective {self.objective.type}; remove it, or use: {fits}")
+        return self
+
     @model_validator(mode="after")
     def _combinations_work(self) -> Self:
         if self.optim.optimizer == "muon" and self.method.makes_adapter:
-            raise ValueError("optim.optimizer muon is for method full; use adamw with adapters")
-        if self.training.compute == "int8" and (self.training.path == "reference" or not self.method.makes_adapter):
-            what = "training.path reference" if self.training.path == "reference" else f"method {self.method.type}"
-            raise ValueError(f"training.compute int8 is for frozen weights on the fast path, and {what} has none; remove training.compute")
+            raise ValueError("optim.optimizer muon is for methods full and freeze; use adamw with adapters")
+        self._int8_has_frozen_weights()
+        if self.data.new_tokens and not self.method.learns_new_tokens:
+            raise ValueError(f"data.new_tokens would not be learnt by method {self.method.type}; use lora, full, or freeze with train_embeddings")
+        merged = [exporter.type for exporter in self.export if exporter.type == "merged"]
+        if merged and self.method.makes_adapter and not self.method.can_merge:
+            raise ValueError(f"export merged is not possible after method {self.method.type}: virtual tokens are no weights of the model; use export adapter")
+        if self.start_from and self.method.starts_anew:
+            raise ValueError("start_from has no effect with method.init random; remove one of them")
+        if any(suite.type == "rounds" for suite in self.evaluation.suites) and not self.start_from:
+            raise ValueError("evaluation.suites: rounds compares with the run in start_from; give it, or remove the suite")
+        if self.objective.makes_reward_model and not self.method.can_train_score_head:
+            raise ValueError(f"objective {self.objective.type} trains a new head, which method {self.method.type} does not; use method lora or full")
+        if self.objective.makes_reward_model and (self.data.new_tokens or self.optim.neftune_alpha is not None or self.training.sample_prompts):
+            raise ValueError(f"data.new_tokens, optim.neftune_alpha and training.sample_prompts do not go with objective {self.objective.type}; remove them")
+        if self.objective.needs != "text" and getattr(self.method, "init", "pretrained") == "random" and self.objective.type != "sft":
+            raise ValueError(f"method.init random has no model that objective {self.objective.type} could start from; use init pretrained")
         if self.objective.needs == "text" and self.data.system is not None:
             raise ValueError("data.system has no effect with objective pretrain; remove it")
         return self
+
+    def _int8_has_frozen_weights(self) -> None:
+        if self.training.compute != "int8":
+            return
+        reasons = {
+            "training.path reference computes with stock layers": self.training.path == "reference",
+            f"method {self.method.type} computes with the weights themselves": self.method.type != "lora" or getattr(self.method, "use_dora", False),
+            f"objective {self.objective.type} compares with the exact base model": self.objective.has_reference,
+        }
+        found = [reason for reason, is_true in reasons.items() if is_true]
+        if found:
+            raise ValueError(f"training.compute int8 is for plain lora on the fast path, and {found[0]}; remove training.compute")
 
     @property
     def fingerprint(self) -> str:

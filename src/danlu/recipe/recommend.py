@@ -120,9 +120,18 @@ def _micro_batch_tokens(recipe: Recipe, facts: Facts) -> tuple[Any, str, str]:
     return value, "most tokens per forward pass that leave room in memory; it does not change the result", "内存允许的每次前向词元数上限；不影响结果"
 
 
-def _validate_every_steps(recipe: Recipe, facts: Facts) -> tuple[Any, str, str]:
+def _num_steps(recipe: Recipe, facts: Facts) -> int:
     batch = int(recipe.optim.global_batch_size)
-    steps = recipe.optim.max_steps or math.ceil(float(recipe.optim.num_epochs) * math.ceil(facts.num_train / batch))
+    return recipe.optim.max_steps or math.ceil(float(recipe.optim.num_epochs) * math.ceil(facts.num_train / batch))
+
+
+def _sample_every_steps(recipe: Recipe, facts: Facts) -> tuple[Any, str, str]:
+    steps = _num_steps(recipe, facts)
+    return max(1, math.ceil(steps / 5)), f"about five rounds of samples over {steps} steps", f"在 {steps} 步中约试答五次"
+
+
+def _validate_every_steps(recipe: Recipe, facts: Facts) -> tuple[Any, str, str]:
+    steps = _num_steps(recipe, facts)
     value = max(1, min(500, steps // 10))
     return value, f"about ten validations over {steps} steps", f"在 {steps} 步中约验证十次"
 
@@ -141,5 +150,6 @@ RULES = {
     "optim.num_epochs": _num_epochs,
     "optim.micro_batch_tokens": _micro_batch_tokens,
     "training.validate_every_steps": _validate_every_steps,
+    "training.sample_every_steps": _sample_every_steps,
     "training.dtype": _dtype,
 }

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from danlu.errors import ModelError, RunNotFoundError, UnknownNameError
+from danlu.errors import ModelError, NoEffectError, RunNotFoundError, UnknownNameError
 from danlu.services import pipeline, runs
 
 
@@ -47,7 +47,7 @@ class ChatSession:
         self.messages = [m for m in self.messages if m["role"] == "system"]
 
     def _stream(self, messages: list[dict[str, Any]], options: ChatOptions) -> Iterator[str]:
-        from danlu.evaluation.generate import max_positions, stop_ids
+        from danlu.models.generate import max_positions, stop_ids
         from danlu.models.stream import stream_answer
 
         with self.pair.tuned() if options.model == "tuned" else self.pair.base() as model:
@@ -95,6 +95,12 @@ def _open(name: str) -> tuple[Any, bool]:
         except UnknownNameError:
             raise no_run from None
     recipe = pipeline.resolved(run_dir)
+    if recipe.objective.makes_reward_model:
+        raise NoEffectError(
+            f"run {run_dir.id} made a reward model, with which one cannot talk",
+            why="it gives an answer a score instead of writing one",
+            fix=f"see how well it judges with: danlu report {run_dir.id}",
+        )
     if not (run_dir.path / "training.json").exists():
         raise RunNotFoundError(
             f"run {run_dir.id} has not finished training", why="there is no tuned model yet", fix=f"finish it first: danlu resume {run_dir.id}"

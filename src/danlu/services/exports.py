@@ -38,7 +38,13 @@ def export(run_dir: RunDir, to: str, reporter: Reporter | None = None, *, out: P
     base_dir = pipeline.base_folder(run_dir)
     has_adapter = recipe.method.makes_adapter
     source = Source(
-        str(recipe.base_model), base_dir, run_dir.adapter if has_adapter else None, None if has_adapter else run_dir.model, str(recipe.training.dtype)
+        str(recipe.base_model),
+        base_dir,
+        run_dir.adapter if has_adapter else None,
+        None if has_adapter else run_dir.model,
+        str(recipe.training.dtype),
+        recipe.method,
+        recipe.objective.makes_reward_model,
     )
     pair = pipeline.open_pair(run_dir, recipe, base_dir)
     target = out if out is not None else run_dir.exports / to

@@ -16,13 +16,15 @@ import orjson
 
 from danlu.errors import ModelError, NoEffectError, TooFewExamplesError
 from danlu.files import atomic_open, read_json, read_jsonl, write_json
-from danlu.recipe.load import validate
+from danlu.recipe.load import validate, with_settings
+from danlu.recipe.placement import Placement
 from danlu.recipe.recipe import Recipe
-from danlu.recipe.recommend import Facts, resolve
+from danlu.recipe.recommend import Facts, recommend, resolve, with_values
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
-from danlu.services import machine
+from danlu.services import machine, processes, rounds, samples
 from danlu.services.datasets import find_dataset
+from danlu.training.coach import Coach
 
 if TYPE_CHECKING:
     from danlu.data.accounting import Accounting
@@ -31,16 +33,20 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 LENGTH_PROBE_EXAMPLES = 2000
+ONE_PROCESS = Placement()
+MIN_SEQ_LEN = 16
+"""Fewest tokens `data.max_seq_len` may be."""
 
 
-def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter) -> str:
-    """Run every stage that is not done; return `finished` or `paused`."""
-    run_dir.update_record(state="running", environment=machine.environment())
-    if not run_dir.recipe.exists():
-        dataset, mix, base = find_inputs(written, run_dir.read_record().get("paths", {}))
-        _timed(run_dir, "data", lambda: _prepare(written, run_dir, reporter, dataset, mix, base))
+def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter, placement: Placement = ONE_PROCESS) -> str:
+    """Run every stage that is not done; return `finished` or `paused`. `placement` says where training happens."""
+    run_dir.update_record(state="running", environment=machine.environment(), placement=placement.model_dump(mode="json"))
+    prepare_data(written, run_dir, reporter)
     recipe, base_dir = resolved(run_dir), base_folder(run_dir)
-    if _timed(run_dir, "training", lambda: _train(recipe, run_dir, reporter, base_dir)) == "paused":
+    coach = Coach(recipe, run_dir, reporter)
+    reporter.listen(coach)
+    coach.begin()
+    if _timed(run_dir, "training", lambda: _train(recipe, run_dir, reporter, base_dir, placement)) == "paused":
         return "paused"
     _timed(run_dir, "evaluation", lambda: _evaluate(recipe, run_dir, reporter, base_dir))
     for exporter in recipe.export:
@@ -49,6 +55,16 @@ def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter) -> str:
 
             _timed(run_dir, f"export_{exporter.type}", functools.partial(export, run_dir, exporter.type, reporter))
     return "finished"
+
+
+def prepare_data(written: Recipe, run_dir: RunDir, reporter: Reporter) -> None:
+    """The data stage, where it is not done: clean, split, complete the recipe, tokenise."""
+    if not run_dir.recipe.exists():
+        paths = run_dir.read_record().get("paths", {})
+        dataset, mix, base = find_inputs(written, paths)
+        run_dir.update_record(start=rounds.find_start(written, paths, base.folder))
+        _timed(run_dir, "data", lambda: _prepare(written, run_dir, reporter, dataset, mix, base))
+    rounds.check_start(run_dir)
 
 
 def find_inputs(written: Recipe, paths: Mapping[str, str] = MappingProxyType({})) -> tuple[Path, dict[str, Path], BaseModel]:
@@ -84,10 +100,19 @@ def open_pair(run_dir: RunDir, recipe: Recipe, base_dir: Path) -> Any:
     from danlu.models.device import device
     from danlu.models.pair import ModelPair
 
-    if getattr(recipe.method, "init", "pretrained") == "random":
+    if recipe.method.starts_anew:
         base_dir = run_dir.model  # there was no model before this one
     tuned = {"adapter_dir": run_dir.adapter} if recipe.method.makes_adapter else {"model_dir": run_dir.model}
-    return ModelPair(base_dir, **tuned, dtype=str(recipe.training.dtype), device=device())
+    start = run_dir.read_record().get("start")
+    return ModelPair(
+        base_dir,
+        **tuned,
+        dtype=str(recipe.training.dtype),
+        device=device(),
+        quantisation=recipe.method.quantisation,
+        previous_dir=Path(start["folder"]) if start else None,
+        is_reward_model=recipe.objective.makes_reward_model,
+    )
 
 
 def base_folder(run_dir: RunDir) -> Path:
@@ -126,17 +151,30 @@ def _prepare(written: Recipe, run_dir: RunDir, reporter: Reporter, dataset: Path
     from danlu.data.chat import ChatRenderer
     from danlu.data.prepare import prepare
     from danlu.models.load import check_model_dir, load_tokenizer
+    from danlu.models.new_tokens import add_new_tokens
+    from danlu.models.quantise import require_bitsandbytes
 
+    if written.method.quantisation is not None:
+        require_bitsandbytes(f"method {written.method.type}", instead="set method.type to lora")
+    if written.optim.optimizer == "adamw_8bit":
+        require_bitsandbytes("optim.optimizer adamw_8bit", instead="set optim.optimizer to adamw")
     reporter.stage("data")
-    config = check_model_dir(base.folder, needs_weights=getattr(written.method, "init", "pretrained") != "random")
+    config = check_model_dir(base.folder, needs_weights=not written.method.starts_anew)
     config = config.get("text_config", config)
-    renderer = ChatRenderer(load_tokenizer(base.folder))
-    accounting = prepare(written, run_dir, reporter, dataset=dataset, mix=mix)
+    tokenizer = load_tokenizer(base.folder)
+    add_new_tokens(tokenizer, written.data.new_tokens)
+    renderer = ChatRenderer(tokenizer)
+    replay, earlier = rounds.gather_earlier(written, run_dir.read_record().get("paths", {}), run_dir)
+    accounting = prepare(written, run_dir, reporter, dataset=dataset, mix=mix, replay=replay, earlier=earlier)
+    if earlier is not None and written.start_from and not any(suite.type == "rounds" for suite in written.evaluation.suites):
+        written = with_settings(written, {"evaluation.suites": [*written.to_dict()["evaluation"]["suites"], {"type": "rounds"}]})
     for warning in accounting.warnings:
         reporter.event("warning", warning.en, name=warning.kind, en=warning.en, zh=warning.zh)
     if renderer.uses_default_template and written.objective.needs == "messages":
         reporter.event("default_template", "the tokenizer has no chat template: the documented default (User: / Assistant:) is used and stored with the result")
-    recipe, reasons = resolve(written, _facts(written, run_dir, renderer, config, base, accounting))
+    facts = _facts(written, run_dir, renderer, config, base, accounting)
+    recipe, reasons = resolve(written, facts)
+    run_dir.update_record(facts={"usual_learning_rate": _usual_learning_rate(recipe, facts), "model_max_seq_len": _model_max_seq_len(config, written)})
     _check_length(recipe, config)
     _encode(recipe, run_dir, reporter, renderer)
     for reason in reasons:
@@ -153,7 +191,7 @@ def _facts(written: Recipe, run_dir: RunDir, renderer: ChatRenderer, config: dic
     """Measure what the recommendations need: token lengths of the first examples, model size, machine."""
     from danlu.models.device import gpu
 
-    model_max = _model_max_seq_len(config) or 2048
+    model_max = _model_max_seq_len(config, written) or 2048
     with (run_dir.data / "train.jsonl").open("rb") as file:
         num_train = sum(1 for _ in file)
     lengths: list[int] = []
@@ -180,17 +218,34 @@ def _facts(written: Recipe, run_dir: RunDir, renderer: ChatRenderer, config: dic
     )
 
 
-def _model_max_seq_len(config: dict[str, Any]) -> int | None:
+def _usual_learning_rate(recipe: Recipe, facts: Facts) -> float:
+    """What would be recommended, whatever the recipe says: the coach compares with it."""
+    reasons = recommend(with_values(recipe, {"optim.learning_rate": "auto"}), facts)
+    return float(next(reason.value for reason in reasons if reason.path == "optim.learning_rate"))
+
+
+def _model_max_seq_len(config: dict[str, Any], recipe: Recipe) -> int | None:
+    """Tokens of an example that the model can read beside the virtual tokens of the method, where its config says so."""
     limit = config.get("max_position_embeddings") or config.get("n_positions")
-    return int(limit) if limit else None
+    if not limit:
+        return None
+    room = int(limit) - recipe.method.num_extra_positions
+    if room < MIN_SEQ_LEN:
+        raise NoEffectError(
+            f"method.num_virtual_tokens {recipe.method.num_extra_positions} leaves room for {max(0, room)} tokens of an example",
+            why=f"the model reads up to {limit} tokens, virtual ones included",
+            fix=f"set method.num_virtual_tokens to {int(limit) // 8} or less",
+        )
+    return room
 
 
 def _check_length(recipe: Recipe, config: dict[str, Any]) -> None:
-    limit = _model_max_seq_len(config)
+    limit = _model_max_seq_len(config, recipe)
     if limit and int(recipe.data.max_seq_len) > limit:
+        taken = recipe.method.num_extra_positions
         raise NoEffectError(
             f"data.max_seq_len {recipe.data.max_seq_len} is more than the model can read ({limit})",
-            why="positions beyond it were never trained",
+            why=f"{taken} positions are taken by virtual tokens" if taken else "positions beyond it were never trained",
             fix=f"set data.max_seq_len to {limit} or less",
         )
 
@@ -224,34 +279,49 @@ def _encode(recipe: Recipe, run_dir: RunDir, reporter: Reporter, renderer: ChatR
                 "truncated": account.num_truncated,
                 "dropped": account.num_dropped,
             }
-            if split == "train" and not account.num_examples:
-                raise TooFewExamplesError(
-                    "no example is left to train on after tokenising",
-                    why=f"{account.num_dropped} examples were dropped; the first: {first['dropped']['reason']} (line {first['dropped']['line']})",
-                    fix="raise data.max_seq_len, or correct the data",
-                )
     write_json(run_dir.data / "encoded.json", summary)
+    if not summary["train"]["num_examples"]:
+        Coach(recipe, run_dir, reporter).begin()
+        raise TooFewExamplesError(
+            "no example is left to train on after tokenising",
+            why=f"{summary['train']['dropped']} examples were dropped; the first: {first['dropped']['reason']} (line {first['dropped']['line']})",
+            fix="raise data.max_seq_len, or correct the data",
+        )
 
 
 def _tell_tokenised(reporter: Reporter, split: str, done: int) -> None:
     reporter.progress(f"tokenising {split}", done, None)
 
 
-def _train(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path) -> str:
-    from danlu.models.device import device
+def _train(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path, placement: Placement) -> str:
+    from danlu.models.device import device, num_gpus
     from danlu.training.run import run as train
+    from danlu.training.samples import Sampler
 
-    return train(recipe, run_dir, reporter, model_dir=base_dir, device=device())
+    is_launched = processes.launched_by_torchrun() is not None
+    placement.check(recipe, num_gpus=0 if is_launched else num_gpus())
+    if recipe.training.sample_every_steps and (is_launched or placement.processes > 1):
+        en = "no samples are made while several processes train: they would wait for the one that writes"
+        reporter.event("warning", en, name="no_samples", en=en, zh="多进程训练时不生成样例：其他进程会等待写作的进程")
+    if is_launched:
+        return processes.train_among_processes(recipe, run_dir, reporter, model_dir=base_dir, device=device(), placement=placement)
+    if placement.processes > 1:
+        return processes.train_in_processes(recipe, run_dir, reporter, model_dir=base_dir, device=device(), placement=placement)
+    can_answer = recipe.training.sample_every_steps and not recipe.objective.makes_reward_model
+    sampler = Sampler(recipe, run_dir, reporter, samples.answerer(recipe, run_dir, base_dir)) if can_answer else None
+    return train(recipe, run_dir, reporter, model_dir=base_dir, device=device(), after_step=sampler)
 
 
 def _evaluate(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path) -> None:
     """Prove the result; a model that was made from nothing has no base to be compared with."""
-    has_base = getattr(recipe.method, "init", "pretrained") != "random"
+    has_base = not recipe.method.starts_anew
     if not recipe.evaluation.suites or not has_base or (run_dir.evaluation / "scorecard.json").exists():
         return
     from danlu.evaluation.run import run as evaluate
     from danlu.models.device import device
     from danlu.training.forward import score_examples
+    from danlu.training.reward_model import score_rewards
 
-    score = functools.partial(score_examples, micro_batch_tokens=int(recipe.optim.micro_batch_tokens), device=device(), path=recipe.training.path)
+    scorer = score_rewards if recipe.objective.makes_reward_model else score_examples
+    score = functools.partial(scorer, micro_batch_tokens=int(recipe.optim.micro_batch_tokens), device=device(), path=recipe.training.path)
     evaluate(recipe, run_dir, reporter, pair=open_pair(run_dir, recipe, base_dir), score=score, device=device())

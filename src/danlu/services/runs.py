@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,15 @@ from typing import Any
 from danlu.errors import NoEffectError, OutOfMemoryError, StorageError, is_out_of_memory
 from danlu.files import read_json, write_json
 from danlu.recipe.load import validate
+from danlu.recipe.placement import Placement
 from danlu.recipe.recipe import Recipe
 from danlu.reporter import Listener, Reporter
 from danlu.run_dir import RunDir
-from danlu.services import pipeline
+from danlu.services import pipeline, processes
 from danlu.settings import Settings
+from danlu.tracking.base import TRACKERS
+from danlu.tracking.follow import follow
+from danlu.training.coach import diagnose
 
 
 @dataclass(frozen=True)
@@ -27,32 +31,48 @@ class RunResult:
 
     run_dir: RunDir
     outcome: str
-    """`finished` or `paused`."""
+    """`finished` or `paused`; `followed` in the processes that only take part in training (torchrun)."""
     report: dict[str, Any] | None
     """Content of report.json when finished."""
 
 
-def run(written: Recipe, *, run_dir: Path | None = None, new: bool = False, listeners: Iterable[Listener] = ()) -> RunResult:
+def run(
+    written: Recipe,
+    *,
+    run_dir: Path | None = None,
+    new: bool = False,
+    listeners: Iterable[Listener] = (),
+    placement: Placement | None = None,
+    track: Sequence[str] = (),
+) -> RunResult:
     """Carry out `written` from data to report and exports, or go on with the unfinished run of the same recipe.
 
     Every stage leaves its results in the run folder and is skipped when they are there, so a run that was killed
-    at any instant goes on where it was.
+    at any instant goes on where it was. `placement` says in how many processes it trains; started by torchrun, it is
+    one of them. `track` names the trackers that follow it (`tensorboard`, ...).
     """
-    paths = _local_paths(written)
+    if (launched := processes.launched_by_torchrun()) and launched[0]:
+        return RunResult(processes.follow(), "followed", None)
+    check_trackers(track)
+    paths = local_paths(written)
     found = RunDir.create(run_dir) if run_dir is not None else _unfinished_run(written, paths, new) or _new_run_dir(written)
     with found.lock():
-        _claim(found, written, paths)
-        return _carry_out(found, written, listeners)
+        claim(found, written, paths)
+        return _carry_out(found, written, listeners, placement, track)
 
 
-def _carry_out(found: RunDir, written: Recipe, listeners: Iterable[Listener]) -> RunResult:
+def _carry_out(found: RunDir, written: Recipe, listeners: Iterable[Listener], placement: Placement | None, track: Sequence[str]) -> RunResult:
     """Do what is left of a run that this process holds."""
+    placement = placement or Placement()
+    if launched := processes.launched_by_torchrun():
+        placement = placement.model_copy(update={"processes": launched[1]})
     reporter = Reporter(found, *listeners)
     if found.read_record()["state"] != "created":
         reporter.event("continued", f"going on with run {found.id}")
     started = time.time()
     try:
-        outcome = pipeline.carry_out(written, found, reporter)
+        with follow(track or Settings.from_environment().trackers, found, reporter):
+            outcome = pipeline.carry_out(written, found, reporter, placement)
     except BaseException as error:
         with suppress(StorageError):  # a full disk must not hide the first reason
             found.update_record(state="failed", error=str(error) or type(error).__name__)
@@ -68,14 +88,28 @@ def _carry_out(found: RunDir, written: Recipe, listeners: Iterable[Listener]) ->
     if outcome == "paused":
         return RunResult(found, outcome, None)
     reporter.stage("report")
-    return RunResult(found, outcome, _build_report(found))
+    return RunResult(found, outcome, build_report(found))
 
 
-def resume(name: str, listeners: Iterable[Listener] = ()) -> RunResult:
-    """Go on with the run `name` (id, folder or `last`)."""
+def check_trackers(track: Sequence[str]) -> None:
+    """Refuse trackers that cannot work, before a run is begun for them.
+
+    Raises:
+        UnknownNameError: there is no tracker of a name.
+        MissingExtraError: its client is not installed.
+    """
+    for name in track or Settings.from_environment().trackers:
+        TRACKERS.parse(name).require()
+
+
+def resume(name: str, listeners: Iterable[Listener] = (), *, placement: Placement | None = None, track: Sequence[str] = ()) -> RunResult:
+    """Go on with the run `name` (id, folder or `last`), also in another number of processes than before; without `track`, its trackers go on too."""
+    if (launched := processes.launched_by_torchrun()) and launched[0]:
+        return RunResult(processes.follow(), "followed", None)
+    check_trackers(track)
     found = open_run(name)
     with found.lock():
-        return _carry_out(found, validate(found.read_record().get("written", {}), source=str(found.record)), listeners)
+        return _carry_out(found, validate(found.read_record().get("written", {}), source=str(found.record)), listeners, placement, track)
 
 
 def list_runs(settings: Settings | None = None) -> list[dict[str, Any]]:
@@ -106,22 +140,35 @@ def open_run(name: str) -> RunDir:
 def report(name: str) -> tuple[RunDir, dict[str, Any]]:
     """Build the report of a run again from its files, and return it."""
     run_dir = open_run(name)
-    return run_dir, _build_report(run_dir)
+    return run_dir, build_report(run_dir)
 
 
-def _build_report(run_dir: RunDir) -> dict[str, Any]:
+def build_report(run_dir: RunDir) -> dict[str, Any]:
+    """Make report.json and report.html from the files of a run."""
     from danlu.evaluation.report import build
 
-    return build(pipeline.resolved(run_dir), run_dir)
+    recipe = pipeline.resolved(run_dir)
+    return build(recipe, run_dir, coach=[diagnosis.to_dict() for diagnosis in diagnose(recipe, run_dir)])
 
 
-def _local_paths(written: Recipe) -> dict[str, str]:
+def coach(name: str) -> tuple[RunDir, list[dict[str, Any]]]:
+    """What the coach has to say on a run, finished or not."""
+    run_dir = open_run(name)
+    recipe = pipeline.resolved(run_dir) if run_dir.recipe.exists() else validate(run_dir.read_record().get("written", {}), source=str(run_dir.record))
+    return run_dir, [diagnosis.to_dict() for diagnosis in diagnose(recipe, run_dir)]
+
+
+def local_paths(written: Recipe) -> dict[str, str]:
     """Absolute path of every file and folder the recipe names: the same name is something else in another folder."""
     names = {name: os.path.expanduser(name) for name in (written.dataset, *written.data.mix, written.base_model)}
-    return {name: os.path.abspath(path) for name, path in names.items() if os.path.exists(path)}
+    paths = {name: os.path.abspath(path) for name, path in names.items() if os.path.exists(path)}
+    for name in filter(None, (written.start_from, written.data.replay and written.data.replay.run)):
+        is_folder = os.path.isdir(os.path.expanduser(name)) and not os.path.isfile(os.path.join(name, "run.json"))
+        paths[name] = os.path.abspath(os.path.expanduser(name)) if is_folder else str(open_run(name).path)
+    return paths
 
 
-def _claim(run_dir: RunDir, written: Recipe, paths: dict[str, str]) -> None:
+def claim(run_dir: RunDir, written: Recipe, paths: dict[str, str]) -> None:
     """Store the written recipe; refuse a folder that belongs to another one."""
     record = run_dir.read_record()
     known = record.get("paths", {})

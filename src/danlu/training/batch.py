@@ -32,7 +32,9 @@ class PackedBatch:
     """Which example (0..N-1) each label row belongs to."""
     tags_N: Tensor
     references_N: Tensor
-    """Tag and reference nats of each example (`EncodedExample`), float32."""
+    """Tag and reference nats of each example (`EncodedExample`), float64."""
+    weights_L: Tensor | None = None
+    """How much each label token counts, float32; None when all count the same."""
 
     @classmethod
     def from_examples(cls, examples: Sequence[EncodedExample], device: torch.device | str = "cpu") -> PackedBatch:
@@ -45,8 +47,12 @@ class PackedBatch:
         targets = np.flatnonzero(predicted)
         owner = np.repeat(np.arange(len(lengths)), lengths)
         tensors = [torch.from_numpy(a).to(device) for a in (ids, positions, targets - 1, ids[targets], owner[targets])]
-        tags, references = (torch.tensor(values, dtype=torch.float32, device=device) for values in ([e.tag for e in examples], [e.reference for e in examples]))
-        return cls(tensors[0], tensors[1], lengths, tensors[2], tensors[3], tensors[4], tags, references)
+        tags, references = (torch.tensor(values, dtype=torch.float64, device=device) for values in ([e.tag for e in examples], [e.reference for e in examples]))
+        weights = None
+        if any(e.weights is not None for e in examples):
+            every = np.concatenate([np.ones(len(e.ids), np.float32) if e.weights is None else e.weights for e in examples])
+            weights = torch.from_numpy(every[targets]).to(device)
+        return cls(tensors[0], tensors[1], lengths, tensors[2], tensors[3], tensors[4], tags, references, weights)
 
     @property
     def num_label_tokens(self) -> int:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from danlu.errors import CheckpointError
 from danlu.files import fsync_dir, storage_errors
+from danlu.training.parallel import part_like, whole
 
 MANIFEST = "manifest.json"
 
@@ -130,7 +131,7 @@ def rotate(checkpoints: Path, *, keep: int = 2) -> None:
 
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:
     """The weights training changes, by parameter name."""
-    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    return {name: whole(p.detach()) for name, p in model.named_parameters() if p.requires_grad}
 
 
 def restore_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -141,7 +142,7 @@ def restore_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         raise CheckpointError("the checkpoint belongs to another model or method", why=f"{len(odd)} weights differ, first: {odd[0]}", fix="start a new run")
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
+            parameter.copy_(part_like(weights[name], parameter))
 
 
 def sha256(file: Path) -> str:

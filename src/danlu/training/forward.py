@@ -19,33 +19,64 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from danlu.data.pack import EncodedExample, pack
+from danlu.models.virtual import VirtualTokens, virtual_tokens
 from danlu.training.batch import PackedBatch
 from danlu.training.kernels import attention, decoder
 from danlu.training.kernels.cross_entropy import linear_cross_entropy
+from danlu.training.prompt import put_before, with_room
 
 
 def reference_nll(model: nn.Module, batch: PackedBatch) -> Tensor:
     """Negative log-likelihood in nats of each label token, in the order of `batch.labels_L` [L]."""
     ids, mask, labels = batch.padded(pad_id=0)
     logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    logits = logits[:, -ids.shape[1] :]  # without those at virtual tokens
     nll = F.cross_entropy(logits[:, :-1].float().transpose(1, 2), labels[:, 1:], reduction="none", ignore_index=-100)
     return nll[labels[:, 1:] != -100]
 
 
-def fast_nll(model: nn.Module, batch: PackedBatch) -> Tensor:
-    """Negative log-likelihood in nats of each label token [L], without padding and without full logits."""
+def fast_nll(model: nn.Module, batch: PackedBatch, *, weighs_rows: bool = False) -> Tensor:
+    """Negative log-likelihood in nats of each label token [L], without padding and without full logits.
+
+    `weighs_rows` says that the loss is not a plain sum over the rows: it saves work where the head is trained.
+    """
     causal_lm = unwrap(model)
-    core = causal_lm.get_decoder()
-    parts = decoder.plan(core)
-    if parts is not None:
-        hidden_LD = decoder.hidden_at_labels(core, parts, batch)
-    else:
-        with attention.packed(batch.lengths):
-            hidden = core(input_ids=batch.ids_T[None], position_ids=batch.positions_T[None], use_cache=False).last_hidden_state
-        hidden_LD = hidden[0].index_select(0, batch.label_rows_L)
+    hidden_LD = hidden_at_labels(causal_lm, batch, virtual_tokens(model))
     head = causal_lm.get_output_embeddings()
-    softcap = getattr(causal_lm.config, "final_logit_softcapping", None)
-    return linear_cross_entropy(hidden_LD, head.weight, getattr(head, "bias", None), batch.labels_L, scale=_logit_scale(causal_lm.config), softcap=softcap)
+    scale, softcap = _logit_scale(causal_lm.config), getattr(causal_lm.config, "final_logit_softcapping", None)
+    if _is_one_matrix(head):
+        bias = getattr(head, "bias", None)
+        return linear_cross_entropy(hidden_LD, head.weight, bias, batch.labels_L, scale=scale, softcap=softcap, weighs_rows=weighs_rows)
+    logits_LV = head(hidden_LD).float() * scale
+    if softcap is not None:
+        logits_LV = torch.tanh(logits_LV / softcap) * softcap
+    return F.cross_entropy(logits_LV, batch.labels_L, reduction="none")
+
+
+def _is_one_matrix(head: nn.Module) -> bool:
+    """Whether the head's `weight` is all it computes with: itself, or PEFT's stand-in for one that is trained whole or by rows; no adapter in it."""
+    from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
+
+    return type(head) is nn.Linear or isinstance(head, ModulesToSaveWrapper | TrainableTokensWrapper)
+
+
+def hidden_at_labels(causal_lm: Any, batch: PackedBatch, virtual: VirtualTokens | None) -> Tensor:
+    """The last hidden state at the label rows of a packed batch [L, D]."""
+    core = causal_lm.get_decoder()
+    num_before, prefix, embedded_TD = 0, None, None
+    if virtual is not None and virtual.prompt_VD is not None:
+        tokens_TD = core.get_input_embeddings()(batch.ids_T)
+        embedded_TD = put_before(virtual.prompt_VD, tokens_TD, batch.lengths)
+        batch = with_room(batch, virtual.num_tokens)
+    elif virtual is not None:
+        num_before, prefix = virtual.num_tokens, virtual.prefix
+    parts = decoder.plan(core) if prefix is None else None
+    if parts is not None:
+        return decoder.hidden_at_labels(core, parts, batch, embedded_TD)
+    inputs = {"input_ids": batch.ids_T[None]} if embedded_TD is None else {"inputs_embeds": embedded_TD[None]}
+    with attention.packed(batch.lengths, prefix):
+        hidden = core(**inputs, position_ids=batch.positions_T[None] + num_before, use_cache=False).last_hidden_state
+    return hidden[0].index_select(0, batch.label_rows_L)
 
 
 def unwrap(model: nn.Module) -> Any:
@@ -82,7 +113,7 @@ def score_examples(
     was_training = model.training
     model.eval()
     try:
-        with _attention_of(unwrap(model), path):
+        with attention_of(unwrap(model), path):
             for group in pack([len(e.ids) for e in examples], micro_batch_tokens):
                 batch = PackedBatch.from_examples([examples[i] for i in group], device)
                 if batch.num_label_tokens:
@@ -94,7 +125,7 @@ def score_examples(
 
 
 @contextmanager
-def _attention_of(causal_lm: Any, path: str) -> Iterator[None]:
+def attention_of(causal_lm: Any, path: str) -> Iterator[None]:
     """Make the attention of `causal_lm` fit the path for a while."""
     previous = causal_lm.config._attn_implementation
     if path == "fast":

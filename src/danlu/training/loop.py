@@ -6,27 +6,32 @@ ends with bitwise the same weights (CPU). It knows the model only through `forwa
 
 from __future__ import annotations
 
+import functools
+import gc
 import math
-import resource
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from danlu.data.pack import EncodedExample, TokenFile, pack, step_batches
-from danlu.errors import DivergedError, OutOfMemoryError, StorageError, is_out_of_memory
+from danlu.errors import CheckpointError, DivergedError, OutOfMemoryError, StorageError, is_out_of_memory
+from danlu.models import headroom
 from danlu.recipe.recipe import Recipe
 from danlu.reporter import Reporter, truncate_metrics
 from danlu.run_dir import RunDir
-from danlu.training import checkpoint
+from danlu.training import checkpoint, probe
 from danlu.training.batch import PackedBatch
-from danlu.training.objective import NllFunction, Objective, num_label_tokens
+from danlu.training.objective import MeasuringObjective, NllFunction, Objective, num_label_tokens
 from danlu.training.optim import Optimizer, learning_rate
+from danlu.training.parallel import World, part_like, whole
+from danlu.training.probe import peak_memory_bytes
 
 Group = list[EncodedExample]
 """The sequences of one example (two for a pair)."""
@@ -48,85 +53,139 @@ class LoopState:
     validations_without_gain: int = 0
     micro_batch_tokens: int = 0
     resumed_at: list[int] = field(default_factory=list)
+    num_processes: int = 1
 
 
-FORECAST_EXAMPLES = 10_000
-"""Examples among which the forecast looks for its longest micro batch."""
+Result = TypeVar("Result")
 
 
 class Loop:
     """One training run over token files."""
 
-    def __init__(self, recipe: Recipe, run_dir: RunDir, reporter: Reporter, model: nn.Module, nll: NllFunction, device: torch.device) -> None:
+    def __init__(
+        self, recipe: Recipe, run_dir: RunDir, reporter: Reporter, model: nn.Module, nll: NllFunction, device: torch.device, world: World | None = None
+    ) -> None:
         self.recipe, self.run_dir, self.reporter, self.model, self.nll, self.device = recipe, run_dir, reporter, model, nll, device
+        self.world = world or World(device)
         self.objective: Objective = recipe.objective  # type: ignore[assignment]
         self.train_set = TokenFile(run_dir.data / "train.tokens")
         self.validation_set = TokenFile(run_dir.data / "validation.tokens")
-        self.optimizer = Optimizer(model, recipe.optim)
+        self.optimizer = self.make_optimizer(model)
         self.num_examples = len(self.train_set) // self.objective.group_size
         steps_per_epoch = math.ceil(self.num_examples / int(recipe.optim.global_batch_size))
         self.num_steps = recipe.optim.max_steps or max(1, math.ceil(float(recipe.optim.num_epochs) * steps_per_epoch))
         self.steps_per_epoch = steps_per_epoch
-        self.state = LoopState(micro_batch_tokens=int(recipe.optim.micro_batch_tokens))
+        self.state = LoopState(micro_batch_tokens=int(recipe.optim.micro_batch_tokens), num_processes=self.world.num_processes)
         self._last_save = time.monotonic()
+        self._alive = run_dir.path / "alive.json"
+        self._is_harmed = False
+        self.process_bytes: int | None = None
+        """What the process held before the model was loaded, where that was measured."""
+        self.until: int | None = None
+        """Pause after this step (a rung of a sweep)."""
+        self.after_step: Callable[[Loop], None] = lambda loop: None
+        """Called before the first step and after every one, in the main process; must leave the weights and the loop as they are."""
+
+    def make_optimizer(self, model: nn.Module) -> Optimizer:
+        """An optimizer of the recipe over the trained parameters of `model`."""
+        return Optimizer(model, self.recipe.optim, self.recipe.method.learning_rate_factor)
 
     def run(self) -> str:
         """Train to the end; return `finished`, `stopped_early` or `paused`."""
         self._resume()
+        self._heed_kill()
         self.model.train()
-        if self.state.step == 0:
-            self._forecast()
-        if self._is_patience_over() and self.state.step < self.num_steps:  # killed between the decision and its result
-            return "stopped_early"
-        with _stop_signals() as stop:
-            batches = step_batches(
-                self.num_examples,
-                global_batch_size=int(self.recipe.optim.global_batch_size),
-                seed=self.recipe.seed,
-                start_step=self.state.step,
-                num_steps=self.num_steps,
-            )
-            for indices in batches:
-                self._step([int(i) for i in indices])
+        with headroom.alive(self._alive, self.state.micro_batch_tokens) if self.world.is_main else nullcontext():
+            if self.state.step == 0:
+                self._forecast()
+                self._look()
+            if self._is_patience_over() and self.state.step < self.num_steps:  # killed between the decision and its result
+                return "stopped_early"
+            return self._run_steps()
+
+    def _batches(self) -> Iterator[list[int]]:
+        """The examples of each step from the present one on."""
+        batches = step_batches(
+            self.num_examples,
+            global_batch_size=int(self.recipe.optim.global_batch_size),
+            seed=self.recipe.seed,
+            start_step=self.state.step,
+            num_steps=self.num_steps,
+        )
+        return ([int(i) for i in indices] for indices in batches)
+
+    def _run_steps(self) -> str:
+        with stop_signals() as stop:
+            batches = self._batches()
+            while (indices := next(batches, None)) is not None:
+                if not self._step(indices):
+                    batches = self._batches()
+                    continue
                 is_last = self.state.step == self.num_steps
                 if len(self.validation_set) and (is_last or self.state.step % int(self.recipe.training.validate_every_steps) == 0):
                     self._validate()
+                self._look()
                 is_over = self._is_patience_over() and not is_last
                 if is_over:
                     patience = self.recipe.training.early_stopping_patience
                     self.reporter.event("early_stop", f"no better validation loss for {patience} validations", step=self.state.step)
-                if is_last or is_over or self._is_save_due() or stop.is_set():
+                reason = "by signal" if self.world.any(stop.is_set()) else self.pause_reason()
+                if is_last or is_over or reason or self.world.from_main(self._is_save_due()):
                     self._save()
-                if stop.is_set():
-                    self.reporter.event("paused", f"stopped by signal after step {self.state.step}; start the same command to go on", step=self.state.step)
+                if reason:
+                    self.reporter.event("paused", f"stopped {reason} after step {self.state.step}; start the same command to go on", step=self.state.step)
                     return "paused"
                 if is_over:
                     return "stopped_early"
         return "finished"
+
+    def pause_reason(self) -> str | None:
+        """Why to pause after this step without a signal, or None."""
+        return "at a rung of its sweep" if self.until is not None and self.until <= self.state.step < self.num_steps else None
 
     def restore_best(self) -> int | None:
         """Put the weights of the best validation back; return its step, or None when the last weights are kept."""
         best = self.run_dir.checkpoints / "best"
         if not self.recipe.training.keep_best or self.state.best_step is None or self.state.best_step == self.state.step:
             return None
-        checkpoint.restore_weights(self.model, checkpoint.load(best).weights)
+        try:
+            weights = checkpoint.load(best).weights
+        except CheckpointError as error:
+            what = f"the weights of step {self.state.best_step} are damaged ({error.why}); those of the last step are kept"
+            self.reporter.event("alarm", what, step=self.state.step)
+            return None
+        checkpoint.restore_weights(self.model, weights)
         return self.state.best_step
 
-    def _step(self, indices: list[int]) -> None:
+    def _look(self) -> None:
+        if self.world.is_main and not self.world.is_sharded:
+            self.after_step(self)
+
+    def _step(self, indices: list[int]) -> bool:
+        """One optimizer step; False when memory ran out in the middle of moving the weights and the newest checkpoint was put back."""
         start = time.monotonic()
         groups = [self.train_set.group(i, self.objective.group_size) for i in indices]
         sequences = [sequence for group in groups for sequence in group]
-        while True:
-            try:
-                loss, numbers = self._forward_backward(groups, self.objective.totals(sequences))
-                break
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._halve_micro_batch(max(num_tokens_of(group) for group in groups), error)
-        self._check_finite("loss", loss)
+        share = [groups[i] for i in self.world.share([num_tokens_of(group) for group in groups])]
+        longest = max(num_tokens_of(group) for group in groups)
         rate = learning_rate(self.recipe.optim, self.state.step, self.num_steps)
-        grad_norm = self.optimizer.step(rate, self.recipe.optim.max_grad_norm)
+        num_failures = 0
+        while True:
+            trained, totals = self.counted(share, sequences)
+            loss, numbers = self._over_the_world(*self._until_it_fits(functools.partial(self.forward_backward, trained, totals), longest))
+            self.world.sum_gradients(self.optimizer.parameters.values())
+            self._check_finite("loss", loss)
+            grad_norm = self._move(rate)
+            if not self.world.any(grad_norm is None):
+                break
+            # Where one process has moved its weights and another could not, none is where the others are.
+            if self.world.any(self._is_harmed or grad_norm is not None):
+                self._go_back()
+                return False
+            num_failures += 1
+            if num_failures > 1:  # the first time the step is repeated as it was
+                self._halve_micro_batch(longest, "the optimizer found no memory for its state")
+        assert grad_norm is not None
         self._check_finite("gradient", grad_norm)
         self.state.step += 1
         num_tokens = num_tokens_of(sequences)
@@ -146,45 +205,168 @@ class Loop:
             tokens_per_second=round(num_tokens / seconds, 1),
             peak_memory_bytes=peak_memory_bytes(self.device),
         )
+        return True
 
     def _check_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
+            step, rate = self.state.step + 1, learning_rate(self.recipe.optim, self.state.step, self.num_steps)
+            self.reporter.event("not_finite", f"the {what} became {value}", step=step, what=what, value=str(value), learning_rate=rate)
             raise DivergedError(
                 f"the {what} became {value} at step {self.state.step + 1}",
                 why="usually a learning rate that is too high, or broken weights",
                 fix=f"lower optim.learning_rate (now {self.recipe.optim.learning_rate}) by 3 to 10 times",
             )
 
-    def _forward_backward(self, groups: Sequence[Group], totals: Mapping[str, float]) -> tuple[float, dict[str, float]]:
-        """Add the gradients of one step; return its loss and what else the objective measured."""
+    def counted(self, share: Sequence[Group], sequences: Sequence[EncodedExample]) -> tuple[list[Group], dict[str, float]]:
+        """What of this process's `share` is trained on, and the totals of the step, measured with the model where the objective wants that."""
+        totals = self.objective.totals(sequences)
+        if not hasattr(self.objective, "measure"):
+            return list(share), totals
+        objective: MeasuringObjective = self.objective  # type: ignore[assignment]
+        splits = [objective.split(group) for group in share]
+        measured = [group for _, group in splits if group]
+        longest = max((num_tokens_of(group) for group in measured), default=0)
+        numbers = self._until_it_fits(lambda: self._measured(objective, measured), longest)
+        return [group for group, _ in splits], totals | {name: totals.get(name, 0.0) + value for name, value in self.world.sum(numbers).items()}
+
+    @torch.no_grad()
+    def _measured(self, objective: MeasuringObjective, groups: Sequence[Group]) -> dict[str, float]:
+        numbers: dict[str, float] = {}
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            for batch in batches_of(groups, self.state.micro_batch_tokens, self.device):
+                add_numbers(numbers, objective.measure(self.model, batch, self.nll))
+        finally:
+            self.model.train(was_training)
+        return numbers
+
+    def forward_backward(self, groups: Sequence[Group], totals: Mapping[str, float]) -> tuple[float, dict[str, float]]:
+        """Add the gradients of this process's share of one step; return its part of the loss and of what else the objective measured."""
         total = 0.0
         numbers: dict[str, float] = {}
-        for number, members in enumerate(pack([num_tokens_of(group) for group in groups], self.state.micro_batch_tokens)):
-            batch = PackedBatch.from_examples([sequence for i in members for sequence in groups[i]], self.device)
+        packs = pack([num_tokens_of(group) for group in groups], self.state.micro_batch_tokens)
+        for number in range(self.world.num_passes(len(packs))):
+            is_own = number < len(packs)
+            members = [groups[i] for i in packs[number]] if is_own else [self.train_set.group(0, self.objective.group_size)]
+            batch = PackedBatch.from_examples([sequence for group in members for sequence in group], self.device)
             # Dropout depends on (seed, step, micro batch) only, so that a resumed run draws the same masks.
-            torch.manual_seed((self.recipe.seed * 1_000_003 + self.state.step) * 1009 + number)
-            if batch.num_label_tokens == 0:
+            draw = number * self.world.num_processes + self.world.process_rank
+            torch.manual_seed((self.recipe.seed * 1_000_003 + self.state.step) * 1009 + draw)
+            if batch.num_label_tokens == 0 and not self.world.is_sharded:
                 continue
             loss, parts = self.objective.loss(self.model, batch, totals, self.nll)
+            if not is_own:
+                (loss * 0.0).backward()
+                continue
             loss.backward()
             total += float(loss.detach())
             add_numbers(numbers, parts)
         return total, numbers
 
-    def _halve_micro_batch(self, longest: int, error: BaseException) -> None:
+    def _over_the_world(self, loss: float, numbers: Mapping[str, float]) -> tuple[float, dict[str, float]]:
+        """Loss and numbers summed over the processes."""
+        total = self.world.sum({"": loss, **numbers})
+        return total.pop(""), total
+
+    def _until_it_fits(self, work: Callable[[], Result], longest: int) -> Result:
+        """Do `work` again with micro batches of half the size whenever memory runs out in a process, down to one example of `longest` tokens."""
+        while True:
+            why, result = "", None
+            try:
+                result = work()
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or isinstance(error, OutOfMemoryError):
+                    raise
+                why = (str(error).strip() or type(error).__name__).splitlines()[0]
+            # Out of the except block the traceback, whose frames hold the tensors of the failed pass, is gone.
+            # Sharded processes wait for each other in the middle of a pass: there the first one ends them all.
+            if not (bool(why) if self.world.is_sharded else self.world.any(bool(why))):
+                return result  # type: ignore[return-value]
+            self._halve_micro_batch(longest, why or "another process ran out of memory")
+
+    def _halve_micro_batch(self, longest: int, why: str) -> None:
         self.optimizer.zero_grad()
+        self._free_memory()
+        if self.world.is_sharded:
+            raise OutOfMemoryError(
+                f"{self.state.micro_batch_tokens} tokens per forward pass do not fit in memory",
+                why=why,
+                fix=f"set optim.micro_batch_tokens to {self.state.micro_batch_tokens // 2}, or use more processes",
+            )
         if self.state.micro_batch_tokens <= longest:
             raise OutOfMemoryError(
                 f"an example of {longest} tokens does not fit in memory by itself",
-                why=str(error).splitlines()[0],
-                fix=f"set data.max_seq_len below {longest}, or use a smaller base model or method lora",
-            ) from error
+                why=why,
+                fix=f"set data.max_seq_len below {longest}, or use a smaller base model or method lora{self._what_would_fit()}",
+            )
         self.state.micro_batch_tokens = max(longest, self.state.micro_batch_tokens // 2)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        if self.world.is_main:
+            headroom.renew(self._alive, self.state.micro_batch_tokens)
         self.reporter.event(
             "out_of_memory",
             f"out of memory: going on with {self.state.micro_batch_tokens} tokens per forward pass; the loss does not change",
+            step=self.state.step,
+        )
+
+    def _free_memory(self) -> None:
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _what_would_fit(self) -> str:
+        """The forecast's alternatives as settings, for the end of a sentence."""
+        found = probe.formula(self, process_bytes=self.process_bytes)
+        options = [] if found is None else [alternative for alternative in found.alternatives if set(alternative.changes) - {"optim.micro_batch_tokens"}]
+        if not options:
+            return ""
+        settings = (" ".join(f"{path}={value}" for path, value in option.changes.items()) + f" ({option.peak_bytes / 2**30:.2f} GiB)" for option in options[:2])
+        return "; by the forecast this would fit: " + ", or ".join(settings)
+
+    def _move(self, rate: float) -> float | None:
+        """One step of the optimizer; return the gradient's norm, or None when memory ran out, with `_is_harmed` saying whether anything moved."""
+        before = self.optimizer.state()
+        marks = self._marks(before)
+        try:
+            return self.optimizer.step(rate, self.recipe.optim.max_grad_norm)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        self._is_harmed = self._marks(before) != marks
+        # State that was made in the failed step may be there in part: a new optimizer gets what was there before (the same tensors).
+        self.optimizer.zero_grad()
+        self.optimizer = self.make_optimizer(self.model)
+        self.optimizer.restore(before)
+        self._free_memory()
+        self.reporter.event("out_of_memory", "out of memory in the optimizer: the step is done again", step=self.state.step)
+        return None
+
+    def _marks(self, state: Mapping[str, Tensor]) -> list[int]:
+        """Counts of the in-place changes of every trained weight and of the optimizer's state."""
+        return [tensor._version for tensor in (*self.optimizer.parameters.values(), *state.values())]
+
+    def _go_back(self) -> None:
+        """After a step that moved some weights and not others: on from the newest checkpoint, as a run that was killed would."""
+        tokens = self.state.micro_batch_tokens
+        if self.world.from_main(self.world.is_main and checkpoint.newest_valid(self.run_dir.checkpoints)[0] is None):
+            raise OutOfMemoryError(
+                f"memory ran out in the middle of optimizer step {self.state.step + 1}",
+                why="some weights had moved, others not, and there is no checkpoint yet to go back to",
+                fix=f"start the same command again: it begins anew; to need less, use method lora or optimizer adamw{self._what_would_fit()}",
+            )
+        self.optimizer = self.make_optimizer(self.model)
+        self._resume()
+        self.state.micro_batch_tokens = tokens
+
+    def _heed_kill(self) -> None:
+        """Start with smaller micro batches when the kernel killed this run for lack of memory."""
+        tokens = self.world.from_main(headroom.killed_at(self._alive) if self.world.is_main else None)
+        if tokens is None:
+            return
+        self.state.micro_batch_tokens = max(probe.MIN_TOKENS, min(self.state.micro_batch_tokens, tokens) // 2)
+        self.reporter.event(
+            "out_of_memory",
+            f"the system ended this run for lack of memory: going on with {self.state.micro_batch_tokens} tokens per forward pass",
             step=self.state.step,
         )
 
@@ -192,13 +374,10 @@ class Loop:
     def _validate(self) -> None:
         self.model.eval()
         groups = first_groups(self.validation_set, self.objective.group_size, max_tokens=MAX_VALIDATION_TOKENS)
-        totals = self.objective.totals([sequence for group in groups for sequence in group])
-        loss = 0.0
-        numbers: dict[str, float] = {}
-        for batch in batches_of(groups, self.state.micro_batch_tokens, self.device):
-            part, parts = self.objective.loss(self.model, batch, totals, self.nll)
-            loss += float(part)
-            add_numbers(numbers, parts)
+        share = [groups[i] for i in self.world.share([num_tokens_of(group) for group in groups])]
+        trained, totals = self.counted(share, [sequence for group in groups for sequence in group])
+        longest = max(num_tokens_of(group) for group in groups)
+        loss, numbers = self._over_the_world(*self._until_it_fits(lambda: self._validation_loss(trained, totals), longest))
         self.model.train()
         is_best = math.isfinite(loss) and (self.state.best_loss is None or loss < self.state.best_loss)
         self.reporter.metrics(step=self.state.step, validation_loss=loss, is_best=is_best, **{f"validation_{name}": value for name, value in numbers.items()})
@@ -210,72 +389,74 @@ class Loop:
         if not self.recipe.training.keep_best or self._try_save("best", content):  # what could not be kept cannot be the best that is kept
             self.state.best_loss, self.state.best_step = loss, self.state.step
 
+    def _validation_loss(self, groups: Sequence[Group], totals: Mapping[str, float]) -> tuple[float, dict[str, float]]:
+        """This process's part of a validation."""
+        loss = 0.0
+        numbers: dict[str, float] = {}
+        batches = list(batches_of(groups, self.state.micro_batch_tokens, self.device))
+        for number in range(self.world.num_passes(len(batches))):
+            is_own = number < len(batches)
+            batch = batches[number] if is_own else PackedBatch.from_examples(self.validation_set.group(0, self.objective.group_size), self.device)
+            part, parts = self.objective.loss(self.model, batch, totals, self.nll)
+            if is_own:
+                loss += float(part)
+                add_numbers(numbers, parts)
+        return loss, numbers
+
     def _is_patience_over(self) -> bool:
         patience = self.recipe.training.early_stopping_patience
         return patience is not None and self.state.validations_without_gain >= patience
 
     def _forecast(self) -> None:
-        """Say before the start how long it will take and how much memory it will hold, from one measured micro batch."""
-        lengths = self.train_set.lengths.reshape(-1, self.objective.group_size).sum(1)
-        groups: list[Group] = []
-        size = 0
-        for index in sorted(range(min(len(lengths), FORECAST_EXAMPLES)), key=lambda i: -int(lengths[i])):
-            if not groups or size + int(lengths[index]) <= self.state.micro_batch_tokens:
-                groups.append(self.train_set.group(index, self.objective.group_size))
-                size += int(lengths[index])
-        try:
-            seconds = []
-            for _ in range(2):  # the first one warms up
-                start = time.monotonic()
-                self._forward_backward(groups, self.objective.totals([sequence for group in groups for sequence in group]))
-                seconds.append(time.monotonic() - start)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return  # the first step will halve the micro batch and say so
-        finally:
-            self.optimizer.zero_grad()
-        num_trained = sum(p.numel() for p in self.optimizer.parameters.values())
-        epochs = self.num_steps / self.steps_per_epoch
-        forecast = {
-            "num_tokens": round(float(lengths.sum()) * epochs),
-            "training_seconds": round(float(lengths.sum()) * epochs / size * min(seconds), 1),
-            "peak_memory_bytes": peak_memory_bytes(self.device) + 8 * num_trained,
-        }
-        self.run_dir.update_record(forecast=forecast)
-        minutes, gib = forecast["training_seconds"] / 60, forecast["peak_memory_bytes"] / 2**30
-        self.reporter.event("forecast", f"forecast: {self.num_steps} steps, at most {minutes:.1f} minutes, {gib:.2f} GiB", **forecast)
+        """Say before the start how long it will take and how much memory it will hold, from a formula and a short measurement."""
+        found = probe.measured(self, process_bytes=self.process_bytes)
+        found = {**self.run_dir.read_record().get("forecast", {}), **found}
+        if self.world.is_main:
+            self.run_dir.update_record(forecast=found)
+        if found.get("training_seconds") is not None:
+            minutes, gib = found["training_seconds"] / 60, found["peak_memory_bytes"] / 2**30
+            self.reporter.event("forecast", f"forecast: {self.num_steps} steps, at most {minutes:.1f} minutes, {gib:.2f} GiB", **found)
 
     def _is_save_due(self) -> bool:
         every = self.recipe.training.checkpoint_every_steps
         return bool(every and self.state.step % every == 0) or time.monotonic() - self._last_save > self.recipe.training.checkpoint_every_seconds
 
     def _save(self) -> None:
-        content = checkpoint.Checkpoint(checkpoint.trained_weights(self.model), self.optimizer.state(), asdict(self.state))
-        if self._try_save(f"step-{self.state.step:06d}", content):
+        optimizer = {name: whole(value) for name, value in self.optimizer.state().items()}
+        content = checkpoint.Checkpoint(checkpoint.trained_weights(self.model), optimizer, asdict(self.state))
+        if self._try_save(f"step-{self.state.step:06d}", content) and self.world.is_main:
             checkpoint.rotate(self.run_dir.checkpoints)
         self._last_save = time.monotonic()
 
     def _try_save(self, name: str, content: checkpoint.Checkpoint) -> bool:
+        """Write a checkpoint (the main process does); return whether it was written."""
         try:
-            checkpoint.save(self.run_dir.checkpoints / name, content)
-            return True
+            if self.world.is_main:
+                checkpoint.save(self.run_dir.checkpoints / name, content)
+            return not self.world.any(False)
         except StorageError as error:
             self.reporter.event("alarm", f"checkpoint {name} could not be written ({error.why}); training goes on with the older one", step=self.state.step)
-            return False
+            return not self.world.any(True)
 
     def _resume(self) -> None:
-        folder, rejected = checkpoint.newest_valid(self.run_dir.checkpoints)
+        folder, rejected = checkpoint.newest_valid(self.run_dir.checkpoints) if self.world.is_main else (None, [])
+        folder = self.world.from_main(folder)
         for bad, reason in rejected:
             self.reporter.event("alarm", f"checkpoint {bad.name} is not used: {reason}")
         if folder is not None:
             saved = checkpoint.load(folder)
             checkpoint.restore_weights(self.model, saved.weights)
-            self.optimizer.restore(saved.optimizer)
+            parameters = self.optimizer.parameters
+            self.optimizer.restore({key: part_like(value, parameters[key.rsplit("|", 1)[0]]) for key, value in saved.optimizer.items()})
             self.state = LoopState(**saved.state)
             self.state.resumed_at.append(self.state.step)
-            self.reporter.event("resumed", f"going on after step {self.state.step} of {self.num_steps}", step=self.state.step)
-        truncate_metrics(self.run_dir.metrics, after_step=self.state.step)
+            others = ""
+            if self.state.num_processes != self.world.num_processes:
+                others = f", with {self.world.num_processes} processes instead of {self.state.num_processes}: the same losses to rounding, not bitwise"
+            self.state.num_processes = self.world.num_processes
+            self.reporter.event("resumed", f"going on after step {self.state.step} of {self.num_steps}{others}", step=self.state.step)
+        if self.world.is_main:
+            truncate_metrics(self.run_dir.metrics, after_step=self.state.step)
 
 
 def first_groups(tokens: TokenFile, group_size: int, *, max_tokens: int) -> list[Group]:
@@ -314,15 +495,8 @@ def add_numbers(numbers: dict[str, float], parts: Mapping[str, Tensor]) -> None:
         numbers[name] = numbers.get(name, 0.0) + float(part)
 
 
-def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory held so far: of the GPU where there is one, else of this process."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 @contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
+def stop_signals() -> Iterator[threading.Event]:
     """Turn SIGTERM and the first Ctrl-C into an event; a second Ctrl-C ends the process at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():

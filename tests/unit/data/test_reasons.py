@@ -48,6 +48,11 @@ def test_what_is_filled_in_is_kept() -> None:
     assert in_chinese("line ends made \\n") == "换行统一为 \\n"
     assert in_chinese("not JSON: unexpected end") == "不是 JSON: unexpected end"
     assert in_chinese("not JSON") == "不是 JSON"
+    assert in_chinese("the answer alone is longer than 64 tokens") == "仅回答就超过 64 个词元"
+    assert in_chinese("longer than 64 tokens") == "超过 64 个词元"
+    assert in_chinese("no token to train on") == "没有参与训练的词元"
+    assert in_chinese("the chat template refuses it: no system role") == "对话模板拒绝：no system role"
+    assert in_chinese("shortened to 64 tokens: 2 oldest messages and 0 characters of the prompt removed").startswith("截短到 64 个词元")
     assert in_chinese("a plug-in's own reason") == "a plug-in's own reason"
 
 

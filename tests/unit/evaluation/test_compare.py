@@ -124,6 +124,6 @@ def test_retention_labels(rise: float | None, low: float | None, high: float | N
 
 def test_the_verdict_says_so_when_little_could_be_seen() -> None:
     found = compare.compare(Paired(BASE[:6], BASE[:6] * 1.001, WEIGHT[:6], seed=0), higher_is_better=False, tie_margin=1e-4)
-    verdict = verdict_of(found.to_dict() | {"label": "no_difference", "minimal_detectable_delta": 0.2})
+    verdict = verdict_of("nll_per_token", found.to_dict() | {"label": "no_difference", "minimal_detectable_delta": 0.2, "unit": "nats/token"})
     assert "No difference" in verdict["text"]["en"] and "cannot be told from chance" in verdict["text"]["en"] and "not conclusive" in verdict["text"]["en"]
     assert "无法证明" in verdict["text"]["zh"] and "结论不可靠" in verdict["text"]["zh"]

@@ -14,8 +14,8 @@ from danlu.recipe.recipe import Recipe
 from danlu.run_dir import RunDir
 
 MakeRun = Callable[..., RunDir]
-KEYS = ["schema_version", "run_id", "state", "created", "verdict", "metrics", "retention", "heldout", "warnings", "rows", "encoded", "training"]
-KEYS += ["timing", "memory", "forecast", "reasons", "base_model", "recipe", "fingerprint", "environment", "examples"]
+KEYS = ["schema_version", "run_id", "state", "created", "verdict", "metrics", "retention", "heldout", "warnings", "coach", "rows", "encoded", "training"]
+KEYS += ["timing", "memory", "forecast", "reasons", "base_model", "recipe", "fingerprint", "environment", "samples", "examples"]
 
 
 @pytest.fixture
@@ -128,7 +128,6 @@ def test_every_kind_of_run_gets_a_page(make_run: MakeRun, recipe: Recipe, option
     codes = {warning["code"] for warning in report["warnings"]}
     assert (report["verdict"] is None) is (options.get("is_evaluated") is False)
     assert ("not_evaluated" in codes) is (options.get("is_evaluated") is False)
-    assert ("no_validation" in codes) is (options.get("has_validation") is False)
     assert ("too_few_test_rows" in codes) is (options.get("count", 42) < 10)
     assert ("retention_forgotten" in codes) is (options.get("rise") == 0.4)
 
@@ -159,26 +158,44 @@ def test_plain_text_runs_show_their_text(make_run: MakeRun, recipe: Recipe) -> N
     assert report["examples"]["best"][0]["reference"].startswith("document ")
 
 
-@pytest.mark.parametrize(
-    ("validation", "train_end", "kept", "code", "says"),
-    [
-        ([2.0, 1.5, 1.7], 1.0, 20, "overfit", "were kept"),
-        ([2.0, 1.5, 1.7], 1.0, 30, "overfit", "fewer epochs"),
-        ([2.0, 1.5, 1.52], 1.4, 30, None, ""),
-        ([2.0, 1.9, 1.9], 0.5, 30, "overfit", "far below"),
-    ],
-)
-def test_overfitting_is_told_from_the_curves(
-    make_run: MakeRun, recipe: Recipe, validation: list[float], train_end: float, kept: int, code: str | None, says: str
-) -> None:
+@pytest.mark.parametrize(("kept", "keep_best", "is_lost"), [(20, True, False), (120, True, True), (120, False, False)])
+def test_best_weights_that_could_not_be_read_back_are_told(make_run: MakeRun, recipe: Recipe, kept: int, keep_best: bool, is_lost: bool) -> None:
     run_dir = make_run()
-    rows: list[dict[str, float]] = [{"step": s, "loss": 2.0 + (train_end - 2.0) * s / 30} for s in range(1, 31)]
-    rows += [{"step": 10 * (i + 1), "validation_loss": loss} for i, loss in enumerate(validation)]
-    run_dir.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    write_json(run_dir.path / "training.json", {"kept_step": kept})
-    found = [w for w in build(recipe, run_dir)["warnings"] if w["code"] == "overfit"]
-    assert [w["code"] for w in found] == ([code] if code else [])
-    assert not code or says in found[0]["en"]
+    write_json(run_dir.path / "training.json", {"kept_step": kept, "best_step": 20, "step": 120})
+    one = recipe.model_copy(update={"training": recipe.training.model_copy(update={"keep_best": keep_best})})
+    assert ("best_lost" in {warning["code"] for warning in build(one, run_dir)["warnings"]}) is is_lost
+
+
+DIAGNOSIS = {
+    "name": "learning_rate_too_high", "severity": "warning",
+    "what": {"en": "The loss <b>rose</b>.", "zh": "损失上升了。"}, "why": {"en": "Too fast.", "zh": "太快。"}, "fix": {"en": "Slower.", "zh": "慢一点。"},
+    "en": "The loss <b>rose</b>. Too fast. Slower.", "zh": "损失上升了。太快。慢一点。",
+    "evidence": {"rise": 1.5}, "changes": {"optim.learning_rate": 0.0001},
+}  # fmt: skip
+
+
+def test_the_coach_and_the_samples_have_their_places(make_run: MakeRun, recipe: Recipe) -> None:
+    run_dir = make_run()
+    rounds = [
+        {"kind": "sample", "step": step, "items": [{"prompt": "<i>谁？</i>", "reference": "我", "text": f"answer {step}", "is_cut": False}]}
+        for step in range(0, 100, 10)
+    ]
+    run_dir.events.write_text("".join(json.dumps(event) + "\n" for event in [{"kind": "stage"}, *rounds, rounds[3]]), "utf-8")
+    report = build(recipe, run_dir, coach=[DIAGNOSIS])
+    html = run_dir.report_html.read_text("utf-8")
+    tags_of(html)
+    assert report["coach"] == [DIAGNOSIS]
+    [sample] = report["samples"]
+    assert [answer["step"] for answer in sample["answers"]] == [0, 20, 40, 50, 70, 90]
+    assert "optim.learning_rate=0.0001" in html and "The loss &lt;b&gt;rose" in html and "慢一点" in html
+    assert "&lt;i&gt;谁" in html and "answer 90" in html and "第 90 步" in html and "answer 10<" not in html
+
+
+def test_reasons_are_told_in_both_languages(make_run: MakeRun, recipe: Recipe) -> None:
+    run_dir = make_run()
+    build(recipe, run_dir)
+    html = run_dir.report_html.read_text("utf-8")
+    assert "empty answer" in html and "回答为空" in html
 
 
 def test_long_curves_are_thinned_without_losing_their_ends() -> None:

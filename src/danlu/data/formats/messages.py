@@ -1,6 +1,7 @@
 """OpenAI messages: a list of {"role", "content"}, with tools, tool calls, content parts and loss weights."""
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any, ClassVar, Literal
 
 import orjson
@@ -9,6 +10,7 @@ from danlu.data.examples import Example, Kind, Message, Row, RowError, find_colu
 from danlu.recipe.base import FORMATS, FormatConfig
 
 NAMES = ("messages", "conversations", "conversation", "chat", "dialog", "dialogue")
+MAX_WEIGHT = 100.0
 KEPT = ("tool_calls", "tool_call_id", "name", "reasoning_content")
 """Fields of a message that chat templates read besides role and content."""
 
@@ -34,7 +36,7 @@ class Messages(FormatConfig):
         return {column for one in wanted if (column := find_column(tuple(names), one))}
 
     def to_example(self, row: Row) -> Example:
-        """The conversation; `train_on` says which turns count where the file weighs them."""
+        """The conversation; `train_on` says which turns count, and how much, where the file weighs them."""
         if row.get("label") is False:
             raise RowError("marked as an undesirable answer (label: false)")
         column = self.messages if self.messages in row else require_column(row, self._names)
@@ -43,7 +45,8 @@ class Messages(FormatConfig):
         messages = [read_message(turn, fixes) for turn in turns]
         example: Example = {"messages": messages}
         if any("loss_weight" in turn or "weight" in turn for turn in turns):
-            example["train_on"] = [m["role"] == "assistant" and _weight(t) > 0 for m, t in zip(messages, turns, strict=True)]
+            weights = [_weight(t) if m["role"] == "assistant" else 0.0 for m, t in zip(messages, turns, strict=True)]
+            example["train_on"] = [weight > 0 for weight in weights] if set(weights) <= {0.0, 1.0} else weights
         if tools := read_tools(row.get(self.tools)):
             example["tools"] = tools
         if fixes:
@@ -139,6 +142,8 @@ def _content(content: Any, fixes: list[str]) -> str:
 
 def _weight(turn: Any) -> float:
     weight = turn.get("loss_weight", turn.get("weight", 1)) if isinstance(turn, dict) else 1
-    if not isinstance(weight, int | float):
+    if not isinstance(weight, int | float) or not isfinite(weight):
         raise RowError(f"a loss weight is {str(weight)[:40]!r}, not a number")
-    return float(weight)
+    if weight > MAX_WEIGHT:
+        raise RowError(f"a loss weight is {weight:g}, more than {MAX_WEIGHT:g}")
+    return max(0.0, float(weight))

@@ -43,10 +43,10 @@ class Preference(FormatConfig):
     def to_example(self, row: Row) -> Example:
         """Prompt, chosen and rejected messages."""
         fixes: list[str] = []
-        chosen = _turns(row[require_column(row, (self.chosen,))], "assistant", fixes)
-        rejected = _turns(row[require_column(row, (self.rejected,))], "assistant", fixes)
+        chosen = read_turns(row[require_column(row, (self.chosen,))], "assistant", fixes)
+        rejected = read_turns(row[require_column(row, (self.rejected,))], "assistant", fixes)
         column = find_column(tuple(row), self._prompts)
-        prompt = _turns(row[column], "user", fixes) if column and row[column] else []
+        prompt = read_turns(row[column], "user", fixes) if column and row[column] else []
         shared = _num_shared(chosen, rejected)
         if prompt and chosen[: len(prompt)] == prompt and rejected[: len(prompt)] == prompt:
             prompt = []
@@ -71,7 +71,7 @@ class Preference(FormatConfig):
         return (self.prompt,) if self.prompt else PROMPTS
 
 
-def _turns(value: Any, role: str, fixes: list[str]) -> list[Message]:
+def read_turns(value: Any, role: str, fixes: list[str]) -> list[Message]:
     """Text, one turn, or a list of turns as messages; plain text is said by `role`."""
     if isinstance(value, dict):
         value = [value]

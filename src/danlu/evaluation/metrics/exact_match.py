@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from danlu.evaluation.text import normalise, strip_ending
+from danlu.data.words import normalise, strip_ending
 from danlu.recipe.base import METRICS, MetricConfig
 
 

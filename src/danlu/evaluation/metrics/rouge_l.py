@@ -1,6 +1,6 @@
 """ROUGE-L: the longest common subsequence of words.
 
-Chinese is compared by character, other scripts by word (`danlu.evaluation.text.words`); the stock tokenizer of
+Chinese is compared by character, other scripts by word (`danlu.data.words.words`); the stock tokenizer of
 the usual packages throws Chinese away and returns 0.
 
 Reference: Lin 2004, ROUGE: a package for automatic evaluation of summaries, section 3.1 with beta = 1. The
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from danlu.evaluation.text import words
+from danlu.data.words import words
 from danlu.recipe.base import METRICS, MetricConfig
 
 

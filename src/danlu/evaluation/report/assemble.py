@@ -5,6 +5,7 @@ Works on any run: without evaluation, without validation, of plain text. What wa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from danlu.evaluation import scorecard
 from danlu.evaluation.report import page
 from danlu.evaluation.report.cases import best_and_worst
 from danlu.evaluation.report.curves import read_curves
+from danlu.evaluation.report.samples import read_samples
 from danlu.files import read_json, write_json, write_text
 
 if TYPE_CHECKING:
@@ -22,16 +24,19 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 
-def build(recipe: Recipe, run_dir: RunDir) -> dict[str, Any]:
-    """Write report.json and report.html (each atomically) and return the content of the first."""
+def build(recipe: Recipe, run_dir: RunDir, *, coach: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """Write report.json and report.html (each atomically) and return the content of the first.
+
+    `coach` holds the diagnoses of the training; whoever calls has asked for them.
+    """
     curves = read_curves(run_dir.metrics)
-    report = facts(recipe, run_dir, curves)
+    report = facts(recipe, run_dir, curves, coach)
     write_json(run_dir.report_json, report)
     write_text(run_dir.report_html, page.render(report, curves))
     return report
 
 
-def facts(recipe: Recipe, run_dir: RunDir, curves: Curves) -> dict[str, Any]:
+def facts(recipe: Recipe, run_dir: RunDir, curves: Curves, coach: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     """The content of report.json: plain values without NaN."""
     card = scorecard.build(recipe, run_dir)
     record, training = run_dir.read_record(), _optional(run_dir.path / "training.json")
@@ -44,8 +49,10 @@ def facts(recipe: Recipe, run_dir: RunDir, curves: Curves) -> dict[str, Any]:
         "verdict": card["verdict"],
         "metrics": card["metrics"],
         "retention": card["retention"],
+        "rounds": card["rounds"],
         "heldout": card["heldout"],
         "warnings": card["warnings"],
+        "coach": list(coach),
         "rows": _optional(run_dir.data / "accounting.json"),
         "encoded": _optional(run_dir.data / "encoded.json"),
         "training": _training(training, curves),
@@ -57,6 +64,7 @@ def facts(recipe: Recipe, run_dir: RunDir, curves: Curves) -> dict[str, Any]:
         "recipe": recipe.to_dict(),
         "fingerprint": record.get("fingerprint") or recipe.fingerprint,
         "environment": record.get("environment", {}),
+        "samples": read_samples(run_dir),
         "examples": best_and_worst(heldout, run_dir) if heldout else {"best": [], "worst": []},
     }
     return dict(scorecard.finite(report))

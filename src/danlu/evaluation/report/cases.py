@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from danlu.data.clean import as_kind
 from danlu.evaluation.suites.heldout import split_last_answer
 from danlu.files import read_jsonl
 
@@ -42,7 +43,7 @@ def best_and_worst(heldout: dict[str, Any], run_dir: RunDir) -> dict[str, list[d
             "prompt": prompt,
             "reference": reference,
             "nll_per_token": {"base": base, "tuned": tuned, "delta": tuned - base},
-            "answers": {name: _cut(answers[name, example]["prediction"]) if (name, example) in answers else None for name in ("base", "tuned")},
+            "answers": {name: cut(answers[name, example]["prediction"]) if (name, example) in answers else None for name in ("base", "tuned")},
             "scores": {metric: {name: found[name][positions[example]] for name in ("base", "tuned")} for metric, found in scores.items()},
         }
 
@@ -50,17 +51,18 @@ def best_and_worst(heldout: dict[str, Any], run_dir: RunDir) -> dict[str, list[d
 
 
 def _rows(run_dir: RunDir, wanted: set[int]) -> dict[int, dict[str, Any]]:
-    return {number: row for number, row in enumerate(read_jsonl(run_dir.data / "test.jsonl")) if number in wanted}
+    return {number: as_kind(row, "messages") for number, row in enumerate(read_jsonl(run_dir.data / "test.jsonl")) if number in wanted}
 
 
 def _texts(row: dict[str, Any]) -> tuple[list[dict[str, str]], str | None]:
     """(messages of the prompt, reference), cut to MAX_CHARS; a plain text is its own reference."""
     if "text" in row:
-        return [], _cut(row["text"])
+        return [], cut(row["text"])
     split = split_last_answer(row)
     messages, reference = split if split else (row.get("messages", []), None)
-    return [{"role": str(m.get("role")), "content": _cut(str(m.get("content") or ""))} for m in messages], reference and _cut(reference)
+    return [{"role": str(m.get("role")), "content": cut(str(m.get("content") or ""))} for m in messages], reference and cut(reference)
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """At most MAX_CHARS characters of a text."""
     return text if len(text) <= MAX_CHARS else text[:MAX_CHARS] + " \u2026"

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from danlu.data.reasons import in_chinese
+
 Label = tuple[str, str]
 
 VERDICTS = {"improved": ("Improved", "变好了"), "no_difference": ("No difference shown", "未见差别"), "regressed": ("Regressed", "变差了")}
 RETENTION = {"kept": ("Kept", "保持"), "slightly_worse": ("Slightly worse", "略有下降"), "forgotten": ("Forgotten", "明显遗忘")}
+SEVERITIES = {"error": "bad", "warning": "warn", "info": "muted"}
+ROUND = RETENTION | {"improved": ("Better", "变好"), "no_difference": ("No difference shown", "未见差别"), "regressed": ("Worse", "变差")}
 TONES = {"improved": "good", "no_difference": "warn", "regressed": "bad", "kept": "good", "slightly_worse": "warn", "forgotten": "bad"}
 
 _NAMES = {
     "nll_per_token": ("Loss per token", "每词元损失"),
     "perplexity": ("Perplexity", "困惑度"),
     "nll_per_byte": ("Loss per byte", "每字节损失"),
+    "preference_accuracy": ("Prefers the chosen answer", "更倾向被选中的回答"),
+    "preference_margin": ("Margin of the chosen answer", "被选中回答的领先"),
+    "chosen_likelihood": ("Log-likelihood of chosen answers", "被选中回答的对数似然"),
+    "label_separation": ("Wanted above unwanted answers", "好回答高于坏回答"),
+    "reward": ("Mean reward", "平均奖励"),
     "exact_match": ("Exact match", "完全一致"),
     "rouge_l": ("ROUGE-L", "ROUGE-L"),
     "bleu": ("BLEU", "BLEU"),
@@ -42,6 +51,9 @@ _NAMES = {
     "peak_memory_bytes": ("Peak memory", "内存峰值"),
     "optimizer_steps_seconds": ("Optimizer steps alone", "仅优化步"),
     "evaluation_heldout_seconds": ("Held-out suite", "留出样例评测"),
+    "evaluation_preference_seconds": ("Preference suite", "偏好评测"),
+    "evaluation_rewards_seconds": ("Reward suite", "奖励评测"),
+    "evaluation_rounds_seconds": ("Rounds suite", "轮次评测"),
     "evaluation_retention_seconds": ("Retention suite", "通用能力评测"),
     "evaluation_memorised_seconds": ("Memorisation check", "记忆检查"),
     "num_tokens": ("Tokens trained on", "训练词元数"),
@@ -140,7 +152,7 @@ def accounting(rows: dict[str, Any] | None, encoded: dict[str, Any] | None) -> l
         if rows.get(key) is not None:
             add(key, rows[key])
         for reason, number in (rows.get("reasons") or {}).get(key, {}).items():
-            add((reason, reason), number, 1)
+            add((reason, in_chinese(reason)), number, 1)
     for split, number in (rows.get("splits") or {}).items():
         add({"train": "split_train", "validation": "split_validation", "test": "split_test"}.get(split, split), number)
     for mixed, numbers in (rows.get("mix") or {}).items():

@@ -22,20 +22,27 @@ class Heldout(SuiteConfig):
 
     type: Literal["heldout"] = "heldout"
     version: ClassVar[str] = "1"
+    kinds: ClassVar[frozenset[str]] = frozenset({"messages", "text", "preference", "labelled"})
 
     def settings(self, recipe: Recipe) -> dict[str, Any]:
         """What the numbers depend on besides data and weights; a change makes them be computed again."""
         return recipe.evaluation.model_dump(mode="json", include={"metrics", "max_new_tokens", "max_generations"})
 
     def measure(self, evaluation: Evaluation) -> dict[str, Any]:
-        """Nats, tokens and bytes of each example and, for conversations, metric scores of generated answers."""
+        """Nats, tokens and bytes of each example and, for conversations, metric scores of generated answers.
+
+        Of preferences the chosen answer is measured, of marked answers the wanted ones.
+        """
         from danlu.evaluation import likelihood
         from danlu.files import read_jsonl
+        from danlu.recipe.base import OBJECTIVES
 
         recipe, pair = evaluation.recipe, evaluation.pair
-        examples = list(read_jsonl(evaluation.run_dir.data / "test.jsonl"))
-        encoded = likelihood.encode_set(examples, recipe.objective, pair.renderer, max_seq_len=int(recipe.data.max_seq_len), truncation=recipe.data.truncation)
-        tasks = _tasks(evaluation, examples) if recipe.evaluation.metrics else []
+        positions, examples = _answered(list(read_jsonl(evaluation.run_dir.data / "test.jsonl")))
+        objective = recipe.objective if recipe.objective.needs in ("messages", "text") else OBJECTIVES.parse("sft")
+        encoded = likelihood.encode_set(examples, objective, pair.renderer, max_seq_len=int(recipe.data.max_seq_len), truncation=recipe.data.truncation)
+        lines = [examples[i].get("line") for i in encoded.index]
+        tasks = _tasks(evaluation, examples, positions) if recipe.evaluation.metrics else []
         for metric in recipe.evaluation.metrics if tasks else []:
             metric.score("a", "a")  # type: ignore[attr-defined]  # a missing package must show now, not after an hour of generation
         answers = _Answers(evaluation)
@@ -47,8 +54,8 @@ class Heldout(SuiteConfig):
                 answers.generate(model, name, tasks)
         return {
             "num_examples": len(encoded.index),
-            "index": encoded.index,
-            "lines": [examples[i].get("line") for i in encoded.index],
+            "index": [positions[i] for i in encoded.index],
+            "lines": lines,
             "label_tokens": tokens,
             "bytes": encoded.num_bytes,
             "nats": nats,
@@ -58,10 +65,18 @@ class Heldout(SuiteConfig):
         }
 
 
-def _tasks(evaluation: Evaluation, examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _answered(rows: list[dict[str, Any]]) -> tuple[list[int], list[dict[str, Any]]]:
+    """Rows that are texts or conversations with a good answer, made so where they are not, and their positions."""
+    from danlu.data.clean import as_kind
+
+    kept = [(i, row) for i, row in enumerate(rows) if row.get("label") is not False]
+    return [i for i, _ in kept], [as_kind(row, "messages") for _, row in kept]
+
+
+def _tasks(evaluation: Evaluation, examples: list[dict[str, Any]], positions: list[int]) -> list[dict[str, Any]]:
     """Prompt, reference and prompt ids of the first examples that have an answer to compare with."""
     tasks: list[dict[str, Any]] = []
-    for index, example in enumerate(examples):
+    for index, example in zip(positions, examples, strict=True):
         split = split_last_answer(example)
         if split is not None and len(tasks) < evaluation.recipe.evaluation.max_generations:
             prompt, reference = split
@@ -99,7 +114,7 @@ class _Answers:
 
     def generate(self, model: Any, name: str, tasks: list[dict[str, Any]]) -> None:
         """Answer what is not answered yet. A batch is made as a whole or not at all, so resumed runs see the same batches."""
-        from danlu.evaluation import generate
+        from danlu.models import generate
 
         limit = generate.max_positions(model)
         self.skipped = {
@@ -139,7 +154,7 @@ class _Answers:
         tasks = [t for t in tasks if t["example"] not in self.skipped]
         if not tasks:
             return None
-        from danlu.evaluation.text import has_loop
+        from danlu.data.words import has_loop
 
         rows = self.stored()
         scores: dict[str, Any] = {}

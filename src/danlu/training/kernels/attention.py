@@ -23,17 +23,19 @@ from danlu.training.kernels import gemm
 NAME = "danlu_packed"
 BLOCK_ROWS = 256
 """Query positions per block."""
-_lengths: ContextVar[tuple[int, ...] | None] = ContextVar("danlu_packed_lengths", default=None)
+Prefix = tuple[tuple[Tensor, Tensor], ...]
+"""(keys, values) of each layer that every example sees before its own, each [1, K, V, C] with V virtual tokens."""
+_batch: ContextVar[tuple[tuple[int, ...], Prefix | None] | None] = ContextVar("danlu_packed_batch", default=None)
 
 
 @contextmanager
-def packed(lengths: tuple[int, ...]) -> Iterator[None]:
-    """Tell the attention function how long each example of the batch is. Holds for this thread (or task) only."""
-    token = _lengths.set(lengths)
+def packed(lengths: tuple[int, ...], prefix: Prefix | None = None) -> Iterator[None]:
+    """Tell the attention function how long each example of the batch is, and what stands before it. Holds for this thread (or task) only."""
+    token = _batch.set((lengths, prefix))
     try:
         yield
     finally:
-        _lengths.reset(token)
+        _batch.reset(token)
 
 
 def attend(query_THC: Tensor, key_TKC: Tensor, value_TKC: Tensor, lengths: tuple[int, ...], window: int | None) -> Tensor:
@@ -149,26 +151,30 @@ def _interface(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """query [1, H, T, C], key and value [1, K, T, C] -> [1, T, H, C]."""
-    lengths = _lengths.get()
-    assert lengths is not None, "danlu_packed attention outside of packed()"
-    if query.device.type == "cpu" and dropout == 0.0 and softcap is None and query.dtype == torch.float32:
+    batch = _batch.get()
+    assert batch is not None, "danlu_packed attention outside of packed()"
+    lengths, prefixes = batch
+    prefix = None if prefixes is None else prefixes[module.layer_idx]  # type: ignore[index]
+    if prefix is None and query.device.type == "cpu" and dropout == 0.0 and softcap is None and query.dtype == torch.float32:
         scale = scaling if scaling is not None else query.shape[-1] ** -0.5
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
         return _PackedAttention.apply(q, k, v, scale, lengths, sliding_window)[None], None
     outputs = []
     for q, k, v in zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True):
+        if prefix is not None:
+            k, v = (torch.cat([before.to(own.dtype), own], 2) for before, own in zip(prefix, (k, v), strict=True))
         outputs.append(_attend_one(q, k, v, scaling, dropout, sliding_window, softcap))
     return torch.cat(outputs, 2).transpose(1, 2).contiguous(), None
 
 
 def _attend_one(q: Tensor, k: Tensor, v: Tensor, scaling: float | None, dropout: float, window: int | None, softcap: float | None) -> Tensor:
-    """Attention of one example through PyTorch's own kernels, all [1, heads, L, C]."""
-    length = q.shape[2]
+    """Attention of one example through PyTorch's own kernels, all [1, heads, L, C]; the queries are the last of the keys' positions."""
+    length = k.shape[2]
     enable_gqa = q.shape[1] != k.shape[1]
-    if softcap is None and (window is None or length <= window):
+    if softcap is None and q.shape[2] == length and (window is None or length <= window):
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=enable_gqa)
     position = torch.arange(length, device=q.device)
-    distance = position[:, None] - position[None, :]
+    distance = position[length - q.shape[2] :, None] - position[None, :]
     visible = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
     if softcap is None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scaling, dropout_p=dropout, enable_gqa=enable_gqa)

@@ -68,8 +68,8 @@ def plan(decoder: Any) -> list[tuple[AttentionPart, FeedForwardPart]] | None:
     config = decoder.config
     if config.hidden_act != "silu":
         return None
-    if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in decoder.parameters()):
-        return None
+    if any(p.dtype != torch.float32 or p.device.type != "cpu" or type(p.data) is not Tensor for p in decoder.parameters()):
+        return None  # weights divided over processes (FSDP2) are whole only while their own layer is called
     if decoder.training and getattr(config, "attention_dropout", 0.0):
         return None
     parts = []
@@ -90,9 +90,9 @@ def plan(decoder: Any) -> list[tuple[AttentionPart, FeedForwardPart]] | None:
     return parts
 
 
-def hidden_at_labels(decoder: Any, parts: Sequence[tuple[AttentionPart, FeedForwardPart]], batch: PackedBatch) -> Tensor:
-    """The decoder's last hidden state at the label rows of `batch` [L, D]."""
-    hidden_TD = decoder.embed_tokens(batch.ids_T)
+def hidden_at_labels(decoder: Any, parts: Sequence[tuple[AttentionPart, FeedForwardPart]], batch: PackedBatch, embedded_TD: Tensor | None = None) -> Tensor:
+    """The decoder's last hidden state at the label rows of `batch` [L, D]; `embedded_TD` is read instead of the tokens where given."""
+    hidden_TD = decoder.embed_tokens(batch.ids_T) if embedded_TD is None else embedded_TD
     cos, sin = decoder.rotary_emb(hidden_TD[None], position_ids=batch.positions_T[None])
     half = cos.shape[-1] // 2
     cos_T1c, sin_T1c = (x[0, :, None, :half].contiguous() for x in (cos, sin))

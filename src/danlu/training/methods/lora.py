@@ -1,76 +1,78 @@
 """LoRA: small low-rank matrices beside frozen weights.
 
-Reference: Hu et al. 2021, arXiv:2106.09685, eq. 3: h = W0 x + (alpha / r) B A x. Adapter files and parameter
-names are PEFT's own.
+References: those of `danlu.training.low_rank`; Meng et al. 2024, arXiv:2404.02948, eq. 2-4 (PiSSA). Adapter files and
+parameter names are PEFT's own.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import model_validator
 
-from danlu.errors import NoEffectError
-from danlu.recipe.base import METHODS, MethodConfig
+from danlu.recipe.base import METHODS
+from danlu.training.low_rank import LowRank
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 
 @METHODS.register
-class LoRA(MethodConfig):
+class LoRA(LowRank):
     """Train small low-rank matrices beside the frozen base model."""
 
-    makes_adapter: ClassVar[bool] = True
+    can_train_score_head: ClassVar[bool] = True
     type: Literal["lora"] = "lora"
-    rank: int = Field(16, ge=1)
-    """Rank of the update. More learns more and costs more memory."""
-    alpha: float = Field(32.0, gt=0)
-    """The update is scaled by alpha / rank."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of inputs dropped during training. Above 0 the fused fast path of these layers is not used."""
-    target_modules: Literal["all-linear"] | list[str] = "all-linear"
-    """Names of the linear layers that get an adapter; `all-linear` is all but the output head."""
+    init: Literal["default", "pissa", "pissa_niter_16"] = "default"
+    """`default`: B is zero. `pissa`: A and B start as the principal part of each weight, which learns faster; `pissa_niter_16` finds it
+    approximately, in seconds instead of minutes on large models. The adapter is saved as ordinary LoRA of twice the rank."""
 
-    def apply(self, model: PreTrainedModel, *, fused: bool) -> PeftModel:
-        """Freeze the model and add the adapter; with `fused`, adapter layers use the fused autograd function."""
-        from peft import LoraConfig, get_peft_model
+    @model_validator(mode="after")
+    def _init_fits(self) -> Self:
+        if self.init != "default" and self.use_dora:
+            raise ValueError("init pissa and use_dora exclude each other: the length of W + BA is no low-rank update; choose one of them")
+        return self
 
-        smallest = min((min(p.shape) for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n), default=0)
-        if smallest and self.rank > smallest:
-            raise NoEffectError(
-                f"method.rank {self.rank} is larger than the smallest matrix of the model ({smallest})",
-                why="a low-rank update of full rank or more wastes memory without learning more",
-                fix=f"set method.rank to {smallest} or less",
-            )
-        is_transposed = any(type(module).__name__ == "Conv1D" for module in model.modules())  # GPT-2 stores its weights the other way round
-        peft_config = LoraConfig(
-            r=self.rank,
-            lora_alpha=self.alpha,
-            lora_dropout=self.dropout,
-            target_modules=self.target_modules,
-            fan_in_fan_out=is_transposed,
-            bias="none",
-            task_type="CAUSAL_LM",
-        )
-        if fused and not getattr(model, "is_quantized", False):
-            from torch.nn import Linear
-
-            from danlu.training.kernels.lora import FusedLoraLinear
-
-            peft_config._register_custom_module({Linear: FusedLoraLinear})
-        try:
-            peft_model = get_peft_model(model, peft_config, autocast_adapter_dtype=True)
-        except ValueError as error:
-            raise NoEffectError(
-                f"method.target_modules {self.target_modules} names no layer of this model",
-                why=str(error).splitlines()[0],
-                fix="use all-linear, or names such as q_proj, v_proj that the model has",
-            ) from error
+    def apply(self, model: PreTrainedModel, *, fused: bool, new_token_ids: Sequence[int] = ()) -> PeftModel:
+        """Freeze the model and add the adapter; PiSSA takes its start away from the base weights, so that nothing changes yet."""
+        peft_model = super().apply(model, fused=fused, new_token_ids=new_token_ids)
+        if self.init != "default":
+            # What the base weights lack now; needed to write an adapter for the untouched base model.
+            peft_model.initial_adapter = {name: p.detach().clone() for name, p in peft_model.named_parameters() if ".lora_A." in name or ".lora_B." in name}
         return peft_model
+
+    def peft_options(self, model: PreTrainedModel, new_token_ids: Sequence[int]) -> dict[str, Any]:
+        """With PiSSA's initial values."""
+        return super().peft_options(model, new_token_ids) | {"init_lora_weights": True if self.init == "default" else self.init}
 
     def save(self, model: PeftModel, folder: Path) -> None:
         """Write adapter_model.safetensors and adapter_config.json."""
-        model.save_pretrained(folder)
+        super().save(model, folder)
+        if self.init != "default":
+            _write_difference(model, folder, sqrt_scale=self.use_rslora)
+
+
+def _write_difference(model: PeftModel, folder: Path, *, sqrt_scale: bool) -> None:
+    """Replace the adapter by one for the untouched base model: B A - B0 A0 = [B, -B0] [A; A0], of twice the rank at the same scale."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    initial: dict[str, Tensor] = {name.replace(".default.", "."): value.cpu() for name, value in model.initial_adapter.items()}
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    for name, before in initial.items():
+        parts = [tensors[name], before] if ".lora_A." in name else [tensors[name], -before]
+        tensors[name] = torch.cat(parts, 0 if ".lora_A." in name else 1).contiguous()
+    save_file(tensors, path, metadata={"format": "pt"})
+    config = copy.deepcopy(model.peft_config["default"])
+    alpha_factor = 2**0.5 if sqrt_scale else 2
+    config.inference_mode, config.init_lora_weights = True, True
+    config.r, config.lora_alpha = 2 * config.r, alpha_factor * config.lora_alpha
+    config.rank_pattern = {key: 2 * rank for key, rank in config.rank_pattern.items()}
+    config.alpha_pattern = {key: alpha_factor * alpha for key, alpha in config.alpha_pattern.items()}
+    config.save_pretrained(folder)

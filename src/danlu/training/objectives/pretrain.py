@@ -24,6 +24,7 @@ class Pretrain(ObjectiveConfig):
 
     type: Literal["pretrain"] = "pretrain"
     needs: ClassVar[str] = "text"
+    weighs_rows: ClassVar[bool] = False
 
     def encode(self, examples: Sequence[dict[str, Any]], renderer: ChatRenderer, max_seq_len: int) -> list[list[EncodedExample]]:
         """Token ids of each document, closed by the end token and cut into blocks of at most `max_seq_len`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from danlu.recipe.base import OBJECTIVES, ObjectiveConfig
 
@@ -21,6 +21,7 @@ class SFT(ObjectiveConfig):
     """Learn to answer: the loss is the mean negative log-likelihood, in nats, of the assistant's tokens."""
 
     type: Literal["sft"] = "sft"
+    weighs_rows: ClassVar[bool] = False
 
     def encode(self, examples: Sequence[dict[str, Any]], renderer: ChatRenderer, max_seq_len: int) -> list[list[EncodedExample]]:
         """Token ids and loss masks: one list per example, here always with one entry (longer ones are not cut here)."""
@@ -28,11 +29,12 @@ class SFT(ObjectiveConfig):
         return [[encoded] for encoded in renderer.encode(chats)]
 
     def totals(self, sequences: Sequence[EncodedExample]) -> dict[str, float]:
-        """Label tokens: the loss is their mean."""
-        from danlu.training.objective import num_label_tokens
+        """Label tokens, each with its weight: the loss is their mean."""
+        from danlu.training.objective import weight_of_labels
 
-        return {"label_tokens": max(1, num_label_tokens(sequences))}
+        return {"label_tokens": weight_of_labels(sequences) or 1.0}
 
     def loss(self, model: nn.Module, batch: PackedBatch, totals: Mapping[str, float], nll: NllFunction) -> tuple[Tensor, dict[str, Tensor]]:
-        """Nats per label token."""
-        return nll(model, batch).sum() / totals["label_tokens"], {}
+        """Nats per label token, the mean weighted where the data weighs its turns."""
+        nll_L = nll(model, batch)
+        return (nll_L if batch.weights_L is None else nll_L * batch.weights_L).sum() / totals["label_tokens"], {}

@@ -82,11 +82,12 @@ def test_any_row_becomes_an_example_or_a_reason(name: str, row: dict[str, Any]) 
     if chosen.makes == "text":
         assert example["text"].strip()
         return
-    for key in ("messages", "chosen", "rejected"):
+    for key in ("messages", "chosen", "rejected", "completion"):
         for message in example.get(key, ()):
             assert message["role"] in ROLES and isinstance(message["content"], str)
             assert message["content"].strip() or message.get("tool_calls")
-    assert (example.get("chosen") or example["messages"])[-1]["role"] == "assistant"
+    last = (example.get("chosen") or example.get("completion") or example["messages"])[-1]["role"]
+    assert last in ("user", "tool") if chosen.makes == "prompt" else last == "assistant"
 
 
 @pytest.mark.parametrize("name", list(FORMATS))

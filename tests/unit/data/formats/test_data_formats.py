@@ -82,6 +82,11 @@ ROWS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("qa_text", {"text": "User: q\nAssistant: a\nUser: q\nAssistant: a"}, {"messages": [*QA, *QA]}),
     ("text", {"text": "q"}, {"text": "q"}),
     ("text", {"content": "q", "source": "x"}, {"text": "q"}),
+    ("labelled", {"prompt": "q", "completion": "a", "label": True}, {"messages": [USER], "completion": [ASSISTANT], "label": True}),
+    ("labelled", {"question": "q", "answer": "a", "label": "False"}, {"messages": [USER], "completion": [ASSISTANT], "label": False}),
+    ("labelled", {"messages": QA, "kto_tag": False, "system": "s"}, {"messages": [SYSTEM, USER], "completion": [ASSISTANT], "label": False}),
+    ("prompt", {"prompt": "q", "answer": 7, "level": 2}, {"messages": [USER], "answer": "7", "columns": {"level": 2}}),
+    ("prompt", {"prompt": [SYSTEM, USER]}, {"messages": [SYSTEM, USER], "answer": None, "columns": {}}),
     (
         "preference",
         {"prompt": "q", "chosen": "a", "rejected": "b"},
@@ -128,6 +133,7 @@ def test_a_row_is_recognised_and_read(name: str, row: dict[str, Any], example: d
         ("messages", {"messages": [{"role": ["user"], "content": "q"}]}, "unknown role"),
         ("messages", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]}, "part of type 'image_url'"),
         ("messages", {"messages": [USER, ASSISTANT | {"loss_weight": "high"}]}, "loss weight is 'high'"),
+        ("messages", {"messages": [USER, ASSISTANT | {"loss_weight": 1e9}]}, "a loss weight is 1e.09, more than 100"),
         ("messages", {"messages": QA, "label": False}, "undesirable"),
         ("messages", {"messages": QA, "tools": "nonsense"}, "`tools` is not JSON"),
         ("sharegpt", {"conversations": [{"from": "narrator", "value": "q"}]}, "unknown role 'narrator'"),
@@ -137,6 +143,11 @@ def test_a_row_is_recognised_and_read(name: str, row: dict[str, Any], example: d
         ("qa_text", {"text": "nothing marked"}, "no question or answer marker"),
         ("qa_text", {"text": "hello\n问：q\n答：a"}, "text before the first question"),
         ("text", {"x": 1}, "no column 'text'"),
+        ("labelled", {"prompt": "q", "completion": "a"}, "no column 'label'"),
+        ("labelled", {"prompt": "q", "completion": "a", "label": "maybe"}, "a label is 'maybe', not true or false"),
+        ("labelled", {"messages": [USER], "label": True}, "an answer is missing"),
+        ("prompt", {"answer": "a"}, "no column 'prompt'"),
+        ("prompt", {"prompt": None}, "empty prompt"),
         ("preference", {"prompt": "q", "chosen": "a"}, "no column 'rejected'"),
         ("preference", {"prompt": "q", "chosen": "a", "rejected": None}, "an answer is missing"),
         ("preference", {"chosen": "a", "rejected": "b"}, "share no beginning"),
@@ -154,7 +165,7 @@ def test_no_format_recognises_nothing(name: str) -> None:
 
     assert chosen.detect([]) == 0
     assert chosen.detect([{"unrelated": 1}]) == 0
-    assert chosen.makes in ("messages", "text", "preference")
+    assert chosen.makes in ("messages", "text", "preference", "labelled", "prompt")
 
 
 def lines(text: str) -> Any:

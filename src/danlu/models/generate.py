@@ -43,10 +43,12 @@ def stop_ids(renderer: ChatRenderer, model: Any) -> list[int]:
 
 
 def max_positions(model: Any) -> int | None:
-    """Most tokens the model can look at, where its config says so."""
+    """Most tokens of a prompt and its completion the model can look at beside virtual tokens, where its config says so."""
+    adapters = getattr(model, "peft_config", {}).values()
+    num_virtual_tokens = max((adapter.num_virtual_tokens for adapter in adapters if adapter.is_prompt_learning), default=0)
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
     value = getattr(config, "max_position_embeddings", None)
-    return int(value) if value else None
+    return int(value) - num_virtual_tokens if value else None
 
 
 def plan_batches(lengths: Sequence[int], max_new_tokens: int, bytes_per_token: int) -> list[list[int]]:
@@ -92,6 +94,8 @@ def generate(
 def _complete(model: Any, tokenizer: Any, prompts: list[Sequence[int]], config: Any) -> list[Completion]:
     import torch
 
+    from danlu.models.virtual import generate_rows
+
     width = max(len(p) for p in prompts)
     device = next(model.parameters()).device
     ids_BT = torch.full((len(prompts), width), config.pad_token_id, dtype=torch.long)
@@ -99,8 +103,8 @@ def _complete(model: Any, tokenizer: Any, prompts: list[Sequence[int]], config: 
     for row, prompt in enumerate(prompts):
         ids_BT[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
         mask_BT[row, width - len(prompt) :] = 1
-    with torch.inference_mode():
-        output_BT = model.generate(input_ids=ids_BT.to(device), attention_mask=mask_BT.to(device), generation_config=config)
+    with torch.no_grad():  # not inference_mode: what a model caches here may be used in training afterwards
+        output_BT = generate_rows(model, ids_BT.to(device), mask_BT.to(device), generation_config=config)
     stops = set(config.eos_token_id or ())
     completions = []
     for ids in output_BT[:, width:].tolist():

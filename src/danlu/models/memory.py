@@ -1,0 +1,410 @@
+"""How much memory a training run holds at its peak, by part: the one formula behind recommend, run, forecast and badges.
+
+From config.json, the recipe and the token lengths alone: no torch, nothing allocated, so that a width of 10^6 or a rank of 10^9 is
+answered too. Every count is derived from the code that holds the tensors (docs/forecast.md has the derivation, line by line):
+`training/kernels/decoder.py` and `cross_entropy.py` for the fused layers, Transformers' own layers for the others. What cannot be
+derived is measured: the process itself (PROCESS_BYTES) and what the allocator keeps (ALLOCATOR_SHARE).
+
+Shapes: T tokens of a micro batch, L its label rows, D width, Q all query heads, K all key heads, I feed-forward width, V vocabulary, R rank.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from math import ceil
+from typing import Any, Literal
+
+from danlu.data.pack import pack, step_batches
+from danlu.models.shape import LinearShape, ModelShape
+from danlu.recipe.recipe import Recipe
+
+Fit = Literal["fits", "tight", "too_big"]
+FITS_SHARE = 0.8
+"""A run that needs at most this share of what is free fits; up to all of it is tight."""
+PROCESS_BYTES = 470 * 2**20
+"""Python, PyTorch, Transformers and PEFT after their first step, without any weight (measured, docs/forecast.md)."""
+GPU_PROCESS_BYTES = 3 * 2**30
+"""The same in host memory on a machine with CUDA, whose libraries are larger."""
+ALLOCATOR_SHARE = 0.06
+"""What the C allocator keeps beyond live tensors, as a share of activations and temporaries (measured)."""
+CHUNK_BYTES, MIN_CHUNK_ROWS = 16 * 2**20, 32
+"""As in training/kernels/cross_entropy.py (a test compares them)."""
+BLOCK_ROWS = 256
+"""As in training/kernels/attention.py."""
+TOKEN_BYTES = 5
+"""A token in the token cache: four bytes of id, one of loss mask; the pages that were read stay in memory."""
+SIMULATED_STEPS = 200
+"""Steps whose micro batches are looked at for the widest one."""
+
+OPTIMIZER_BYTES = {"adamw": 8.0, "adamw_8bit": 2.1, "adafactor": 0.1, "lion": 4.0, "muon": 4.0, "sgd": 0.0}
+"""State per trained parameter. Muon: momentum on matrices; what it leaves to AdamW is counted as AdamW's."""
+OPTIMIZER_COPIES = {"adafactor": 3.0, "lion": 2.0, "muon": 4.0}
+"""Copies of the largest trained matrix that a step makes; the fused ones make none."""
+QUANTISED_BYTES = {4: 0.516, 8: 1.002}
+"""Per weight. NF4: half a byte, and a scale per 64 weights that is quantised itself (Dettmers et al. 2023, section 3); 8 bit: a scale per row."""
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one forward pass gets."""
+
+    tokens: int
+    label_rows: int
+    longest: int
+    num_examples: int
+
+    @property
+    def padded_tokens(self) -> int:
+        """Tokens of the same batch when every example is padded to the longest."""
+        return self.longest * self.num_examples
+
+
+@dataclass(frozen=True)
+class MemoryParts:
+    """Peak memory in bytes, by part; the parts sum to `peak_bytes`."""
+
+    process_bytes: int
+    weights_bytes: int
+    adapters_bytes: int
+    gradients_bytes: int
+    optimizer_bytes: int
+    activations_bytes: int
+    temporary_bytes: int
+    phase: str
+    """When the peak is reached: `load`, `forward`, `head`, `backward` or `step`."""
+
+    @property
+    def peak_bytes(self) -> int:
+        """The sum of all parts."""
+        return sum(value for key, value in asdict(self).items() if key != "phase")
+
+    @property
+    def fixed_bytes(self) -> int:
+        """What does not shrink with the micro batch."""
+        return self.peak_bytes - self.activations_bytes - self.temporary_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values with the peak."""
+        return {**asdict(self), "peak_bytes": self.peak_bytes}
+
+
+def fit(needed_bytes: int, available_bytes: int) -> Fit:
+    """Whether a run that needs so much memory `fits`, is `tight`, or is `too_big` for what is free."""
+    if needed_bytes <= FITS_SHARE * available_bytes:
+        return "fits"
+    return "tight" if needed_bytes <= available_bytes else "too_big"
+
+
+def micro_batches(recipe: Recipe, lengths: Sequence[int], labels: Sequence[int], micro_batch_tokens: int) -> list[MicroBatch]:
+    """The distinct micro batches of the first steps, as the loop will make them."""
+    batch_size = int(recipe.optim.global_batch_size)
+    per_epoch = ceil(len(lengths) / batch_size)
+    found: set[MicroBatch] = set()
+    for indices in step_batches(len(lengths), global_batch_size=batch_size, seed=recipe.seed, start_step=0, num_steps=min(per_epoch, SIMULATED_STEPS)):
+        sizes = [int(lengths[i]) for i in indices]
+        for group in pack(sizes, micro_batch_tokens):
+            chosen = [int(indices[i]) for i in group]
+            found.add(MicroBatch(sum(sizes[i] for i in group), sum(int(labels[i]) for i in chosen), max(sizes[i] for i in group), len(group)))
+    return list(found)
+
+
+def num_micro_batches(recipe: Recipe, lengths: Sequence[int], micro_batch_tokens: int) -> float:
+    """Micro batches of a step, on average over the first steps."""
+    batch_size = int(recipe.optim.global_batch_size)
+    num_steps = min(ceil(len(lengths) / batch_size), SIMULATED_STEPS)
+    steps = step_batches(len(lengths), global_batch_size=batch_size, seed=recipe.seed, start_step=0, num_steps=num_steps)
+    counts = [len(pack([int(lengths[i]) for i in indices], micro_batch_tokens)) for indices in steps]
+    return sum(counts) / max(1, len(counts))
+
+
+def peak_memory(
+    shape: ModelShape,
+    recipe: Recipe,
+    lengths: Sequence[int],
+    labels: Sequence[int],
+    *,
+    micro_batch_tokens: int | None = None,
+    process_bytes: int | None = None,
+    stored_bytes_per_weight: float | None = None,
+    device: str = "cpu",
+) -> MemoryParts:
+    """Forecast the peak over all micro batches of a resolved recipe.
+
+    `process_bytes` is what the process holds before the model is loaded, where that was measured; on a GPU the peak is that of the GPU.
+    """
+    tokens = int(micro_batch_tokens or recipe.optim.micro_batch_tokens)
+    is_accumulated = num_micro_batches(recipe, lengths, tokens) > 1
+    cache = TOKEN_BYTES * sum(int(n) for n in lengths)
+    plans = [Plan.of(shape, recipe, batch, is_accumulated=is_accumulated, device=device) for batch in micro_batches(recipe, lengths, labels, tokens)]
+    return max(
+        (plan.parts(process_bytes=process_bytes, cache_bytes=cache, stored_bytes_per_weight=stored_bytes_per_weight) for plan in plans),
+        key=lambda parts: parts.peak_bytes,
+    )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a method trains."""
+
+    num_parameters: int
+    num_added: int
+    """Of them, those that are not weights of the base model."""
+    first_layer: int = 0
+    """Layers below it keep nothing for the backward pass."""
+    largest: int = 0
+    """Elements of the largest trained matrix."""
+    trains_embedding: bool = False
+    virtual_tokens: int = 0
+    """Tokens that a prompt method puts before each example."""
+
+
+def trained_by(recipe: Recipe, shape: ModelShape) -> Trained:
+    """Count what the recipe's method trains."""
+    method, kind = recipe.method, recipe.method.type
+    embedding = shape.vocabulary * shape.hidden
+    largest_linear = max(layer.num_weights for layer in shape.linears)
+    if kind == "full":
+        return Trained(shape.num_parameters, 0, 0, max(embedding, largest_linear), True)
+    if kind == "freeze":
+        count = min(shape.layers, int(getattr(method, "num_layers", 2)))
+        head = embedding if getattr(method, "train_head", False) and not shape.is_tied else 0
+        embeddings = embedding if getattr(method, "train_embeddings", False) else 0
+        trains_embedding = bool(head or embeddings)
+        norm = shape.hidden  # the last norm goes with the last layers
+        first = 0 if embeddings else shape.layers - count
+        return Trained(count * shape.parameters_per_layer + norm + head + embeddings, 0, first, max(head, embeddings, largest_linear), trains_embedding)
+    if kind in ("prompt_tuning", "p_tuning", "p_tuning_v2"):
+        return _prompt(method, kind, shape)
+    if kind == "ia3":
+        count = shape.layers * (2 * shape.key_width + shape.inner)
+        return Trained(count, count, 0, shape.inner)
+    ranks = {layer: _rank(method, layer) for layer in adapted_linears(method, shape)}
+    per_layer = sum(rank * (layer.inputs + layer.outputs) + (layer.outputs if getattr(method, "dora", False) else 0) for layer, rank in ranks.items())
+    layers = _layer_subset(method, shape)
+    count = per_layer * len(layers)
+    largest = max((rank * max(layer.inputs, layer.outputs) for layer, rank in ranks.items()), default=0)
+    whole, trains_embedding = _whole_modules(method, shape)
+    first = 0 if trains_embedding else min(layers, default=0)
+    return Trained(count + whole, count + whole, first, max(largest, embedding if trains_embedding else 0), trains_embedding)
+
+
+def _prompt(method: Any, kind: str, shape: ModelShape) -> Trained:
+    tokens = int(getattr(method, "num_virtual_tokens", 16))
+    width = 2 * shape.layers * shape.key_width if kind == "p_tuning_v2" else shape.hidden
+    count = tokens * width
+    if kind == "p_tuning":  # a network makes the prompt: three linear layers with biases (a recurrent one is of the same order)
+        inner = int(getattr(method, "encoder_hidden_size", None) or shape.hidden)
+        count = tokens * shape.hidden + shape.hidden * inner + inner * inner + inner * shape.hidden + 2 * inner + shape.hidden
+    elif kind == "p_tuning_v2" and getattr(method, "projection", False):
+        inner = int(getattr(method, "projection_hidden_size", None) or shape.hidden)
+        count = tokens * shape.hidden + shape.hidden * inner + inner + inner * width + width
+    return Trained(count, count, 0, count, virtual_tokens=tokens)
+
+
+def adapted_linears(method: Any, shape: ModelShape) -> list[LinearShape]:
+    """The linear layers of a decoder layer that get an adapter."""
+    wanted = getattr(method, "target_modules", "all-linear")
+    if wanted == "all-linear":
+        return list(shape.linears)
+    return [layer for layer in shape.linears if set(layer.names) & set(wanted)]
+
+
+def _rank(method: Any, layer: LinearShape) -> int:
+    pattern = getattr(method, "rank_pattern", None) or {}
+    for key, rank in pattern.items():
+        if any(re.search(rf"(^|\.){key}$", f"layers.0.self_attn.{name}") for name in layer.names):
+            return int(rank)
+    return int(getattr(method, "rank", 16))
+
+
+def _layer_subset(method: Any, shape: ModelShape) -> list[int]:
+    chosen = getattr(method, "layers", None)
+    return list(range(shape.layers)) if chosen is None else [layer % shape.layers for layer in chosen]
+
+
+def _whole_modules(method: Any, shape: ModelShape) -> tuple[int, bool]:
+    """Weights of the copies of whole modules that are trained beside adapters (lora_plus_full), and whether a matrix of the vocabulary is among them."""
+    names = set(getattr(method, "modules_to_save", None) or ()) if method.type == "lora_plus_full" else set()
+    linear = shape.layers * sum(layer.num_weights for layer in shape.linears if names & set(layer.names))
+    norms = shape.layers * shape.num_norms * shape.hidden if any("norm" in name for name in names) else 0
+    tables = len(names & {"embed_tokens", "lm_head", "wte", "embed_out"})
+    return linear + norms + tables * shape.vocabulary * shape.hidden, tables > 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One micro batch of one recipe on one model."""
+
+    shape: ModelShape
+    recipe: Recipe
+    batch: MicroBatch
+    trained: Trained
+    is_accumulated: bool
+    device: str
+
+    @classmethod
+    def of(cls, shape: ModelShape, recipe: Recipe, batch: MicroBatch, *, is_accumulated: bool, device: str = "cpu") -> Plan:
+        """Put virtual tokens in, and see what is trained."""
+        trained = trained_by(recipe, shape)
+        if trained.virtual_tokens:
+            added = trained.virtual_tokens
+            batch = replace(batch, tokens=batch.tokens + added * batch.num_examples, longest=batch.longest + added)
+        return cls(shape, recipe, batch, trained, is_accumulated, device)
+
+    @property
+    def compute_bytes(self) -> int:
+        """Bytes of a number of the computation (`full` trains in float32 whatever the recipe's dtype)."""
+        return 4 if self.recipe.training.dtype != "bfloat16" or self.recipe.method.type == "full" else 2
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether training/kernels/decoder.py computes the layers."""
+        plain = not getattr(self.recipe.method, "dropout", 0.0) and not getattr(self.recipe.method, "dora", False)
+        is_simple = self.recipe.method.type in ("full", "freeze", "lora", "lora_plus_full")
+        return self.recipe.training.path == "fast" and self.shape.is_fusable and self.device == "cpu" and self.compute_bytes == 4 and plain and is_simple
+
+    def parts(self, *, process_bytes: int | None, cache_bytes: int, stored_bytes_per_weight: float | None) -> MemoryParts:
+        """The parts at the moment when their sum is largest."""
+        weights, gradients = self.weights_bytes(), 4 * self.trained.num_parameters
+        # Tied to how the weights lie in their files: other number formats are held twice while they are converted.
+        stored = self.compute_bytes if stored_bytes_per_weight is None else stored_bytes_per_weight
+        conversion = 0 if stored == self.compute_bytes else int(stored * self.shape.num_parameters)
+        optimizer = self.optimizer_bytes()
+        phases = [("load", 0, conversion, 0), ("step", gradients, self.step_copies_bytes(), 0), *self.passes(gradients)]
+        held = [(phase, grads, 0 if phase == "load" else optimizer, saved, temporary) for phase, grads, temporary, saved in phases]
+        phase, grads, state, saved, temporary = max(held, key=lambda row: sum(row[1:]))
+        if self.device == "cpu":
+            base = PROCESS_BYTES if process_bytes is None else process_bytes
+            temporary += int(ALLOCATOR_SHARE * (saved + temporary))
+        else:
+            base, cache_bytes = 0, 0
+        return MemoryParts(base + cache_bytes, weights, 4 * self.trained.num_added, grads, state, saved, temporary, phase)
+
+    def weights_bytes(self) -> int:
+        """The base model's weights as they are held."""
+        bits = self.quantised_bits
+        size = 4 if self.recipe.method.type == "full" else self.compute_bytes
+        if bits is None:
+            return size * self.shape.num_parameters
+        linear = self.shape.linear_parameters
+        return int(QUANTISED_BYTES[bits] * linear) + size * (self.shape.num_parameters - linear)
+
+    @property
+    def quantised_bits(self) -> int | None:
+        """4 or 8 where the frozen weights are quantised."""
+        return int(getattr(self.recipe.method, "bits", 4)) if self.recipe.method.type == "qlora" else None
+
+    def optimizer_bytes(self) -> int:
+        """State of the optimiser from the first step on."""
+        name = self.recipe.optim.optimizer
+        if name == "muon":
+            embedding = self.shape.embedding_parameters if self.trained.trains_embedding else 0
+            return 4 * (self.trained.num_parameters - embedding) + 8 * embedding
+        return int(OPTIMIZER_BYTES.get(name, 8.0) * self.trained.num_parameters)
+
+    def step_copies_bytes(self) -> int:
+        """What the optimiser makes for a moment; activations are gone by then."""
+        return int(4 * OPTIMIZER_COPIES.get(self.recipe.optim.optimizer, 0.0) * self.trained.largest)
+
+    def passes(self, gradients: int) -> list[tuple[str, int, int, int]]:
+        """(phase, gradients, temporary, saved) at the moments of a pass at which memory can be highest."""
+        layers = range(self.trained.first_layer, self.shape.layers)
+        is_full = self.recipe.method.type in ("full", "freeze")
+        saved = [self.saved_bytes(layer) for layer in layers]
+        kept = gradients if self.is_accumulated else 0
+        head_saved, head_temporary = self.head_bytes()
+        found = [("head", kept, head_temporary, sum(saved) + head_saved)]
+        if not saved:
+            return found
+        found.append(("forward", kept, self.forward_bytes(), sum(saved)))
+        per_layer = gradients // max(1, len(saved)) if is_full else 0
+        for position in range(len(saved)):
+            done = kept if self.is_accumulated else min(gradients, per_layer * (len(saved) - position)) if is_full else gradients
+            found.append(("backward", done, self.backward_bytes(layers[position]), sum(saved[: position + 1])))
+        return found
+
+    def _rows(self, layer: int) -> tuple[int, int]:
+        """Rows of a layer before and after its attention: the fused last layer goes on at label rows."""
+        tokens = self.batch.padded_tokens if self.recipe.training.path == "reference" else self.batch.tokens
+        return tokens, self.batch.label_rows if self.is_fused and layer == self.shape.layers - 1 else tokens
+
+    def _adapter_rank(self, part: str, *, is_output: bool | None = None) -> int:
+        """Ranks of the adapters of one half of a layer together: the width of x A^T that each keeps."""
+        if self.recipe.method.type in ("full", "freeze", "ia3", "prompt_tuning", "p_tuning", "p_tuning_v2"):
+            return 0
+        chosen = [layer for layer in adapted_linears(self.recipe.method, self.shape) if layer.part == part]
+        last = {"o_proj", "down_proj", "c_proj", "dense", "fc2"}
+        if is_output is not None:
+            chosen = [layer for layer in chosen if bool(set(layer.names) & last) == is_output]
+        return sum(_rank(self.recipe.method, layer) for layer in chosen)
+
+    def saved_bytes(self, layer: int) -> int:
+        """What a layer keeps for its backward pass."""
+        s = self.shape
+        before, after = self._rows(layer)
+        if self.is_fused:
+            attention = before * (s.hidden + 1 + s.query_width + 2 * s.key_width + self._adapter_rank("attention", is_output=False))
+            attention += after * (s.query_width + self._adapter_rank("attention", is_output=True))
+            return 4 * (attention + after * (s.hidden + 1 + 2 * s.inner + self._adapter_rank("feed_forward")))
+        return before * self._stock_bytes_per_token()
+
+    def _stock_bytes_per_token(self) -> int:
+        """What Transformers' own layer keeps for each token, with adapters as they are."""
+        s, size = self.shape, self.compute_bytes
+        d, q, k = s.hidden, s.query_width, s.key_width
+        is_reference = self.recipe.training.path == "reference"
+        numbers = s.num_norms * 2 * d + (q + k if s.has_head_norms else 0) + 2 * q + 2 * (q if is_reference else k)
+        inner = s.experts_per_token * (s.expert_inner or s.inner) if s.num_experts > 1 else s.inner
+        numbers += 4 * inner if s.is_gated else (8 if "new" in s.activation else 2) * inner
+        numbers += self._adapter_rank("attention") + self._adapter_rank("feed_forward")
+        total = size * numbers
+        if size == 2:
+            total += 4 * s.num_norms * d  # norms compute in float32
+        if s.has_softcap:
+            total += 4 * 5 * s.heads * self.batch.longest
+        if getattr(self.recipe.method, "dropout", 0.0):  # noise and dropped input of each adapter
+            total += 2 * size * sum(layer.inputs for layer in adapted_linears(self.recipe.method, s))
+        return total
+
+    def forward_bytes(self) -> int:
+        """Temporaries of a layer's forward pass beside what it keeps."""
+        s, tokens, size = self.shape, self._rows(0)[0], self.compute_bytes
+        attention = tokens * (2 * s.query_width + s.key_width) + self._block_numbers()
+        return size * max(attention, tokens * (2 * s.hidden + s.inner)) + self._dequantised_bytes()
+
+    def backward_bytes(self, layer: int) -> int:
+        """Temporaries of a layer's backward pass."""
+        s, size = self.shape, self.compute_bytes
+        before, after = self._rows(layer)
+        d, q, k, i = s.hidden, s.query_width, s.key_width, s.inner
+        trains_weights = self.recipe.method.type in ("full", "freeze")
+        feed_forward = after * max(3 * i + d, 2 * i + 4 * d) + (min(d, i) * after + d * i if trains_weights else 0)
+        if self.is_fused:
+            attention = max(before * (d + 3 * q + 3 * k) + self._block_numbers(), before * (d + (4 if s.has_head_norms else 2) * q + 2 * k))
+        else:
+            attention = before * (2 * d + 4 * q + 4 * k) + self._block_numbers()
+            feed_forward += after * i
+        return size * max(attention, feed_forward) + self._dequantised_bytes()
+
+    def _block_numbers(self) -> int:
+        """Copies by head of the longest example, and one block of attention weights."""
+        s = self.shape
+        return self.batch.longest * 3 * (s.query_width + s.key_width) + 2 * BLOCK_ROWS * (s.heads // s.kv_heads or 1) * self.batch.longest
+
+    def _dequantised_bytes(self) -> int:
+        if self.quantised_bits is None:
+            return 0
+        return 2 * self.compute_bytes * max(layer.num_weights for layer in self.shape.linears)
+
+    def head_bytes(self) -> tuple[int, int]:
+        """(saved, temporary) of the last norm, the head and the loss."""
+        s, size, rows = self.shape, self.compute_bytes, self.batch.label_rows
+        if self.recipe.training.path == "reference":
+            return 0, 3 * 4 * self.batch.padded_tokens * s.vocabulary
+        chunk = min(max(rows, 1), max(MIN_CHUNK_ROWS, CHUNK_BYTES // (4 * s.vocabulary)))
+        logits = chunk * s.vocabulary * (4 if size == 4 else 8) * (2 if s.has_softcap else 1)
+        weight = 3 * 4 * s.vocabulary * s.hidden if self.trained.trains_embedding else 0
+        hidden = 0 if self.is_fused else size * self.batch.tokens * s.hidden
+        return hidden + 2 * size * rows * s.hidden, 2 * size * rows * s.hidden + logits + weight

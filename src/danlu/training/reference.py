@@ -1,0 +1,75 @@
+"""Log-likelihoods under the reference model: the model before training, asked once about every sequence.
+
+They are computed from the base model before the method touches it, and kept in the token folder: a run that goes on
+finds them there, and where they are missing the weights it loads first are the base model's again.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from danlu.data.pack import REFERENCE, EncodedExample, TokenFile
+from danlu.errors import TrainingError
+from danlu.files import fsync_dir, storage_errors
+from danlu.reporter import Reporter
+from danlu.run_dir import RunDir
+from danlu.training.batch import PackedBatch
+from danlu.training.forward import example_nll
+from danlu.training.objective import NllFunction
+
+
+@torch.no_grad()
+def add_references(run_dir: RunDir, reporter: Reporter, model: nn.Module, nll: NllFunction, *, micro_batch_tokens: int, device: torch.device) -> None:
+    """Write reference.npy (nats of each sequence, float64) beside the tokens of training and validation, where it is missing.
+
+    Raises:
+        TrainingError: the model gives a likelihood that is not a number.
+    """
+    missing = [name for name in ("train", "validation") if not (run_dir.data / f"{name}.tokens" / REFERENCE).exists()]
+    model.eval()
+    for name in missing:
+        folder = run_dir.data / f"{name}.tokens"
+        tokens = TokenFile(folder)
+        nats = np.zeros(len(tokens))
+        for members in _consecutive(tokens.lengths, micro_batch_tokens):
+            sequences: list[EncodedExample] = [tokens[i] for i in members]
+            batch = PackedBatch.from_examples(sequences, device)
+            if batch.num_label_tokens:
+                nats[members.start : members.stop] = example_nll(nll(model, batch), batch)[0].cpu().numpy()
+            reporter.progress(f"reference likelihoods, {name}", members.stop, len(tokens))
+        if not np.isfinite(nats).all():
+            raise TrainingError(
+                f"the base model gives no finite likelihood for example {int(np.flatnonzero(~np.isfinite(nats))[0])} of the {name} split",
+                why="its weights are broken",
+                fix="check or copy the base model again",
+            )
+        _write(folder / REFERENCE, nats)
+
+
+def _consecutive(lengths: np.ndarray, micro_batch_tokens: int) -> list[range]:
+    """Stretches of sequences of at most so many tokens each (at least one sequence)."""
+    stretches: list[range] = []
+    start = total = 0
+    for position, length in enumerate(lengths):
+        if position > start and total + int(length) > micro_batch_tokens:
+            stretches.append(range(start, position))
+            start, total = position, 0
+        total += int(length)
+    return [*stretches, range(start, len(lengths))] if len(lengths) else []
+
+
+def _write(path: Path, values: np.ndarray) -> None:
+    """Write the array so that it is there whole or not at all."""
+    staging = path.with_name(f".{path.name}.tmp")
+    with storage_errors(path):
+        with staging.open("wb") as file:
+            np.save(file, values)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(staging, path)
+        fsync_dir(path.parent)

@@ -1,0 +1,63 @@
+"""`danlu run` with every objective: from a file to a true report, on a small model and in a few steps."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from danlu.errors import FormatError, RecipeError
+from danlu.recipe.base import OBJECTIVES
+from danlu.recipe.load import load_recipe
+from danlu.services.runs import run
+from models import recipe_values
+from rows import write_rows
+
+OPTIONS: dict[str, dict[str, Any]] = {}
+PREFERENCE_OBJECTIVES = [name for name in OBJECTIVES if OBJECTIVES[name].needs in ("preference", "labelled") and not OBJECTIVES[name].makes_reward_model]
+
+
+def values_of(objective: str, model: Path, folder: Path, *, needs: str | None = None, **values: Any) -> dict[str, Any]:
+    path = write_rows(folder / "rows.jsonl", needs or OBJECTIVES[objective].needs, 120)
+    optim = {"max_steps": 12, "global_batch_size": 8, "learning_rate": 0.01}
+    return recipe_values(
+        model, path, objective={"type": objective, **OPTIONS.get(objective, {})}, optim=optim, data={"near_duplicates": "keep_together"}, **values
+    )
+
+
+@pytest.mark.parametrize(("objective", "needs"), [*((name, None) for name in PREFERENCE_OBJECTIVES), ("kto", "preference")])
+def test_a_run_ends_with_a_verdict_on_what_the_objective_is_for(tmp_path: Path, small_model: Path, objective: str, needs: str | None) -> None:
+    result = run(load_recipe(values=values_of(objective, small_model, tmp_path, needs=needs)), run_dir=tmp_path / "run")
+
+    assert result.report is not None
+    verdict = result.report["verdict"]
+    is_paired = OBJECTIVES[objective].needs == "preference" or needs == "preference"
+    assert verdict["metric"] == ("preference_accuracy" if is_paired else "label_separation")
+    assert verdict["tuned"] >= verdict["base"] and verdict["label"] != "regressed"
+    assert result.report["metrics"]["preference_margin" if is_paired else "label_separation"]["label"] == "improved"
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert ("更倾向被选中的回答" if is_paired else "好回答高于坏回答") in page
+
+
+def test_preferences_cannot_be_learnt_from_conversations(tmp_path: Path, small_model: Path) -> None:
+    with pytest.raises(FormatError, match="holds messages .* but the objective needs preference") as caught:
+        run(load_recipe(values=values_of("dpo", small_model, tmp_path, needs="messages")), run_dir=tmp_path / "run")
+
+    assert "objective: {type: sft}" in caught.value.fix and "`chosen` and `rejected`" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        ({"type": "dpo", "loss_type": "ipo", "label_smoothing": 0.1}, "label_smoothing has no effect with loss_type ipo"),
+        ({"type": "dpo", "loss_type": "robust"}, "robust needs label_smoothing"),
+        ({"type": "simpo", "lambda": 1}, "there is no such setting"),
+    ],
+)
+def test_settings_without_effect_are_refused(tmp_path: Path, small_model: Path, objective: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(values=recipe_values(small_model, tmp_path / "rows.jsonl", objective=objective))
+
+
+def test_a_suite_that_does_not_fit_the_objective_is_refused(tmp_path: Path, small_model: Path) -> None:
+    with pytest.raises(RecipeError, match="preference cannot be measured with objective sft; remove it, or use: heldout, retention"):
+        load_recipe(values=recipe_values(small_model, tmp_path / "rows.jsonl", evaluation={"suites": ["preference"]}))

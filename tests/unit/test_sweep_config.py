@@ -1,0 +1,63 @@
+"""What a sweep tries, and when members are compared."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from danlu.cli.sweep import build_sweep
+from danlu.errors import RecipeError
+from danlu.recipe.sweep import Range, SweepConfig, parse_range
+
+
+def test_every_combination_is_a_member() -> None:
+    config = SweepConfig(set={"method.rank": [4, 8], "seed": [0, 1]})
+
+    assert config.members() == [{"method.rank": rank, "seed": seed} for rank in (4, 8) for seed in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("rungs", "keep", "num_steps", "every", "steps"),
+    [(2, 0.5, 80, 8, [24, 40]), (2, 0.5, 100, 10, [30, 50]), (3, 0.5, 8, 2, [2, 4]), (0, 0.5, 80, 8, []), (1, 0.25, 10, 10, []), (2, 0.5, 3, 1, [1, 2])],
+)
+def test_rungs_lie_at_validations(rungs: int, keep: float, num_steps: int, every: int, steps: list[int]) -> None:
+    assert SweepConfig(set={"seed": [0, 1]}, rungs=rungs, keep=keep).rung_steps(num_steps, every) == steps
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("1e-5..1e-3:log", Range(low=1e-5, high=1e-3, is_log=True)),
+        ("4..64", Range(low=4, high=64, is_integer=True)),
+        ("a|2|null", Range(values=["a", 2, None])),
+    ],
+)
+def test_a_range_is_read(text: str, found: Range) -> None:
+    assert parse_range("x", text) == found
+
+
+@pytest.mark.parametrize("text", ["5", "3..1", "0..1:log", "1..2:linear", "a..b"])
+def test_what_is_no_range_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no range"):
+        parse_range("x", text)
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"set": {"seed": [1, 1]}}, {"set": {"seed": []}}, {"trials": 3}, {"set": {"seed": [0]}, "trials": 2, "space": {"seed": "1..2"}}]
+)
+def test_a_search_that_says_nothing_or_two_things_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        SweepConfig.model_validate(values)
+
+
+def test_files_and_options_make_one_sweep(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text("base_model: danlu/tiny\ndataset: d.jsonl\nsweep:\n  set: {method.rank: [4, 8]}\n  keep: 0.25\n")
+
+    recipe, config = build_sweep([str(file), "optim.max_steps=9"], ["optim.learning_rate=1e-4,3e-4"], [], {"rungs": 1}, data=None, model=None)
+
+    assert recipe.optim.max_steps == 9 and recipe.base_model == "danlu/tiny"
+    assert config == SweepConfig(set={"optim.learning_rate": ["1e-4", "3e-4"]}, rungs=1, keep=0.25)
+    with pytest.raises(RecipeError, match="either set"):
+        build_sweep([str(file)], [], ["seed=1"], {"trials": 2}, data=None, model=None)
