@@ -83,6 +83,10 @@ def _product(a_MK: Tensor, b_KN: Tensor) -> Tensor:
 class Int8Linear(torch.nn.Module):
     """A frozen linear layer whose products are made in 8-bit integers."""
 
+    values_NK: Tensor
+    scale_N: Tensor
+    bias: Tensor | None
+
     def __init__(self, linear: torch.nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
@@ -94,7 +98,7 @@ class Int8Linear(torch.nn.Module):
     @property
     def weight_int8(self) -> Int8Weight:
         """The rounded weight."""
-        return Int8Weight(self.values_NK, self.scale_N)  # type: ignore[arg-type]
+        return Int8Weight(self.values_NK, self.scale_N)
 
     def forward(self, x: Tensor) -> Tensor:
         """x w^T + b, for layers that are not fused with what surrounds them."""

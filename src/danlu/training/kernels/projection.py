@@ -37,7 +37,8 @@ class Projection:
 
     def with_tensors(self, tensors: Sequence[Tensor | None]) -> Projection:
         """The same layer with the tensors that autograd handed over."""
-        return Projection(*tensors, scale=self.scale, rounded=self.rounded)
+        weight_NK, bias_N, a_RK, b_NR = tensors
+        return Projection(weight_NK, bias_N, a_RK, b_NR, self.scale, self.rounded)
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
@@ -152,7 +153,7 @@ def project_all_backward(
         if dx_TK is not None:
             dx_TK.addmm_(d_xa_TS, stacked_SK)
     for index, p, part in adapted:
-        gradients[index * NUM_TENSORS + 3] = gemm.tn(dys[index], part).mul_(p.scale) if split_needs(needs, index)[3] else None  # type: ignore[arg-type]
+        gradients[index * NUM_TENSORS + 3] = gemm.tn(dys[index], part).mul_(p.scale) if split_needs(needs, index)[3] else None
     return dx_TK, gradients
 
 
