@@ -82,7 +82,7 @@ def test_a_rate_of_nan_is_forgotten_when_training_went_on(step: int) -> None:
     assert judge(one) == []
 
 
-def test_curves_that_are_no_likelihood_are_left_alone() -> None:
+def test_a_loss_that_is_near_zero_from_the_first_step_is_left_alone() -> None:
     rows = [row(step, 0.001 * (step % 2)) for step in range(1, 80)]
     assert judge(history(rows)) == []
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from danlu.cli import chat, data, demo, export, recipe, run, sweep
+from danlu.cli import chat, data, demo, export, forecast, recipe, run, sweep
 from danlu.errors import DanluError, InternalError
 
 app = typer.Typer(
@@ -24,7 +24,10 @@ app = typer.Typer(
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app.command("run", context_settings=EXTRA)(run.run)
+app.command("forecast", context_settings=EXTRA)(forecast.forecast)
+app.command("recommend", context_settings=EXTRA)(forecast.recommend)
 app.command("resume")(run.resume)
+app.command("continue", context_settings=EXTRA)(run.continue_run)
 app.command("runs")(run.runs)
 app.command("report")(run.report)
 app.command("coach")(run.coach)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from danlu.errors import is_out_of_memory
+
 if TYPE_CHECKING:
     from danlu.data.chat import ChatRenderer
 
@@ -93,18 +95,38 @@ def generate(
     *,
     max_new_tokens: int,
     skip: Callable[[Sequence[int]], bool] = lambda batch: False,
+    on_smaller: Callable[[int], None] = lambda rows: None,
     drawing: Drawing | None = None,
 ) -> Iterator[dict[int, Completion]]:
     """Yield the completions of each batch by prompt position, greedy without `drawing`. Batches for which `skip(positions)` holds are left out.
 
-    Every prompt and `max_new_tokens` together must fit the model's positions.
+    Every prompt and `max_new_tokens` together must fit the model's positions. A batch that memory does not suffice for is
+    taken in halves, down to one prompt, and yielded as a whole; `on_smaller` hears how many prompts are tried then.
     """
     stops = stop_ids(renderer, model)
     with _plain_greedy(model, stops, max_new_tokens) as config:
         for batch in plan_batches([len(p) for p in prompts], max_new_tokens, cache_bytes_per_token(model)):
             if not skip(batch):
                 draw = None if drawing is None else Drawing(drawing.uniform_BT[batch], drawing.temperature, drawing.top_p)
-                yield dict(zip(batch, _complete(model, renderer.tokenizer, [prompts[i] for i in batch], config, draw), strict=True))
+                asked = [prompts[i] for i in batch]
+                yield dict(zip(batch, _complete_or_halves(model, renderer.tokenizer, asked, config, draw, on_smaller), strict=True))
+
+
+def _complete_or_halves(
+    model: Any, tokenizer: Any, prompts: list[Sequence[int]], config: Any, drawing: Drawing | None, on_smaller: Callable[[int], None]
+) -> list[Completion]:
+    try:
+        return _complete(model, tokenizer, prompts, config, drawing)
+    except (MemoryError, RuntimeError) as error:
+        if len(prompts) == 1 or not is_out_of_memory(error):
+            raise
+    half = (len(prompts) + 1) // 2
+    on_smaller(half)
+    found: list[Completion] = []
+    for rows in (slice(0, half), slice(half, None)):
+        part = None if drawing is None else Drawing(drawing.uniform_BT[rows], drawing.temperature, drawing.top_p)
+        found += _complete_or_halves(model, tokenizer, prompts[rows], config, part, on_smaller)
+    return found
 
 
 def _complete(model: Any, tokenizer: Any, prompts: list[Sequence[int]], config: Any, drawing: Drawing | None) -> list[Completion]:

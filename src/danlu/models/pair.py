@@ -34,6 +34,7 @@ class ModelPair:
         dtype: str | None = None,
         device: str = "cpu",
         quantisation: Quantisation | None = None,
+        previous_dir: Path | None = None,
         is_reward_model: bool = False,
     ) -> None:
         import torch
@@ -47,6 +48,7 @@ class ModelPair:
             make_rows(self._base, added_ids(load_tokenizer(base_dir), self.tokenizer))
         self._tuned: PreTrainedModel = self._base
         self.has_adapter = adapter_dir is not None
+        self._previous_dir = previous_dir
         if adapter_dir is not None:
             self._tuned = load_adapter(self._base, adapter_dir)
         elif model_dir is not None:
@@ -60,6 +62,21 @@ class ModelPair:
                 yield self._tuned
         else:
             yield self._base
+
+    @contextmanager
+    def previous(self) -> Iterator[PreTrainedModel]:
+        """The model as the round before left it: what training started from."""
+        assert self._previous_dir is not None
+        if not self.has_adapter:
+            yield load_model(self._previous_dir, dtype=self._base.dtype, device=str(self._base.device)).eval()
+            return
+        if "previous" not in self._tuned.peft_config:
+            self._tuned.load_adapter(self._previous_dir, adapter_name="previous", local_files_only=True)
+        self._tuned.set_adapter("previous")
+        try:
+            yield self._tuned.eval()
+        finally:
+            self._tuned.set_adapter("default")
 
     @contextmanager
     def tuned(self) -> Iterator[PreTrainedModel]:

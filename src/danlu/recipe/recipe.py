@@ -57,8 +57,8 @@ class OptimConfig(StrictModel):
     """`wsd` only: share of all steps over which the learning rate falls at the end. null takes 0.2."""
     min_learning_rate_ratio: float = Field(0.0, ge=0, le=1)
     """Last learning rate as a share of the peak."""
-    warmup_ratio: float = Field(0.03, ge=0, le=1)
-    """Share of all steps over which the learning rate rises from zero."""
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] | Auto = 0.03
+    """Share of all steps over which the learning rate rises from zero; `auto` takes about ten steps."""
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled weight decay on matrices (never on norms and biases)."""
     beta1: float = Field(0.9, ge=0, lt=1)
@@ -99,7 +99,7 @@ class OptimConfig(StrictModel):
             raise ValueError(f"min_learning_rate_ratio has no effect with scheduler {self.scheduler}; remove it")
         if self.scheduler == "inverse_sqrt" and not self.warmup_ratio:
             raise ValueError("scheduler inverse_sqrt falls with the number of warm-up steps; set warmup_ratio above 0")
-        if self.scheduler == "wsd" and self.warmup_ratio + self.decay_ratio > 1:
+        if self.scheduler == "wsd" and self.warmup_ratio != "auto" and self.warmup_ratio + self.decay_ratio > 1:
             raise ValueError(f"warmup_ratio {self.warmup_ratio} and scheduler_decay_ratio {self.decay_ratio} are more than all steps; lower one of them")
         if self.optimizer == "adafactor" and (self.beta1 != OptimConfig.model_fields["beta1"].default or self.beta2 is not None):
             raise ValueError("beta1 and beta2 have no effect with adafactor (no first moment; its second moment's decay is 1 - step^-0.8); remove them")
@@ -133,6 +133,15 @@ class SplitConfig(StrictModel):
         return self
 
 
+class ReplayConfig(StrictModel):
+    """Training rows of an earlier round, trained on again so that they are not forgotten."""
+
+    run: str = Field(min_length=1)
+    """The earlier run: its id or folder. What it held out is never trained on."""
+    share: float = Field(0.2, gt=0, le=10)
+    """How many of its training rows are added, as a share of the new training examples."""
+
+
 class DataConfig(StrictModel):
     """How the rows of the file become training examples."""
 
@@ -142,6 +151,8 @@ class DataConfig(StrictModel):
     """Shares held out for validation and test."""
     mix: dict[str, float] = {}
     """Other datasets mixed into training, as a share of the training examples, e.g. `{general: 0.1}`."""
+    replay: ReplayConfig | None = None
+    """Rows of an earlier round mixed into training, e.g. `{run: my-run, share: 0.2}`."""
     max_seq_len: Annotated[int, Field(ge=16)] | Auto = "auto"
     """Most tokens per example; longer ones are shortened by `truncation`, counted and listed."""
     truncation: Literal["oldest_turns", "drop"] = "oldest_turns"
@@ -186,8 +197,8 @@ class TrainingConfig(StrictModel):
     """Most work lost when the machine dies."""
     checkpoint_every_steps: int | None = Field(None, ge=1)
     """Checkpoint after every so many steps as well (for exact tests and for long steps)."""
-    early_stopping_patience: int | None = Field(3, ge=1)
-    """Stop after this many validations without improvement; null never stops early."""
+    early_stopping_patience: Annotated[int, Field(ge=1)] | Auto | None = "auto"
+    """Stop after this many validations without improvement; `auto` takes 3 where there is a validation split, null never stops early."""
     keep_best: bool = True
     """End with the weights of the best validation instead of the last step (needs a validation split)."""
     sample_every_steps: Annotated[int, Field(ge=1)] | Auto | None = "auto"
@@ -196,7 +207,7 @@ class TrainingConfig(StrictModel):
     """Prompts of the samples; empty takes the first three of the validation split."""
     sample_max_new_tokens: int = Field(48, ge=1, le=4096)
     """Longest answer of a sample."""
-    sample_time_share: float = Field(0.05, gt=0, le=1)
+    sample_time_share: float = Field(0.05, gt=0, le=1000)
     """Most time that samples may take, as a share of the training time; rounds that do not fit are left out, and that is said."""
 
     @model_validator(mode="after")
@@ -231,6 +242,8 @@ class Recipe(StrictModel):
     """What is learnt: `sft` (answers in conversations) or `pretrain` (plain text)."""
     method: Annotated[SerializeAsAny[MethodConfig], METHODS] = Field("lora", validate_default=True)
     """Which weights change: `lora`, `qlora`, `full`, or any other method of the list below."""
+    start_from: str | None = Field(None, min_length=1)
+    """A finished run (id or folder) or an adapter folder whose weights training starts from, over the same base model and with the same method."""
     optim: OptimConfig = Field(default_factory=OptimConfig)
     data: DataConfig = Field(default_factory=DataConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
@@ -270,12 +283,18 @@ class Recipe(StrictModel):
         merged = [exporter.type for exporter in self.export if exporter.type == "merged"]
         if merged and self.method.makes_adapter and not self.method.can_merge:
             raise ValueError(f"export merged is not possible after method {self.method.type}: virtual tokens are no weights of the model; use export adapter")
+        if self.start_from and self.method.starts_anew:
+            raise ValueError("start_from has no effect with method.init random; remove one of them")
+        if any(suite.type == "rounds" for suite in self.evaluation.suites) and not self.start_from:
+            raise ValueError("evaluation.suites: rounds compares with the run in start_from; give it, or remove the suite")
         if self.objective.makes_reward_model and not self.method.can_train_score_head:
             raise ValueError(f"objective {self.objective.type} trains a new head, which method {self.method.type} does not; use method lora or full")
         if self.objective.makes_reward_model and (self.data.new_tokens or self.optim.neftune_alpha is not None or self.training.sample_prompts):
             raise ValueError(f"data.new_tokens, optim.neftune_alpha and training.sample_prompts do not go with objective {self.objective.type}; remove them")
-        if self.objective.needs != "text" and getattr(self.method, "init", "pretrained") == "random" and self.objective.type != "sft":
+        if self.objective.needs != "text" and self.method.starts_anew and self.objective.type != "sft":
             raise ValueError(f"method.init random has no model that objective {self.objective.type} could start from; use init pretrained")
+        if isinstance(self.training.early_stopping_patience, int) and not self.data.split.validation:
+            raise ValueError("training.early_stopping_patience has no effect without a validation split; remove it, or set data.split.validation above 0")
         if isinstance(self.data.max_seq_len, int) and self.data.max_seq_len <= self.objective.reserved_tokens:
             raise ValueError(
                 f"data.max_seq_len {self.data.max_seq_len} leaves no room for a prompt beside objective.max_completion_tokens "

@@ -23,7 +23,7 @@ def environment() -> dict[str, Any]:
         "num_cpus": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "device": device(),
-        "packages": {name: _version(name) for name in ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")},
+        "packages": {name: _version(name) for name in ("torch", "transformers", "peft", "bitsandbytes", "tokenizers", "safetensors", "numpy")},
     }
 
 
@@ -32,16 +32,6 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def available_memory_bytes() -> int:
-    """Memory that can be used without swapping."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def weights_digest(folder: Path) -> str:

@@ -424,14 +424,15 @@ class Loop:
 
     def _is_patience_over(self) -> bool:
         patience = self.recipe.training.early_stopping_patience
-        return patience is not None and self.state.validations_without_gain >= patience
+        return isinstance(patience, int) and self.state.validations_without_gain >= patience
 
     def _forecast(self) -> None:
         """Say before the start how long it will take and how much memory it will hold, from a formula and a short measurement."""
         if self.rollouts is not None:
             return  # LIMIT: what the model will write is not known before (docs/limits.md#training)
-        found = probe.measured(self, process_bytes=self.process_bytes)
-        found = {**self.run_dir.read_record().get("forecast", {}), **found}
+        known = self.run_dir.read_record().get("forecast") or {}
+        found = probe.measured(self, process_bytes=self.process_bytes, price_per_hour=known.get("price_per_hour"))
+        found = {**known, **found}
         if self.world.is_main:
             self.run_dir.update_record(forecast=found)
         if found.get("training_seconds") is not None:

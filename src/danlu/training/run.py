@@ -15,6 +15,8 @@ import torch
 from danlu.data.chat import ChatRenderer
 from danlu.errors import NoEffectError
 from danlu.files import fsync_dir, storage_errors, write_json
+from danlu.models.adapters import ORIGIN, load_start
+from danlu.models.headroom import resident_bytes
 from danlu.models.load import load_model, load_tokenizer
 from danlu.models.new_tokens import add_new_tokens, make_rows
 from danlu.recipe.recipe import Recipe
@@ -27,6 +29,7 @@ from danlu.training.loop import Loop, peak_memory_bytes
 from danlu.training.noise import with_embedding_noise
 from danlu.training.objective import NllFunction
 from danlu.training.parallel import World, shard
+from danlu.training.probe import measured
 from danlu.training.reference import add_references
 from danlu.training.reward_model import fast_rewards, reference_rewards
 from danlu.training.rollout import Rollouts
@@ -56,15 +59,21 @@ def run(
         return "finished"
     reporter.stage("training")
     nll = likelihood(recipe)
-    base, new_ids = base_model(recipe, model_dir, "cpu" if world.is_sharded else world.device)
-    if recipe.objective.has_reference:
-        if world.is_main:
-            add_references(run_dir, reporter, base, nll, micro_batch_tokens=int(recipe.optim.micro_batch_tokens), device=next(base.parameters()).device)
-        world.from_main(None)
+    process_bytes = resident_bytes() if world.device.type == "cpu" else None
+    start = start_folder(run_dir)
+    base, new_ids = base_model(recipe, model_dir, "cpu" if world.is_sharded else world.device, start)
+    starts_from_adapter = start is not None and recipe.method.makes_adapter
+    if recipe.objective.has_reference and not starts_from_adapter:
+        _add_references(recipe, run_dir, reporter, base, nll, world)
     model = with_method(recipe, base, new_ids)
+    if start is not None and starts_from_adapter:
+        load_start(model, start)
+        if recipe.objective.has_reference:  # the reference is the model before this training: the round before
+            _add_references(recipe, run_dir, reporter, model, nll, world)
     if world.is_sharded:
         nll = shard(model, nll, world)
     loop = Loop(recipe, run_dir, reporter, model, nll, world.device, world)
+    loop.process_bytes = process_bytes
     if recipe.objective.is_online:
         loop.rollouts = _rollouts(recipe, run_dir, reporter, nll, model_dir, world)
     if after_step is not None:
@@ -123,6 +132,16 @@ def complete(loop: Loop, outcome: str, model_dir: Path) -> str:
     return outcome
 
 
+def probe_speed(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path, device: str = "cpu") -> float | None:
+    """Tokens per second of a recipe on this machine, from the measurement that precedes a run; None when memory does not suffice for it."""
+    base, new_ids = base_model(recipe, model_dir, device)
+    loop = Loop(recipe, run_dir, reporter, with_method(recipe, base, new_ids), likelihood(recipe), torch.device(device))
+    loop.model.train()
+    found = measured(loop)
+    seconds = found.get("training_seconds")
+    return None if not seconds else float(found["num_tokens"] / seconds)
+
+
 def likelihood(recipe: Recipe) -> NllFunction:
     """The way through the model that the recipe asks for."""
     if recipe.objective.makes_reward_model:
@@ -131,11 +150,26 @@ def likelihood(recipe: Recipe) -> NllFunction:
     return nll if recipe.optim.neftune_alpha is None else with_embedding_noise(nll, recipe.optim.neftune_alpha)
 
 
-def base_model(recipe: Recipe, model_dir: Path, device: str | torch.device) -> tuple[Any, list[int]]:
-    """The model before the method is applied (loaded, or made at random from the seed), and the ids of the tokens that were added to it."""
+def _add_references(recipe: Recipe, run_dir: RunDir, reporter: Reporter, model: Any, nll: NllFunction, world: World) -> None:
+    if world.is_main:
+        add_references(run_dir, reporter, model, nll, micro_batch_tokens=int(recipe.optim.micro_batch_tokens), device=next(model.parameters()).device)
+    world.from_main(None)
+
+
+def start_folder(run_dir: RunDir) -> Path | None:
+    """Folder of the weights that training starts from, where it is not the base model's."""
+    start = run_dir.read_record().get("start")
+    return Path(start["folder"]) if start else None
+
+
+def base_model(recipe: Recipe, model_dir: Path, device: str | torch.device, start: Path | None = None) -> tuple[Any, list[int]]:
+    """The model before the method is applied (loaded, or made at random from the seed), and the ids of the tokens that were added to it.
+
+    A method that changes the model itself begins with the weights in `start`.
+    """
     torch.manual_seed(recipe.seed)
     model = load_model(
-        model_dir,
+        start if start is not None and not recipe.method.makes_adapter else model_dir,
         dtype=getattr(torch, str(recipe.training.dtype)),
         attention=PACKED_ATTENTION if recipe.training.path == "fast" else None,
         random_weights=recipe.method.starts_anew,
@@ -144,7 +178,8 @@ def base_model(recipe: Recipe, model_dir: Path, device: str | torch.device) -> t
         is_reward_model=recipe.objective.makes_reward_model,
     )
     new_ids = add_new_tokens(load_tokenizer(model_dir), recipe.data.new_tokens) if recipe.data.new_tokens else []
-    make_rows(model, new_ids)
+    if start is None or recipe.method.makes_adapter:
+        make_rows(model, new_ids)
     return model, new_ids
 
 
@@ -165,6 +200,9 @@ def _save_result(recipe: Recipe, run_dir: RunDir, model: Any, model_dir: Path) -
         add_new_tokens(tokenizer, recipe.data.new_tokens)
         ChatRenderer(tokenizer)  # gives a tokenizer without a chat template the documented default, which is stored with the result
         tokenizer.save_pretrained(staging)
+        base = run_dir.read_record().get("base_model")
+        if base and recipe.method.makes_adapter:
+            write_json(staging / ORIGIN, {"name": base["name"], "revision": base.get("revision"), "sha256": base["sha256"]})
         shutil.rmtree(target, ignore_errors=True)
         os.replace(staging, target)
         fsync_dir(target.parent)

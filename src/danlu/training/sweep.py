@@ -55,7 +55,7 @@ def can_share(recipe: Recipe, config: Mapping[str, Any]) -> bool:
     method: Any = recipe.method
     is_plain = method.type == "lora" and method.dropout == 0 and not method.use_dora and method.init == "default"
     changes_inputs = recipe.optim.neftune_alpha is not None or bool(recipe.data.new_tokens)
-    return is_plain and not changes_inputs and recipe.training.path == "fast" and recipe.objective.type in SHARED_OBJECTIVES
+    return recipe.start_from is None and is_plain and not changes_inputs and recipe.training.path == "fast" and recipe.objective.type in SHARED_OBJECTIVES
 
 
 class AdapterView(nn.Module):

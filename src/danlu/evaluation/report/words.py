@@ -11,6 +11,7 @@ Label = tuple[str, str]
 VERDICTS = {"improved": ("Improved", "变好了"), "no_difference": ("No difference shown", "未见差别"), "regressed": ("Regressed", "变差了")}
 RETENTION = {"kept": ("Kept", "保持"), "slightly_worse": ("Slightly worse", "略有下降"), "forgotten": ("Forgotten", "明显遗忘")}
 SEVERITIES = {"error": "bad", "warning": "warn", "info": "muted"}
+ROUND = RETENTION | {"improved": ("Better", "变好"), "no_difference": ("No difference shown", "未见差别"), "regressed": ("Worse", "变差")}
 TONES = {"improved": "good", "no_difference": "warn", "regressed": "bad", "kept": "good", "slightly_worse": "warn", "forgotten": "bad"}
 
 _REWARDS = {
@@ -57,10 +58,24 @@ _NAMES = {
     "evaluation_seconds": ("Evaluation time", "评测时间"),
     "wall_seconds": ("Whole run", "总用时"),
     "peak_memory_bytes": ("Peak memory", "内存峰值"),
+    "process_bytes": ("Python, libraries, kernels, token cache", "Python、程序库、内核、词元缓存"),
+    "weights_bytes": ("Base model weights", "基座模型权重"),
+    "adapters_bytes": ("Adapter", "适配器"),
+    "gradients_bytes": ("Gradients", "梯度"),
+    "optimizer_bytes": ("Optimizer state", "优化器状态"),
+    "activations_bytes": ("Activations", "激活值"),
+    "temporary_bytes": ("Temporary", "临时"),
+    "disk_bytes": ("Disk", "磁盘"),
+    "data_bytes": ("Data and token cache", "数据与词元缓存"),
+    "checkpoints_bytes": ("Checkpoints", "检查点"),
+    "result_bytes": ("Adapter or model", "适配器或模型"),
+    "exports_bytes": ("Exports", "导出"),
+    "cost": ("Money", "费用"),
     "optimizer_steps_seconds": ("Optimizer steps alone", "仅优化步"),
     "evaluation_heldout_seconds": ("Held-out suite", "留出样例评测"),
     "evaluation_preference_seconds": ("Preference suite", "偏好评测"),
     "evaluation_rewards_seconds": ("Reward suite", "奖励评测"),
+    "evaluation_rounds_seconds": ("Rounds suite", "轮次评测"),
     "evaluation_retention_seconds": ("Retention suite", "通用能力评测"),
     "evaluation_memorised_seconds": ("Memorisation check", "记忆检查"),
     "num_tokens": ("Tokens trained on", "训练词元数"),

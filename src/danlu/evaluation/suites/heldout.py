@@ -129,10 +129,16 @@ class Answers:
 
         done = 0
         with _appending(self.path) as append:
-            for batch in generate.generate(model, self.evaluation.pair.renderer, [t["ids"] for t in tasks], max_new_tokens=self.max_new_tokens, skip=is_done):
+            prompts = [t["ids"] for t in tasks]
+            for batch in generate.generate(
+                model, self.evaluation.pair.renderer, prompts, max_new_tokens=self.max_new_tokens, skip=is_done, on_smaller=self._tell_smaller
+            ):
                 append([self._row(tasks[i], name, completion) for i, completion in sorted(batch.items())])
                 done += len(batch)
                 self.evaluation.reporter.progress(f"{self.suite.type}: answers, {name}", done, len(tasks) - len(have))
+
+    def _tell_smaller(self, num_rows: int) -> None:
+        self.evaluation.reporter.event("out_of_memory", f"out of memory: answers are generated {num_rows} at a time; they do not change")
 
     def _row(self, task: dict[str, Any], name: str, completion: Any) -> dict[str, Any]:
         return {

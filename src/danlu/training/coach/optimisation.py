@@ -168,7 +168,7 @@ def _not_far_enough(history: History) -> Iterator[Diagnosis]:
             "warning",
             seen,
             (
-                f"The learning rate ({rate:g}) is {rate / usual:.0f} times higher than usual for this model and method ({usual:g}): steps jump over what they look for.",
+                f"The learning rate ({rate:g}) is {rate / usual:.0f} times the usual one for this model and method ({usual:g}): steps jump over the goal.",
                 f"学习率（{rate:g}）是此模型与方法常用值（{usual:g}）的 {rate / usual:.0f} 倍：每一步都跳过了目标。",
             ),
             (f"Try optim.learning_rate={usual:g}.", f"可改用 optim.learning_rate={usual:g}。"),
