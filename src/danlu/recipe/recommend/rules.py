@@ -28,7 +28,7 @@ def _max_seq_len(recipe: Recipe, facts: Facts) -> Choice:
         value = min(facts.model_max_seq_len, 1024)
         en = f"plain text is cut into blocks; the model reads up to {facts.model_max_seq_len}"
         return Choice(value, en, f"纯文本按块切分；模型最多读 {facts.model_max_seq_len}", "danlu")
-    wanted = max(64, math.ceil(facts.length_p995 * 1.1 / 64) * 64)
+    wanted = max(64, math.ceil((facts.length_p995 * 1.1 + recipe.objective.reserved_tokens) / 64) * 64)
     value = min(wanted, facts.model_max_seq_len)
     en = f"99.5 % of the examples have at most {facts.length_p995} tokens; the model reads up to {facts.model_max_seq_len}"
     zh = f"99.5% 的样例不超过 {facts.length_p995} 个词元；模型最多读 {facts.model_max_seq_len}"
