@@ -10,11 +10,9 @@ from danlu.data.judge import judge
 from danlu.errors import TrainingError
 from danlu.recipe.base import REWARDS
 
-NEEDED: dict[str, dict[str, Any]] = {"pattern": {"pattern": r"\d+"}}
-
 
 def parse(name: str, **fields: Any) -> Any:
-    return cast("Any", REWARDS.parse({"type": name, **NEEDED.get(name, {}), **fields}))
+    return cast("Any", REWARDS.parse({"type": name, **fields}))
 
 
 @pytest.mark.parametrize(
