@@ -79,23 +79,40 @@ def recommended(task: str) -> dict[str, Any]:
 
 def held_out_loss(task: str, values: dict[str, Any], *, seed: int, epochs: float) -> float:
     """Nats per token on the held-out quarter of the rows after training on the rest."""
-    from danlu.recipe.recipe import Recipe
-    from danlu.services.runs import run
+    import numpy as np
+    import torch
 
-    content = {
-        "base_model": "danlu/tiny",
-        "dataset": task,
-        "method": values["method"],
-        "optim": values["optim"] | {"num_epochs": epochs},
-        "data": {"split": {"validation": 0.0, "test": 0.25}},
-        "training": {"keep_best": False},
-        "evaluation": {"suites": ["heldout"], "metrics": []},
-        "seed": seed,
-    }
+    from danlu.data.chat import ChatRenderer
+    from danlu.data.convert import examples
+    from danlu.data.pack import TokenFile
+    from danlu.models.catalogue import find_base_model
+    from danlu.models.load import load_tokenizer
+    from danlu.recipe.recipe import Recipe
+    from danlu.reporter import Reporter
+    from danlu.run_dir import RunDir
+    from danlu.services.datasets import find_dataset
+    from danlu.training import run as training
+    from danlu.training.forward import score_examples
+    from danlu.training.loop import Loop
+
+    optim = values["optim"] | {"num_epochs": epochs, "micro_batch_tokens": 2048}
+    settings = {"dtype": "float32", "validate_every_steps": 10**6, "early_stopping_patience": None, "keep_best": False}
+    content = {"base_model": "danlu/tiny", "dataset": task, "method": values["method"], "optim": optim, "training": settings, "seed": seed}
+    recipe = Recipe.model_validate(content)
+    base = find_base_model("danlu/tiny").folder
+    rows = list(examples(find_dataset(task), needs="messages"))
+    order = np.random.default_rng(seed).permutation(len(rows))
+    encoded = [blocks[0] for blocks in recipe.objective.encode([rows[i] for i in order], ChatRenderer(load_tokenizer(base)), 1024)]
+    held_out = len(rows) // 4
     with tempfile.TemporaryDirectory() as folder:
-        report = run(Recipe.model_validate(content), run_dir=Path(folder) / "run").report
-    assert report is not None
-    return float(report["metrics"]["nll_per_token"]["tuned"])
+        run_dir = RunDir.create(Path(folder))
+        TokenFile.write(run_dir.data / "train.tokens", encoded[held_out:])
+        TokenFile.write(run_dir.data / "validation.tokens", [])
+        model = training.with_method(recipe, *training.base_model(recipe, base, "cpu"))
+        loop = Loop(recipe, run_dir, Reporter(run_dir), model, training.likelihood(recipe), torch.device("cpu"))
+        assert loop.run() == "finished"
+        nats, tokens = score_examples(model, encoded[:held_out], micro_batch_tokens=2048, device="cpu", path="fast")
+    return float(nats.sum() / tokens.sum())
 
 
 def table(results: dict[str, dict[str, list[float]]], arguments: argparse.Namespace) -> str:

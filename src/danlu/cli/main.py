@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from danlu.cli import chat, data, demo, export, forecast, recipe, run, sweep
+from danlu.cli import bench, chat, data, demo, export, forecast, merge, recipe, run, sweep
 from danlu.errors import DanluError, InternalError
 
 app = typer.Typer(
@@ -33,8 +33,10 @@ app.command("report")(run.report)
 app.command("coach")(run.coach)
 app.command("chat")(chat.chat)
 app.command("export")(export.export)
+app.command("merge")(merge.merge)
 app.command("sweep", context_settings=EXTRA)(sweep.sweep)
 app.command("demo")(demo.demo)
+app.command("bench")(bench.bench)
 app.add_typer(data.app, name="data")
 app.add_typer(recipe.app, name="recipe")
 

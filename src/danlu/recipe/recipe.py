@@ -191,6 +191,8 @@ class TrainingConfig(StrictModel):
     """`fast`: packed, fused kernels. `reference`: padded, stock Transformers + PEFT, full logits; for checking."""
     dtype: Literal["float32", "bfloat16"] | Auto = "auto"
     """Number format of the computation; `auto` takes bfloat16 on GPUs that have it and float32 on CPUs."""
+    compute: Literal["exact", "int8"] = "exact"
+    """`int8` multiplies with the frozen weights in 8-bit integers: faster and smaller on CPUs with VNNI, adapters only; the result is not the same."""
     validate_every_steps: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Steps between validations; `auto` gives about ten in all."""
     checkpoint_every_seconds: float = Field(120.0, gt=0)
@@ -278,6 +280,7 @@ class Recipe(StrictModel):
     def _combinations_work(self) -> Self:
         if self.optim.optimizer == "muon" and self.method.makes_adapter:
             raise ValueError("optim.optimizer muon is for methods full and freeze; use adamw with adapters")
+        self._int8_has_frozen_weights()
         if self.data.new_tokens and not self.method.learns_new_tokens:
             raise ValueError(f"data.new_tokens would not be learnt by method {self.method.type}; use lora, full, or freeze with train_embeddings")
         merged = [exporter.type for exporter in self.export if exporter.type == "merged"]
@@ -303,6 +306,18 @@ class Recipe(StrictModel):
         if self.objective.needs == "text" and self.data.system is not None:
             raise ValueError("data.system has no effect with objective pretrain; remove it")
         return self
+
+    def _int8_has_frozen_weights(self) -> None:
+        if self.training.compute != "int8":
+            return
+        reasons = {
+            "training.path reference computes with stock layers": self.training.path == "reference",
+            f"method {self.method.type} computes with the weights themselves": self.method.type != "lora" or getattr(self.method, "use_dora", False),
+            f"objective {self.objective.type} compares with the exact base model": self.objective.has_reference,
+        }
+        found = [reason for reason, is_true in reasons.items() if is_true]
+        if found:
+            raise ValueError(f"training.compute int8 is for plain lora on the fast path, and {found[0]}; remove training.compute")
 
     @property
     def fingerprint(self) -> str:

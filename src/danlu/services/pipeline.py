@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -98,8 +98,8 @@ def resolved(run_dir: RunDir) -> Recipe:
     return validate(read_json(run_dir.recipe), source=str(run_dir.recipe))
 
 
-def open_pair(run_dir: RunDir, recipe: Recipe, base_dir: Path) -> Any:
-    """The base and tuned model of a finished run."""
+def open_pair(run_dir: RunDir, recipe: Recipe, base_dir: Path, *, stacked: Sequence[Path] = ()) -> Any:
+    """The base and tuned model of a finished run; with `stacked`, more adapters are active beside its own."""
     from danlu.models.device import device
     from danlu.models.pair import ModelPair
 
@@ -115,6 +115,7 @@ def open_pair(run_dir: RunDir, recipe: Recipe, base_dir: Path) -> Any:
         quantisation=recipe.method.quantisation,
         previous_dir=Path(start["folder"]) if start else None,
         is_reward_model=recipe.objective.makes_reward_model,
+        stacked=stacked,
     )
 
 

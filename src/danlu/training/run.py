@@ -24,6 +24,7 @@ from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
 from danlu.training.checkpoint import restore_weights, trained_weights
 from danlu.training.forward import fast_nll, reference_nll
+from danlu.training.kernels import int8
 from danlu.training.kernels.attention import NAME as PACKED_ATTENTION
 from danlu.training.loop import Loop, peak_memory_bytes
 from danlu.training.noise import with_embedding_noise
@@ -70,6 +71,8 @@ def run(
         load_start(model, start)
         if recipe.objective.has_reference:  # the reference is the model before this training: the round before
             _add_references(recipe, run_dir, reporter, model, nll, world)
+    if recipe.training.compute == "int8":
+        _compute_in_int8(recipe, model, reporter, world)
     if world.is_sharded:
         nll = shard(model, nll, world)
     loop = Loop(recipe, run_dir, reporter, model, nll, world.device, world)
@@ -140,6 +143,17 @@ def probe_speed(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_di
     found = measured(loop)
     seconds = found.get("training_seconds")
     return None if not seconds else float(found["num_tokens"] / seconds)
+
+
+def _compute_in_int8(recipe: Recipe, model: Any, reporter: Reporter, world: World) -> None:
+    """Round the frozen weights of `model`; say so when this processor gains nothing by it."""
+    is_possible = world.device.type == "cpu" and not world.is_sharded and recipe.training.dtype == "float32"
+    if not is_possible or not int8.convert(model):
+        why = f"the device is {world.device} and training.dtype is {recipe.training.dtype}" if not is_possible else "no frozen linear layer is in float32"
+        fix = "remove training.compute; it is for adapters in float32 on the CPU of one machine"
+        raise NoEffectError("training.compute int8 has nothing to work on", why=why, fix=fix)
+    if not int8.is_fast():
+        reporter.event("warning", "this processor has no integer dot products (VNNI): training.compute int8 is slower here than exact", name="slow_int8")
 
 
 def likelihood(recipe: Recipe) -> NllFunction:

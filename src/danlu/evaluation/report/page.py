@@ -109,7 +109,8 @@ def _forecast(report: dict[str, Any]) -> list[dict[str, Any]]:
     steps = training.get("step")
     actual = {**report["timing"], **report["memory"], **training, **report.get("disk", {}), **({"num_steps": steps} if steps else {})}
     price, seconds = forecast.get("price_per_hour"), training.get("training_seconds")
-    if price is not None and seconds is not None:
+    if price is not None and seconds is not None and forecast.get("training_seconds") is not None:
+        forecast = {**forecast, "cost": price * forecast["training_seconds"] / 3600}
         actual["cost"] = price * seconds / 3600
     rows = []
     for key in ("num_steps", "num_tokens", "training_seconds", "cost", "peak_memory_bytes", "memory", "disk_bytes", "disk"):

@@ -101,6 +101,11 @@ def _warmup_ratio(recipe: Recipe, facts: Facts) -> Choice:
     return Choice(value, en, f"{steps} 步中约 {WARMUP_STEPS} 步预热", "ma2021")
 
 
+def _sample_every_steps(recipe: Recipe, facts: Facts) -> Choice:
+    steps = num_steps(recipe, facts)
+    return Choice(max(1, math.ceil(steps / 5)), f"about five rounds of samples over {steps} steps", f"在 {steps} 步中约试答五次", "danlu")
+
+
 def _validate_every_steps(recipe: Recipe, facts: Facts) -> Choice:
     steps = num_steps(recipe, facts)
     return Choice(max(1, min(500, steps // 10)), f"about ten validations over {steps} steps", f"在 {steps} 步中约验证十次", "danlu")
