@@ -86,12 +86,18 @@ def _max_seq_len(recipe: Recipe, facts: Facts) -> tuple[Any, str, str]:
 
 
 def _learning_rate(recipe: Recipe, facts: Facts) -> tuple[Any, str, str]:
-    width_factor = (2000 / facts.hidden_size) ** 0.78
-    base = 5e-5 * width_factor * (10 if recipe.method.makes_adapter else 1)
-    value = float(f"{min(base, 5e-3):.2g}")
-    kind = "adapters want about ten times the rate of full tuning" if recipe.method.makes_adapter else "full tuning wants a small rate"
-    kind_zh = "适配器的学习率约为全量微调的十倍" if recipe.method.makes_adapter else "全量微调要用较小的学习率"
-    return value, f"{kind}; narrower models (here {facts.hidden_size}) want more", f"{kind_zh}；模型越窄（此处 {facts.hidden_size}）越大"
+    usual = recipe.method.usual_learning_rate
+    if usual is not None:
+        en, zh = f"what method {recipe.method.type} usually wants", f"方法 {recipe.method.type} 的常用值"
+    else:
+        usual = min(5e-5 * (2000 / facts.hidden_size) ** 0.78 * (10 if recipe.method.makes_adapter else 1), 5e-3)
+        kind = "adapters want about ten times the rate of full tuning" if recipe.method.makes_adapter else "full tuning wants a small rate"
+        kind_zh = "适配器的学习率约为全量微调的十倍" if recipe.method.makes_adapter else "全量微调要用较小的学习率"
+        en, zh = f"{kind}; narrower models (here {facts.hidden_size}) want more", f"{kind_zh}；模型越窄（此处 {facts.hidden_size}）越大"
+    factor = recipe.optim.learning_rate_factor
+    if factor != 1.0:
+        en, zh = f"{en}; {recipe.optim.optimizer} wants {factor:g} times that", f"{zh}；{recipe.optim.optimizer} 取其 {factor:g} 倍"
+    return float(f"{usual * factor:.2g}"), en, zh
 
 
 def _global_batch_size(recipe: Recipe, facts: Facts) -> tuple[Any, str, str]:
