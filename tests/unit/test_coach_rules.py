@@ -1,6 +1,8 @@
 """The coach's rules on rows of metrics, without a model: what needs long runs, and what it costs."""
 
+import ast
 import json
+import re
 import subprocess
 import sys
 import time
@@ -104,6 +106,18 @@ def test_it_listens_to_a_long_run_in_little_time(tmp_path: Path) -> None:
     print(f"20,000 steps: {seconds:.2f} s")
     assert seconds < 10
     assert not run_dir.events.exists()
+
+
+def test_the_page_lists_every_diagnosis_and_no_other() -> None:
+    root = Path(__file__).parents[2]
+    named = {
+        node.args[0].value
+        for path in (root / "src/danlu/training/coach").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Diagnosis" and isinstance(node.args[0], ast.Constant)
+    }
+    listed = set(re.findall(r"^\| `(\w+)` \| (?:error|warning|info)", (root / "docs/watching.md").read_text("utf-8"), re.MULTILINE))
+    assert named == listed and len(named) == 19
 
 
 def test_it_needs_no_torch() -> None:
