@@ -13,6 +13,7 @@ from conftest import make_model
 from danlu.errors import NoEffectError
 from danlu.models.pair import load_adapter
 from danlu.recipe.base import METHODS
+from danlu.recipe.placement import Placement
 from danlu.recipe.recipe import Recipe
 
 LAYER = "model.layers.0.mlp.down_proj"
@@ -266,3 +267,10 @@ def test_what_does_not_fit_the_model_is_refused(method: dict[str, Any], match: s
 def test_what_cannot_work_is_refused_by_the_recipe(values: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         Recipe.model_validate({"base_model": "b", "dataset": "d", **values})
+
+
+def test_quantised_weights_are_not_divided_over_processes() -> None:
+    values = {"base_model": "b", "dataset": "d", "method": "qlora", "optim": {"global_batch_size": 4}}
+
+    with pytest.raises(NoEffectError, match="cannot divide its weights over processes"):
+        Placement(processes=2, sharding="shard").check(Recipe.model_validate(values), num_gpus=0)

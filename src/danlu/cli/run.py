@@ -38,7 +38,7 @@ def run(
     with terminal_view(quiet=quiet, plain=as_json) as listener:
         placement = build_placement(processes, sharding)
         result = runs.run(recipe, run_dir=run_dir, new=new, listeners=[listener], placement=placement, track=track or ())
-    _show_result(result, as_json)
+    show_result(result, as_json)
 
 
 def continue_run(
@@ -65,7 +65,7 @@ def continue_run(
     recipe = rounds.next_recipe(name, dataset=data, replay=replay, overrides=overrides_of([*(settings or []), *context.args]))
     with terminal_view(quiet=quiet, plain=as_json) as listener:
         result = runs.run(recipe, run_dir=run_dir, listeners=[listener], placement=build_placement(processes, sharding))
-    _show_result(result, as_json)
+    show_result(result, as_json)
 
 
 def overrides_of(words: list[str]) -> list[str]:
@@ -89,7 +89,7 @@ def resume(
 
     with terminal_view(plain=as_json) as listener:
         result = runs.resume(name, listeners=[listener], placement=build_placement(processes, sharding), track=track or ())
-    _show_result(result, as_json)
+    show_result(result, as_json)
 
 
 def runs(as_json: bool = typer.Option(False, "--json", help="Machine-readable.")) -> None:
@@ -198,7 +198,8 @@ def _value_of(option: str, word: str | None) -> str:
     return word
 
 
-def _show_result(result: Any, as_json: bool) -> None:
+def show_result(result: Any, as_json: bool) -> None:
+    """Print how a run ended."""
     from danlu.cli.main import json_out
 
     if result.outcome == "followed":

@@ -255,7 +255,8 @@ def _matches(held_out: Staged | None, other: Staged, name: str) -> np.ndarray:
     if held_out is None or not other.num_rows or not held_out.num_rows:
         return none
     same: np.ndarray = np.isin(other.hashes, held_out.hashes)
-    return same | _near_to(held_out, np.ones(held_out.num_rows, np.bool_), other, ~same, name)
+    near: np.ndarray = same | _near_to(held_out, np.ones(held_out.num_rows, np.bool_), other, ~same, name)
+    return near
 
 
 def _stage_mix(

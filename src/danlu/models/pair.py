@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class ModelPair:
     """With an adapter, one copy of the base weights serves both; after `full` and `freeze`, two models are held.
 
-    An adapter that was trained on quantised weights is compared with the same quantised base model.
+    An adapter that was trained on quantised weights is compared with the same quantised base model. Adapters in `stacked`
+    are active beside it.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class ModelPair:
         device: str = "cpu",
         quantisation: Quantisation | None = None,
         previous_dir: Path | None = None,
+        stacked: Sequence[Path] = (),
         is_reward_model: bool = False,
     ) -> None:
         import torch
@@ -51,6 +53,10 @@ class ModelPair:
         self._previous_dir = previous_dir
         if adapter_dir is not None:
             self._tuned = load_adapter(self._base, adapter_dir)
+            if stacked:
+                from danlu.models.merge import add_adapters
+
+                add_adapters(self._tuned, stacked)
         elif model_dir is not None:
             self._tuned = load_model(model_dir, dtype=torch_dtype, device=device, is_reward_model=is_reward_model).eval()
 

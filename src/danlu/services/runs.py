@@ -153,7 +153,7 @@ def local_paths(written: Recipe) -> dict[str, str]:
     """Absolute path of every file and folder the recipe names: the same name is something else in another folder."""
     names = {name: os.path.expanduser(name) for name in (written.dataset, *written.data.mix, written.base_model)}
     paths = {name: os.path.abspath(path) for name, path in names.items() if os.path.exists(path)}
-    for name in filter(None, (written.start_from, written.data.replay and written.data.replay.run)):
+    for name in [name for name in (written.start_from, written.data.replay.run if written.data.replay else None) if name]:
         is_folder = os.path.isdir(os.path.expanduser(name)) and not os.path.isfile(os.path.join(name, "run.json"))
         paths[name] = os.path.abspath(os.path.expanduser(name)) if is_folder else str(open_run(name).path)
     return paths
