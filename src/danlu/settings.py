@@ -11,6 +11,8 @@ class Settings:
 
     home: Path
     """Folder that holds runs and caches (`DANLU_HOME`, default `~/.danlu`)."""
+    trackers: tuple[str, ...] = ()
+    """Trackers that follow every run (`DANLU_TRACK`, names with commas; none by default)."""
 
     price_per_hour: float | None = None
     """What an hour of this machine costs, in any currency (`DANLU_PRICE_PER_HOUR`); forecasts and reports then tell money."""
@@ -18,7 +20,9 @@ class Settings:
     @classmethod
     def from_environment(cls) -> "Settings":
         """Return the settings of this process."""
-        return cls(home=Path(os.environ.get("DANLU_HOME", "~/.danlu")).expanduser(), price_per_hour=_price(os.environ.get("DANLU_PRICE_PER_HOUR", "")))
+        trackers = tuple(filter(None, (name.strip() for name in os.environ.get("DANLU_TRACK", "").split(","))))
+        home = Path(os.environ.get("DANLU_HOME", "~/.danlu")).expanduser()
+        return cls(home=home, trackers=trackers, price_per_hour=_price(os.environ.get("DANLU_PRICE_PER_HOUR", "")))
 
     @property
     def runs_dir(self) -> Path:

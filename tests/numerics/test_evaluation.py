@@ -14,10 +14,10 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config,
 
 from danlu.data.chat import ChatRenderer
 from danlu.errors import EvaluationError
-from danlu.evaluation import generate
 from danlu.evaluation.report import build
 from danlu.evaluation.run import run
 from danlu.files import read_json, read_jsonl
+from danlu.models import generate
 from danlu.recipe.recipe import Recipe
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,7 @@ def test_a_pass_that_was_stopped_goes_on_bitwise(tmp_path: Path, model: Path) ->
     def stop(kind: str, fields: dict[str, Any]) -> None:
         if kind == "metrics" and fields["step"] == 5 and "loss" in fields:
             os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)  # the main thread takes the signal meanwhile
 
     parts = tmp_path / "parts"
     assert train_together([*members(parts)[:2], member(parts / "2", VARIANTS[2], data_seed=2, listener=stop)], model_dir=model, device="cpu") == ["paused"] * 3

@@ -1,5 +1,8 @@
 """A sweep: several members, losers left at rungs, a table, and the best one as a proved run."""
 
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +29,11 @@ def test_the_members_of_a_sweep_are_ranked_and_the_best_is_proved(tmp_path: Path
     stopped: list[int] = []
 
     def stop_once(member: str, kind: str, fields: dict[str, Any]) -> None:
-        import os
-        import signal
-
         told.append((member, kind))
         if kind == "metrics" and fields["step"] == 5 and not stopped:
             stopped.append(1)
             os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)  # the main thread takes the signal meanwhile
 
     first = sweep(recipe(small_model, rows_file), config, folder=tmp_path / "sweep", tell=stop_once)
     assert first.outcome == "paused" and len(first.table) == 4
@@ -59,12 +60,10 @@ def test_optuna_chooses_members_and_goes_on_where_it_was(tmp_path: Path, small_m
     stopped: list[int] = []
 
     def stop_once(member: str, kind: str, fields: dict[str, Any]) -> None:
-        import os
-        import signal
-
         if kind == "metrics" and fields["step"] == 3 and not stopped:
             stopped.append(1)
             os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)  # the main thread takes the signal meanwhile
 
     written = recipe(small_model, rows_file, evaluation={"suites": [], "metrics": []})
     assert sweep(written, config, folder=tmp_path / "sweep", tell=stop_once).outcome == "paused"

@@ -66,5 +66,5 @@ def test_an_unknown_name_is_answered_with_the_nearest(registry: Registry[MetricC
         METHODS["zzz"]
 
     assert near.value.fix == "use 'sharp'"
-    assert far.value.what == "unknown tuning method 'zzz'" and far.value.why == "installed: full, lora"
+    assert far.value.what == "unknown tuning method 'zzz'" and far.value.why == f"installed: {', '.join(METHODS)}"
     assert "install a plugin that provides 'zzz'" in far.value.fix

@@ -115,10 +115,14 @@ def test_learning_rates_that_cannot_work_are_refused(write: Write, value: str) -
     ("values", "words"),
     [
         ({"optim": {"max_steps": 3, "num_epochs": 2}}, "num_epochs has no effect when max_steps is set"),
-        ({"optim": {"optimizer": "muon"}}, "muon is for method full"),
+        ({"optim": {"optimizer": "muon"}}, "muon is for methods full and freeze"),
         ({"data": {"split": {"validation": 0.5, "test": 0.5}}}, "leave nothing to train on"),
         ({"objective": "pretrain", "data": {"system": "be kind"}}, "data.system has no effect"),
-        ({"method": "qlora"}, "unknown tuning method 'qlora'; why: installed: full, lora; fix: use 'lora'"),
+        ({"method": "dora"}, "unknown tuning method 'dora'"),
+        ({"method": "prompt_tuning", "export": ["merged"]}, "export merged is not possible after method prompt_tuning"),
+        ({"optim": {"scheduler": "cosine", "scheduler_power": 3}}, "set scheduler to polynomial"),
+        ({"optim": {"optimizer": "adafactor", "beta1": 0.8}}, "have no effect with adafactor"),
+        ({"data": {"new_tokens": ["<a>"]}, "method": "p_tuning"}, "data.new_tokens would not be learnt by method p_tuning"),
     ],
 )
 def test_combinations_that_do_nothing_or_cannot_work_are_refused(values: dict[str, Any], words: str) -> None:

@@ -15,6 +15,7 @@ def chat(
     name: str = typer.Argument("last", help="Run id, run folder, `last`, or a base model such as danlu/tiny."),
     message: str = typer.Option(None, "--message", help="Ask once and leave."),
     system: str = typer.Option(None, "--system", help="System message."),
+    stacked: list[str] = typer.Option([], "--with", help="Another run over the same base model whose adapter is active too; may be given several times."),
     base: bool = typer.Option(False, "--base", help="Begin with the base model."),
     temperature: float = typer.Option(0.7, "--temperature", min=0.0, max=5.0, help="0 always takes the likeliest token."),
     top_p: float = typer.Option(0.9, "--top-p", min=0.01, max=1.0, help="Draw from the likeliest tokens that together have this probability."),
@@ -24,7 +25,7 @@ def chat(
     """Talk to a finished run, switching between base and tuned model."""
     from danlu.services.chat import ChatOptions, ChatSession
 
-    session = ChatSession(name, system=system)
+    session = ChatSession(name, system=system, stacked=stacked)
     options = ChatOptions("tuned" if session.has_tuned and not base else "base", temperature, top_p, max_tokens, seed)
     if message is not None:
         _answer(session, message, options)

@@ -21,6 +21,8 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     (r"the weights of step (\d+) are damaged \((.+)\); those of the last step are kept", r"第 \1 步的权重已损坏（\2）；改为保留最后一步的权重"),
     (r"no samples from step (\d+) on: they would take more than ([\d.]+) % of the training time", r"第 \1 步起不再试答：会超过训练时间的 \2%"),
     (r"no samples from step (\d+) on: memory ran out while answering", r"第 \1 步起不再试答：试答时内存不足"),
+    (r"(\w+) follows this run: (.+)", r"\1 跟踪本次运行：\2"),
+    (r"(\w+) no longer follows this run: (.+)", r"\1 不再跟踪本次运行：\2"),
     (r"the loss became (.+)", r"损失变成了 \1"),
     (r"the gradient became (.+)", r"梯度变成了 \1"),
     (r"checkpoint (.+) is not used: (.+)", r"不使用检查点 \1：\2"),

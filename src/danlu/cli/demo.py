@@ -11,7 +11,7 @@ def demo(
 ) -> None:
     """The whole loop on the embedded model and a bundled dataset, in a few minutes on a CPU."""
     from danlu.cli.live import terminal_view
-    from danlu.cli.run import _show_result, build_recipe
+    from danlu.cli.run import build_recipe, show_result
     from danlu.services import runs
 
     if not as_json:
@@ -24,7 +24,7 @@ def demo(
     recipe = build_recipe([example])
     with terminal_view(plain=as_json) as listener:
         result = runs.run(recipe, listeners=[listener])
-    _show_result(result, as_json)
+    show_result(result, as_json)
     if as_json or result.outcome != "finished":
         return
     run_id = result.run_dir.id

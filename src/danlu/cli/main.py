@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from danlu.cli import chat, data, demo, export, forecast, recipe, run, sweep
+from danlu.cli import bench, chat, data, demo, export, forecast, merge, recipe, run, sweep
 from danlu.errors import DanluError, InternalError
 
 app = typer.Typer(
@@ -27,13 +27,16 @@ app.command("run", context_settings=EXTRA)(run.run)
 app.command("forecast", context_settings=EXTRA)(forecast.forecast)
 app.command("recommend", context_settings=EXTRA)(forecast.recommend)
 app.command("resume")(run.resume)
+app.command("continue", context_settings=EXTRA)(run.continue_run)
 app.command("runs")(run.runs)
 app.command("report")(run.report)
 app.command("coach")(run.coach)
 app.command("chat")(chat.chat)
 app.command("export")(export.export)
+app.command("merge")(merge.merge)
 app.command("sweep", context_settings=EXTRA)(sweep.sweep)
 app.command("demo")(demo.demo)
+app.command("bench")(bench.bench)
 app.add_typer(data.app, name="data")
 app.add_typer(recipe.app, name="recipe")
 

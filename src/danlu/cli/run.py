@@ -1,6 +1,8 @@
 """danlu run, resume, runs, report."""
 
+import importlib
 import os
+import pkgutil
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,23 @@ PROCESSES = typer.Option(1, "--processes", min=1, help="Processes that train tog
 SHARDING = typer.Option("auto", "--sharding", help="What each process holds: replicate (the whole model), shard (a part of every weight), or auto.")
 
 
+def names_in(package: str) -> str:
+    """Names of what a registry's package holds, without importing what it holds."""
+    return ", ".join(module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__))
+
+
 def run(
     context: typer.Context,
     what: list[str] = typer.Argument(None, help="Recipe files (YAML), a bundled example (danlu/zhangjiajie), and overrides such as optim.learning_rate=1e-4."),
     data: str = typer.Option(None, "--data", "-d", help="Data file, instead of the recipe's `dataset`."),
     model: str = typer.Option(None, "--model", "-m", help="Base model, instead of the recipe's `base_model`; danlu/tiny when neither names one."),
-    method: str = typer.Option(None, "--method", help="Tuning method: lora or full."),
-    objective: str = typer.Option(None, "--objective", help="Objective: sft or pretrain."),
+    method: str = typer.Option(None, "--method", help=f"Tuning method: {names_in('danlu.training.methods')}."),
+    objective: str = typer.Option(None, "--objective", help=f"Objective: {names_in('danlu.training.objectives')}."),
     run_dir: Path = typer.Option(None, "--run-dir", help="Folder of the run; a new one under DANLU_HOME/runs by default."),
     new: bool = typer.Option(False, "--new", help="Start a new run even when an unfinished one of the same recipe exists."),
     processes: int = PROCESSES,
     sharding: str = SHARDING,
+    track: list[str] = typer.Option(None, "--track", help="Tracker that follows the run: tensorboard, wandb, mlflow or swanlab. May be given again."),
     as_json: bool = typer.Option(False, "--json", help="Print report.json to stdout, progress to stderr."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
 ) -> None:
@@ -35,14 +43,51 @@ def run(
 
     recipe = build_recipe([*(what or []), *context.args], data=data, model=model, method=method, objective=objective)
     with terminal_view(quiet=quiet, plain=as_json) as listener:
-        result = runs.run(recipe, run_dir=run_dir, new=new, listeners=[listener], placement=build_placement(processes, sharding))
-    _show_result(result, as_json)
+        placement = build_placement(processes, sharding)
+        result = runs.run(recipe, run_dir=run_dir, new=new, listeners=[listener], placement=placement, track=track or ())
+    show_result(result, as_json)
+
+
+def continue_run(
+    context: typer.Context,
+    name: str = typer.Argument(..., help="The earlier run: its id, folder, or `last`."),
+    settings: list[str] = typer.Argument(None, help="Overrides such as optim.learning_rate=1e-4."),
+    data: str = typer.Option(..., "--data", "-d", help="Data file of the new round."),
+    replay: float = typer.Option(
+        0.2, "--replay", min=0.0, max=10.0, help="Training rows of the earlier run to train on again, as a share of the new ones; 0 for none."
+    ),
+    run_dir: Path = typer.Option(None, "--run-dir", help="Folder of the new run; a new one under DANLU_HOME/runs by default."),
+    processes: int = PROCESSES,
+    sharding: str = SHARDING,
+    as_json: bool = typer.Option(False, "--json", help="Print report.json to stdout, progress to stderr."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
+) -> None:
+    """One more round: go on from an earlier run on new data, with some of its rows so that they are not forgotten.
+
+    The report compares with the base model and with the round before, also on what that round held out.
+    """
+    from danlu.cli.live import terminal_view
+    from danlu.services import rounds, runs
+
+    recipe = rounds.next_recipe(name, dataset=data, replay=replay, overrides=overrides_of([*(settings or []), *context.args]))
+    with terminal_view(quiet=quiet, plain=as_json) as listener:
+        result = runs.run(recipe, run_dir=run_dir, listeners=[listener], placement=build_placement(processes, sharding))
+    show_result(result, as_json)
+
+
+def overrides_of(words: list[str]) -> list[str]:
+    """Settings given as path=value or as --path value."""
+    found, rest = [], iter(words)
+    for word in rest:
+        found.append(word if not word.startswith("--") or "=" in word else f"{word[2:]}={_value_of(word, next(rest, None))}")
+    return found
 
 
 def resume(
     name: str = typer.Argument("last", help="Run id, run folder, or `last`."),
     processes: int = PROCESSES,
     sharding: str = SHARDING,
+    track: list[str] = typer.Option(None, "--track", help="Trackers that follow the run from now on; by default those that followed it before."),
     as_json: bool = typer.Option(False, "--json", help="Print report.json to stdout, progress to stderr."),
 ) -> None:
     """Go on with a run that was paused, killed or failed, also in another number of processes."""
@@ -50,8 +95,8 @@ def resume(
     from danlu.services import runs
 
     with terminal_view(plain=as_json) as listener:
-        result = runs.resume(name, listeners=[listener], placement=build_placement(processes, sharding))
-    _show_result(result, as_json)
+        result = runs.resume(name, listeners=[listener], placement=build_placement(processes, sharding), track=track or ())
+    show_result(result, as_json)
 
 
 def runs(as_json: bool = typer.Option(False, "--json", help="Machine-readable.")) -> None:
@@ -160,7 +205,8 @@ def _value_of(option: str, word: str | None) -> str:
     return word
 
 
-def _show_result(result: Any, as_json: bool) -> None:
+def show_result(result: Any, as_json: bool) -> None:
+    """Print how a run ended."""
     from danlu.cli.main import json_out
 
     if result.outcome == "followed":

@@ -51,6 +51,17 @@ def print_summary(report: dict[str, Any], html: Path) -> None:
             f"loss on general conversations {words.percent(retention.get('relative'))}", f"通用对话上的损失 {words.percent(retention.get('relative'))}"
         )
         console.print(Text(say("General ability: ", "通用能力：") + say(*words.RETENTION[retention["label"]]).lower() + say(f" ({change})", f"（{change}）")))
+    for name, change in (report.get("rounds") or {}).items():
+        whose = say("this round's rows", "本轮样例") if name == "this round" else say(f"rows of {name}", f"{name} 的样例")
+        label = say(*words.ROUND[change["label"]]).lower()
+        console.print(
+            Text(
+                say(
+                    f"Round before -> this one, {whose}: {label} (loss {words.percent(change.get('relative'))})",
+                    f"上一轮 → 本轮，{whose}：{label}（损失 {words.percent(change.get('relative'))}）",
+                )
+            )
+        )
     rows = report.get("rows") or {}
     if rows.get("rows_in") is not None:
         shortened = sum(split.get("truncated", 0) for split in (report.get("encoded") or {}).values())

@@ -28,6 +28,8 @@ READ_DIFFERENTLY: dict[tuple[Kind, Kind], DataWarning] = {
 }
 DETECT_LINES = 400
 """Lines of a text file that its format is told by."""
+MARKS = ("source", "round", "split")
+"""Where an example of a run's data folder comes from."""
 DETECT_CHARS = 8_000_000
 """Rows of megabytes each are told by fewer of them."""
 
@@ -54,6 +56,27 @@ class Dataset:
         if self.system is not None and "messages" in example:
             add_system(example, self.system)
         return {"line": line, **example}
+
+
+@dataclass
+class PreparedDataset(Dataset):
+    """Examples that an earlier run has cleaned: taken as they are."""
+
+    def convert(self, line: int, row: Row, fixes: list[str]) -> Example:
+        """The example without the marks of the file it stands in."""
+        return {"line": line, **{key: value for key, value in row.items() if key not in ("line", *MARKS)}}
+
+
+def open_prepared(path: Path, kind: Kind) -> Dataset:
+    """Open train.jsonl (or another split) of a run, whose examples are of that kind."""
+    stream = open_rows(path)
+    return PreparedDataset(stream, cast(Format, Prepared()), kind, stream.entries, None, stream.warnings)
+
+
+class Prepared(FormatConfig):
+    """What the data folder of a run holds."""
+
+    type: str = "danlu"
 
 
 def open_dataset(path: Path, *, format: FormatConfig | str = "auto", needs: Kind | None = None, system: str | None = None, limit: int | None = None) -> Dataset:

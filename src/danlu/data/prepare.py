@@ -18,7 +18,7 @@ import orjson
 
 from danlu import __version__
 from danlu.data.accounting import Accounting, DataWarning
-from danlu.data.convert import examples, open_dataset
+from danlu.data.convert import examples, open_dataset, open_prepared
 from danlu.data.duplicates import NUM_BANDS, NearDuplicates, first_rows
 from danlu.data.examples import Kind
 from danlu.data.reasons import count_reasons, in_chinese
@@ -34,12 +34,26 @@ from danlu.run_dir import RunDir
 __all__ = ["examples", "prepare"]
 
 DROPPED = -1
+REPLAY, EARLIER = "replay", "earlier rounds"
+"""Names of the two inputs that are no data files of the recipe."""
+BARRED = "held out by an earlier round"
 
 
-def prepare(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, dataset: Path, mix: Mapping[str, Path]) -> Accounting:
+def prepare(
+    recipe: Recipe,
+    run_dir: RunDir,
+    reporter: Reporter,
+    *,
+    dataset: Path,
+    mix: Mapping[str, Path],
+    replay: Path | None = None,
+    earlier: Path | None = None,
+) -> Accounting:
     """Write train, validation and test .jsonl, dropped.jsonl and accounting.json into the run's data folder.
 
-    `mix` gives the file of each name in `recipe.data.mix`. Does nothing when it has been done with the same input.
+    `mix` gives the file of each name in `recipe.data.mix`, `replay` the training rows of the run in `recipe.data.replay`, and
+    `earlier` the rows that earlier rounds held out: none of these, nor a near duplicate, is trained on.
+    Does nothing when it has been done with the same input.
 
     Raises:
         DataError: a file cannot be read.
@@ -47,7 +61,7 @@ def prepare(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, dataset: Pat
         TooFewExamplesError: nothing is left to train on.
     """
     needs: Kind = recipe.objective.needs  # type: ignore[assignment]
-    paths = {"": dataset, **mix}
+    paths = {"": dataset, **mix} | {name: path for name, path in ((REPLAY, replay), (EARLIER, earlier)) if path is not None}
     sources = {name: _describe(path) for name, path in paths.items()}
     known = _known(run_dir.data)
     num_lines = {name: _identify(source, paths[name], known, name) for name, source in sources.items()}
@@ -60,8 +74,12 @@ def prepare(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, dataset: Pat
         total = _total(dataset, num_lines[""])
         source = open_dataset(dataset, format=recipe.data.format, needs=needs, system=recipe.data.system)
         staged = stage(source, staging / "main", lambda done: reporter.progress("reading rows", done, max(total, done) if total else None))
-        plan = _plan(recipe, staged, dataset, reporter)
-        mixed = {name: _stage_mix(recipe, needs, name, path, staging, staged, plan, reporter) for name, path in mix.items()}
+        before = None if earlier is None else stage(open_prepared(earlier, needs), staging / "earlier", lambda done: None)
+        plan = _plan(recipe, staged, dataset, reporter, _matches(before, staged, "earlier"))
+        others = {name: (path, recipe.data.mix[name]) for name, path in mix.items()}
+        if replay is not None and recipe.data.replay is not None:
+            others[REPLAY] = (replay, recipe.data.replay.share)
+        mixed = {name: _stage_mix(recipe, needs, name, *other, staging, staged, plan, before, reporter) for name, other in others.items()}
         accounting = _write(recipe, run_dir.data, staged, plan, mixed, sources)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -78,14 +96,17 @@ class Plan:
     """First row with the same content; itself when it is the first."""
     groups: np.ndarray
     """First row of its group of near duplicates."""
+    barred: np.ndarray
+    """Whether an earlier round held it (or a near duplicate) out."""
     split: Split
 
 
-def _plan(recipe: Recipe, staged: Staged, dataset: Path, reporter: Reporter) -> Plan:
+def _plan(recipe: Recipe, staged: Staged, dataset: Path, reporter: Reporter, barred: np.ndarray) -> Plan:
     original = first_rows(staged.hashes) if staged.num_rows else np.zeros(0, np.int64)
     is_first = original == np.arange(staged.num_rows)
     groups = staged.near.groups(is_first, staged.read_near_texts, lambda done: reporter.progress("comparing examples", done, NUM_BANDS))
     is_used = is_first & (groups == np.arange(staged.num_rows)) if recipe.data.near_duplicates == "drop" else is_first
+    is_used = is_used & ~barred
     shares = recipe.data.split
     rows = np.flatnonzero(is_used)
     largest = 1.0 if shares.max_examples is None else shares.max_examples / max(1, len(rows))
@@ -100,7 +121,7 @@ def _plan(recipe: Recipe, staged: Staged, dataset: Path, reporter: Reporter) -> 
         )
     places = np.full(staged.num_rows, DROPPED, np.int8)
     places[rows] = split.places
-    return Plan(places, original, groups, split)
+    return Plan(places, original, groups, barred & is_first, split)
 
 
 def _write(recipe: Recipe, folder: Path, staged: Staged, plan: Plan, mixed: dict[str, "Mixed"], sources: dict[str, dict[str, Any]]) -> Accounting:
@@ -122,6 +143,9 @@ def _write(recipe: Recipe, folder: Path, staged: Staged, plan: Plan, mixed: dict
                 note = next(notes, None)
             if place != DROPPED:
                 files[place].write(written)
+            elif plan.barred[row]:
+                staged.dropped[BARRED] += 1
+                dropped.write(_entry(int(staged.lines[row]), "dropped", BARRED))
             elif plan.original[row] != row:
                 num_duplicate += 1
                 dropped.write(_entry(int(staged.lines[row]), "duplicate", "same content", int(staged.lines[plan.original[row]])))
@@ -225,15 +249,28 @@ class Mixed:
                 yield orjson.dumps(example | {"source": self.name}, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _stage_mix(recipe: Recipe, needs: Kind, name: str, path: Path, staging: Path, main: Staged, plan: Plan, reporter: Reporter) -> Mixed:
-    """Stage a mixed dataset, leave out what equals a held-out row, and draw from the rest."""
-    source = open_dataset(path, needs=needs, system=recipe.data.system)
+def _matches(held_out: Staged | None, other: Staged, name: str) -> np.ndarray:
+    """Which rows of `other` equal, or nearly equal, one of `held_out`."""
+    none = np.zeros(other.num_rows, np.bool_)
+    if held_out is None or not other.num_rows or not held_out.num_rows:
+        return none
+    same: np.ndarray = np.isin(other.hashes, held_out.hashes)
+    near: np.ndarray = same | _near_to(held_out, np.ones(held_out.num_rows, np.bool_), other, ~same, name)
+    return near
+
+
+def _stage_mix(
+    recipe: Recipe, needs: Kind, name: str, path: Path, share: float, staging: Path, main: Staged, plan: Plan, before: Staged | None, reporter: Reporter
+) -> Mixed:
+    """Stage a mixed dataset, leave out what equals a held-out row (of this or an earlier round), and draw from the rest."""
+    source = open_prepared(path, needs) if name == REPLAY else open_dataset(path, needs=needs, system=recipe.data.system)
     staged = stage(source, staging / f"mix-{len(list(staging.iterdir()))}", lambda done: reporter.progress(f"reading rows of {name}", done, None))
     is_held_out = (plan.places == VALIDATION) | (plan.places == TEST)
     is_free = first_rows(staged.hashes) == np.arange(staged.num_rows) if staged.num_rows else np.zeros(0, np.bool_)
     num_own = int(np.count_nonzero(is_free))
     is_free &= ~np.isin(staged.hashes, main.hashes[is_held_out])
-    is_free &= ~_near_to(main, is_held_out, staged, is_free)
+    is_free &= ~_near_to(main, is_held_out, staged, is_free, "held_out")
+    is_free &= ~_matches(before, staged, "earlier")
     free = np.flatnonzero(is_free)
     if not len(free):
         raise TooFewExamplesError(
@@ -241,7 +278,6 @@ def _stage_mix(recipe: Recipe, needs: Kind, name: str, path: Path, staging: Path
             why=f"{staged.rows_in} rows read, {staged.dropped.total()} dropped, {num_own} nearly equal held-out examples",
             fix=f"give another file, or remove data.mix.{name}",
         )
-    share = recipe.data.mix[name]
     wanted = round(share * plan.split.counts[TRAIN])
     order = free[np.argsort(shuffled(staged.hashes[free], recipe.seed), kind="stable")]
     rows = np.resize(order, wanted)
@@ -271,9 +307,9 @@ def _stage_mix(recipe: Recipe, needs: Kind, name: str, path: Path, staging: Path
     return Mixed(staged, name, rows, account, warnings)
 
 
-def _near_to(main: Staged, is_held_out: np.ndarray, other: Staged, is_free: np.ndarray) -> np.ndarray:
-    """Which rows of `other` nearly equal a held-out row of `main`."""
-    folder = other.examples_path.parent / "held_out"
+def _near_to(main: Staged, is_held_out: np.ndarray, other: Staged, is_free: np.ndarray, name: str) -> np.ndarray:
+    """Which rows of `other` nearly equal a held-out row of `main`; works in a folder of that name."""
+    folder = other.examples_path.parent / name
     folder.mkdir()
     held_out = np.flatnonzero(is_held_out)
     with storage_errors(folder), closing(NearDuplicates(folder)) as both:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from danlu.evaluation.text import normalise
+from danlu.data.words import normalise
 from danlu.files import read_jsonl
 
 GRAM = 5

@@ -39,6 +39,9 @@ class Pair(Protocol):
     def base(self) -> AbstractContextManager[Any]:
         """The base model in eval mode, while the context lasts."""
 
+    def previous(self) -> AbstractContextManager[Any]:
+        """The model of the round before, for runs that started from one (suite `rounds`)."""
+
     def tuned(self) -> AbstractContextManager[Any]:
         """The tuned model in eval mode, while the context lasts."""
 

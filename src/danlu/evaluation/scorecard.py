@@ -27,7 +27,7 @@ FORGOTTEN_ABOVE = 0.10
 
 def build(recipe: Recipe, run_dir: RunDir) -> dict[str, Any]:
     """The scorecard of what has been measured so far. Parts that were not measured are None."""
-    heldout, retention, memorised = (_read(run_dir, name) for name in ("heldout", "retention", "memorised"))
+    heldout, retention, rounds, memorised = (_read(run_dir, name) for name in ("heldout", "retention", "rounds", "memorised"))
     measured = {name: found for name in ("preference", "rewards") if (found := _read(run_dir, name))}
     metrics: dict[str, dict[str, Any]] = {}
     for compared, found in ((compare_preference, measured.get("preference")), (compare_rewards, measured.get("rewards")), (compare_heldout, heldout)):
@@ -37,15 +37,19 @@ def build(recipe: Recipe, run_dir: RunDir) -> dict[str, Any]:
     headline = headline_of(recipe, metrics)
     verdict = verdict_of(headline, metrics[headline]) if headline else None
     first = next((found for found in (*measured.values(), heldout) if found), None)
+    rested_on = heldout or first
     return {
         "schema_version": 1,
         "verdict": verdict,
         "metrics": metrics,
         "retention": kept,
+        "rounds": compare_rounds(rounds, seed=recipe.seed) if rounds else None,
         "warnings": caveats.find(run_dir, heldout=first, retention=kept, memorised=memorised, metrics=metrics, keep_best=recipe.training.keep_best),
-        "heldout": summary(heldout or first) if heldout or first else None,
+        "heldout": summary(rested_on) if rested_on else None,
         "seconds": {
-            name: found["seconds"] for name, found in (*measured.items(), ("heldout", heldout), ("retention", retention), ("memorised", memorised)) if found
+            name: found["seconds"]
+            for name, found in (*measured.items(), ("heldout", heldout), ("retention", retention), ("rounds", rounds), ("memorised", memorised))
+            if found
         },
     }
 
@@ -115,7 +119,8 @@ def compare_preference(preference: dict[str, Any], *, seed: int) -> dict[str, di
         sign = np.where(sides == "wanted", 1.0, -1.0)[is_marked]
         # Each side counts as a whole, however many answers it has.
         weight = np.where(sign > 0, 1 / max(1, (sign > 0).sum()), 1 / max(1, (sign < 0).sum())) * len(sign) / 2
-        paired = Paired(*(sign * weight * score[name][is_marked] for name in ("base", "tuned")), weight, seed=seed)
+        base, tuned = (sign * weight * score[name][is_marked] for name in ("base", "tuned"))
+        paired = Paired(base, tuned, weight, seed=seed)
         found["label_separation"] = _entry(compare.compare(paired, higher_is_better=True, tie_margin=NLL_TIE), unit, "1")
     return found
 
@@ -141,24 +146,39 @@ def compare_retention(retention: dict[str, Any], *, seed: int) -> dict[str, Any]
     tokens = np.asarray(retention["label_tokens"])
 
     def part(rows: Any) -> dict[str, Any]:
-        paired = Paired(nats["base"][rows], nats["tuned"][rows], tokens[rows], seed=seed)
-        found = compare.compare(paired, higher_is_better=False, tie_margin=NLL_TIE)
-        low, high = found.relative_ci
-        entry = {
-            "label": retention_label(found.relative, low, high),
-            "metric": PRIMARY,
-            "unit": "nats/token",
-            **found.to_dict(),
-            "delta_ci": list(found.ci),
-            "ci": [low, high],
-        }
-        del entry["relative_ci"]
-        return dict(finite(entry))
+        return relative_change(Paired(nats["base"][rows], nats["tuned"][rows], tokens[rows], seed=seed))
 
     whole = part(np.ones(len(tokens), bool))
     whole["thresholds"] = {"kept_below": KEPT_BELOW, "forgotten_above": FORGOTTEN_ABOVE}
     whole["by_language"] = {str(name): part(languages == name) for name in sorted(set(languages.tolist()))}
     return whole
+
+
+def relative_change(paired: Paired) -> dict[str, Any]:
+    """The change of nats per token as a share of what it was, with what that means for what was known before."""
+    found = compare.compare(paired, higher_is_better=False, tie_margin=NLL_TIE)
+    low, high = found.relative_ci
+    entry = {"label": retention_label(found.relative, low, high), "metric": PRIMARY, "unit": "nats/token", **found.to_dict()}
+    entry |= {"delta_ci": list(found.ci), "ci": [low, high]}
+    del entry["relative_ci"]
+    return dict(finite(entry))
+
+
+def compare_rounds(rounds: dict[str, Any], *, seed: int) -> dict[str, dict[str, Any]]:
+    """The round before against this one, by whose held-out rows they are: `this round`, then the earlier ones.
+
+    On its own rows a round is labelled by whether it improved, on earlier ones by whether it kept what was known.
+    """
+    found = {}
+    for name, part in rounds["rounds"].items():
+        if not part["num_examples"]:
+            continue
+        paired = Paired(part["nats"]["previous"], part["nats"]["tuned"], part["label_tokens"], seed=seed)
+        entry = relative_change(paired)
+        if name == "this round":
+            entry["label"] = compare.label(compare.compare(paired, higher_is_better=False, tie_margin=NLL_TIE))
+        found[name] = entry
+    return found
 
 
 def retention_label(rise: float | None, low: float | None, high: float | None) -> str:

@@ -21,6 +21,11 @@ def model_card(report: dict[str, Any], record: dict[str, Any], *, kind: str, ver
         + f" on `{recipe['dataset']}`.",
         "",
     ]
+    bits = recipe["method"].get("bits")
+    if bits and kind == "adapter":
+        lines += [f"The adapter was trained and measured on base weights loaded in {bits} bits by bitsandbytes; load them the same way.", ""]
+    elif bits:
+        lines += [f"The base weights were loaded in {bits} bits for training; the weights here are those, turned back, with the adapter merged in.", ""]
     verdict = report.get("verdict") or {}
     lines += ["## Verdict", "", (verdict.get("text") or {}).get("en", "This run was not evaluated."), ""]
     if report.get("metrics"):
@@ -35,6 +40,9 @@ def model_card(report: dict[str, Any], record: dict[str, Any], *, kind: str, ver
         ]
     for warning in report.get("warnings") or []:
         lines.append(f"- Warning `{warning['code']}`: {warning['en']}")
+    for diagnosis in report.get("coach") or []:
+        if diagnosis["severity"] != "info":
+            lines.append(f"- Training, `{diagnosis['name']}`: {diagnosis['what']['en']} {diagnosis['why']['en']}")
     rows = report.get("rows") or {}
     lines += [
         "",

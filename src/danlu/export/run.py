@@ -31,6 +31,8 @@ class Source:
     """`float32` or `bfloat16`: what the run computed in."""
     method: MethodConfig
     """What the run trained."""
+    is_reward_model: bool = False
+    """Whether the model gives a score instead of text."""
 
     @property
     def torch_dtype(self) -> torch.dtype:

@@ -42,22 +42,28 @@ class Verification:
 
 
 def compare(trained: PreTrainedModel, exported: PreTrainedModel, prompts: Sequence[Sequence[int]], *, dtype: str) -> Verification:
-    """Compare logits on every prompt and its greedy continuation, token by token.
+    """Compare logits on every prompt and its greedy continuation, token by token; of reward models the score of each prompt.
 
     Both models read the trained model's own continuation, so one difference is not counted again at each later token.
     """
     import torch
 
+    from danlu.models.structure import is_reward_model
     from danlu.models.virtual import generate_rows
 
     bound, worst, different = BOUNDS[dtype], 0.0, 0
+    is_score = is_reward_model(trained.get_base_model() if hasattr(trained, "get_base_model") else trained)
     with torch.inference_mode():
         for prompt in prompts:
             ids = torch.tensor([list(prompt)], device=trained.device)
             settings = {"max_new_tokens": NUM_NEW_TOKENS, "do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-            continued = generate_rows(trained, ids, torch.ones_like(ids), **settings)
+            continued = ids if is_score else generate_rows(trained, ids, torch.ones_like(ids), **settings)
             ours = trained(input_ids=continued).logits[0].float()
             theirs = exported(input_ids=continued.to(exported.device)).logits[0].float().to(ours.device)
+            if is_score:
+                difference = float((ours - theirs).abs().max()) / max(1.0, float(ours.abs().max()))
+                worst = max(worst, difference if math.isfinite(difference) else math.inf)
+                continue
             largest = float(ours.abs().max())
             difference = float((ours - theirs).abs().max()) / largest
             worst = max(worst, difference if math.isfinite(difference) else math.inf)

@@ -136,14 +136,17 @@ def load_model(
     random_weights: bool = False,
     quantisation: Quantisation | None = None,
     device: str = "cpu",
+    is_reward_model: bool = False,
 ) -> PreTrainedModel:
     """Load a causal language model in `dtype` (its stored type when None) onto `device`.
+
+    A reward model has a head with one score instead; where the folder holds none, it is zero: no opinion yet.
 
     With `random_weights` the model is made from config.json alone, seeded by torch's current seed. With `quantisation`
     the linear layers are quantised as they are read; the rest stays in `dtype`.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
     from transformers.utils import logging
 
     from danlu.models import quantise
@@ -158,10 +161,14 @@ def load_model(
             return AutoModelForCausalLM.from_config(config, dtype=dtype or torch.float32, **options).to(device)
         if quantisation is not None:
             options |= quantise.load_options(quantisation, dtype=dtype or torch.float32, device=device)
-        model, info = AutoModelForCausalLM.from_pretrained(
+        if is_reward_model:
+            options["num_labels"] = 1
+        model, info = (AutoModelForSequenceClassification if is_reward_model else AutoModelForCausalLM).from_pretrained(
             folder, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False, local_files_only=True, output_loading_info=True, **options
         )
         missing = sorted(info["missing_keys"])
+        if is_reward_model:
+            missing = _with_score_head(model, folder, missing)
         if missing:
             raise ModelError(
                 f"{folder} lacks weights: {', '.join(missing[:3])}",
@@ -172,6 +179,19 @@ def load_model(
         return model.to(device)
     quantise.compute_exactly(model)
     return model
+
+
+def _with_score_head(model: Any, folder: Path, missing: list[str]) -> list[str]:
+    """Give a new head zeros and the config the padding id that tells the last token; return what is missing besides."""
+    if not hasattr(model, "score"):
+        raise ModelError(
+            f"{folder} cannot become a reward model", why=f"{type(model).__name__} has no score head of the usual form", fix="use a Llama- or Qwen-like model"
+        )
+    if model.config.get_text_config().pad_token_id is None:
+        model.config.get_text_config().pad_token_id = load_tokenizer(folder).pad_token_id
+    if "score.weight" in missing:
+        model.score.weight.data.zero_()
+    return [name for name in missing if name != "score.weight"]
 
 
 @contextmanager

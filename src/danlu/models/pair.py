@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class ModelPair:
     """With an adapter, one copy of the base weights serves both; after `full` and `freeze`, two models are held.
 
-    An adapter that was trained on quantised weights is compared with the same quantised base model.
+    An adapter that was trained on quantised weights is compared with the same quantised base model. Adapters in `stacked`
+    are active beside it.
     """
 
     def __init__(
@@ -34,6 +35,9 @@ class ModelPair:
         dtype: str | None = None,
         device: str = "cpu",
         quantisation: Quantisation | None = None,
+        previous_dir: Path | None = None,
+        stacked: Sequence[Path] = (),
+        is_reward_model: bool = False,
     ) -> None:
         import torch
 
@@ -41,15 +45,20 @@ class ModelPair:
         tuned_dir = adapter_dir or model_dir
         self.tokenizer = load_tokenizer(tuned_dir if tuned_dir is not None else base_dir)
         self.renderer = ChatRenderer(self.tokenizer)
-        self._base = load_model(base_dir, dtype=torch_dtype, device=device, quantisation=quantisation).eval()
+        self._base = load_model(base_dir, dtype=torch_dtype, device=device, quantisation=quantisation, is_reward_model=is_reward_model).eval()
         if tuned_dir is not None:
             make_rows(self._base, added_ids(load_tokenizer(base_dir), self.tokenizer))
         self._tuned: PreTrainedModel = self._base
         self.has_adapter = adapter_dir is not None
+        self._previous_dir = previous_dir
         if adapter_dir is not None:
             self._tuned = load_adapter(self._base, adapter_dir)
+            if stacked:
+                from danlu.models.merge import add_adapters
+
+                add_adapters(self._tuned, stacked)
         elif model_dir is not None:
-            self._tuned = load_model(model_dir, dtype=torch_dtype, device=device).eval()
+            self._tuned = load_model(model_dir, dtype=torch_dtype, device=device, is_reward_model=is_reward_model).eval()
 
     @contextmanager
     def base(self) -> Iterator[PreTrainedModel]:
@@ -59,6 +68,21 @@ class ModelPair:
                 yield self._tuned
         else:
             yield self._base
+
+    @contextmanager
+    def previous(self) -> Iterator[PreTrainedModel]:
+        """The model as the round before left it: what training started from."""
+        assert self._previous_dir is not None
+        if not self.has_adapter:
+            yield load_model(self._previous_dir, dtype=self._base.dtype, device=str(self._base.device)).eval()
+            return
+        if "previous" not in self._tuned.peft_config:
+            self._tuned.load_adapter(self._previous_dir, adapter_name="previous", local_files_only=True)
+        self._tuned.set_adapter("previous")
+        try:
+            yield self._tuned.eval()
+        finally:
+            self._tuned.set_adapter("default")
 
     @contextmanager
     def tuned(self) -> Iterator[PreTrainedModel]:

@@ -76,3 +76,18 @@ def matching(names: Iterable[str], wanted: Iterable[str], *, setting: str, fix: 
 def pattern_matches(pattern: str, name: str) -> bool:
     """Whether PEFT takes an entry of a rank or alpha pattern for the layer of that name."""
     return re.match(rf"(.*\.)?({pattern})$", name) is not None
+
+
+def head_of(model: Any) -> Any:
+    """The last matrix: of a language model, or of a reward model."""
+    return model.score if is_reward_model(model) else model.get_output_embeddings()
+
+
+def is_reward_model(model: Any) -> bool:
+    """Whether the model gives a score instead of going on with a text."""
+    return type(model).__name__.endswith("ForSequenceClassification")
+
+
+def task_type(model: Any) -> str:
+    """PEFT's name for what the model is for; with `SEQ_CLS` it trains and saves the new head beside the adapter."""
+    return "SEQ_CLS" if is_reward_model(model) else "CAUSAL_LM"

@@ -111,6 +111,11 @@ class OptimConfig(StrictModel):
         return self.beta1, self.beta2 if self.beta2 is not None else 0.99 if self.optimizer == "lion" else 0.999
 
     @property
+    def learning_rate_factor(self) -> float:
+        """What the optimizer's learning rate is of AdamW's: every step of Lion is as long as its learning rate (Chen et al. 2023, section 5)."""
+        return 0.2 if self.optimizer == "lion" else 1.0
+
+    @property
     def decay_ratio(self) -> float:
         """Share of all steps over which `wsd` falls."""
         return 0.2 if self.scheduler_decay_ratio is None else self.scheduler_decay_ratio
@@ -133,6 +138,15 @@ class SplitConfig(StrictModel):
         return self
 
 
+class ReplayConfig(StrictModel):
+    """Training rows of an earlier round, trained on again so that they are not forgotten."""
+
+    run: str = Field(min_length=1)
+    """The earlier run: its id or folder. What it held out is never trained on."""
+    share: float = Field(0.2, gt=0, le=10)
+    """How many of its training rows are added, as a share of the new training examples."""
+
+
 class DataConfig(StrictModel):
     """How the rows of the file become training examples."""
 
@@ -142,6 +156,8 @@ class DataConfig(StrictModel):
     """Shares held out for validation and test."""
     mix: dict[str, float] = {}
     """Other datasets mixed into training, as a share of the training examples, e.g. `{general: 0.1}`."""
+    replay: ReplayConfig | None = None
+    """Rows of an earlier round mixed into training, e.g. `{run: my-run, share: 0.2}`."""
     max_seq_len: Annotated[int, Field(ge=16)] | Auto = "auto"
     """Most tokens per example; longer ones are shortened by `truncation`, counted and listed."""
     truncation: Literal["oldest_turns", "drop"] = "oldest_turns"
@@ -180,6 +196,8 @@ class TrainingConfig(StrictModel):
     """`fast`: packed, fused kernels. `reference`: padded, stock Transformers + PEFT, full logits; for checking."""
     dtype: Literal["float32", "bfloat16"] | Auto = "auto"
     """Number format of the computation; `auto` takes bfloat16 on GPUs that have it and float32 on CPUs."""
+    compute: Literal["exact", "int8"] = "exact"
+    """`int8` multiplies with the frozen weights in 8-bit integers: faster and smaller on CPUs with VNNI, adapters only; the result is not the same."""
     validate_every_steps: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Steps between validations; `auto` gives about ten in all."""
     checkpoint_every_seconds: float = Field(120.0, gt=0)
@@ -196,7 +214,7 @@ class TrainingConfig(StrictModel):
     """Prompts of the samples; empty takes the first three of the validation split."""
     sample_max_new_tokens: int = Field(48, ge=1, le=4096)
     """Longest answer of a sample."""
-    sample_time_share: float = Field(0.05, gt=0, le=1)
+    sample_time_share: float = Field(0.05, gt=0, le=1000)
     """Most time that samples may take, as a share of the training time; rounds that do not fit are left out, and that is said."""
 
     @model_validator(mode="after")
@@ -228,9 +246,11 @@ class Recipe(StrictModel):
     dataset: str = Field(min_length=1)
     """A data file, or a bundled example such as `danlu/zhangjiajie`."""
     objective: Annotated[SerializeAsAny[ObjectiveConfig], OBJECTIVES] = Field("sft", validate_default=True)
-    """What is learnt: `sft` (answers in conversations) or `pretrain` (plain text)."""
+    """What is learnt: `sft` (answers in conversations), `pretrain` (plain text), `dpo`, `orpo`, `simpo`, `kto` (preferences), `reward`, `grpo`."""
     method: Annotated[SerializeAsAny[MethodConfig], METHODS] = Field("lora", validate_default=True)
     """Which weights change: `lora`, `qlora`, `full`, or any other method of the list below."""
+    start_from: str | None = Field(None, min_length=1)
+    """A finished run (id or folder) or an adapter folder whose weights training starts from, over the same base model and with the same method."""
     optim: OptimConfig = Field(default_factory=OptimConfig)
     data: DataConfig = Field(default_factory=DataConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
@@ -265,16 +285,44 @@ class Recipe(StrictModel):
     def _combinations_work(self) -> Self:
         if self.optim.optimizer == "muon" and self.method.makes_adapter:
             raise ValueError("optim.optimizer muon is for methods full and freeze; use adamw with adapters")
+        self._int8_has_frozen_weights()
         if self.data.new_tokens and not self.method.learns_new_tokens:
             raise ValueError(f"data.new_tokens would not be learnt by method {self.method.type}; use lora, full, or freeze with train_embeddings")
         merged = [exporter.type for exporter in self.export if exporter.type == "merged"]
         if merged and self.method.makes_adapter and not self.method.can_merge:
             raise ValueError(f"export merged is not possible after method {self.method.type}: virtual tokens are no weights of the model; use export adapter")
+        if self.start_from and self.method.starts_anew:
+            raise ValueError("start_from has no effect with method.init random; remove one of them")
+        if any(suite.type == "rounds" for suite in self.evaluation.suites) and not self.start_from:
+            raise ValueError("evaluation.suites: rounds compares with the run in start_from; give it, or remove the suite")
+        if self.objective.makes_reward_model and not self.method.can_train_score_head:
+            raise ValueError(f"objective {self.objective.type} trains a new head, which method {self.method.type} does not; use method lora or full")
+        if self.objective.makes_reward_model and (self.data.new_tokens or self.optim.neftune_alpha is not None or self.training.sample_prompts):
+            raise ValueError(f"data.new_tokens, optim.neftune_alpha and training.sample_prompts do not go with objective {self.objective.type}; remove them")
+        if self.objective.needs != "text" and self.method.starts_anew and self.objective.type != "sft":
+            raise ValueError(f"method.init random has no model that objective {self.objective.type} could start from; use init pretrained")
         if isinstance(self.training.early_stopping_patience, int) and not self.data.split.validation:
             raise ValueError("training.early_stopping_patience has no effect without a validation split; remove it, or set data.split.validation above 0")
+        if isinstance(self.data.max_seq_len, int) and self.data.max_seq_len <= self.objective.reserved_tokens:
+            raise ValueError(
+                f"data.max_seq_len {self.data.max_seq_len} leaves no room for a prompt beside objective.max_completion_tokens "
+                f"{self.objective.reserved_tokens}; raise the first or lower the second"
+            )
         if self.objective.needs == "text" and self.data.system is not None:
             raise ValueError("data.system has no effect with objective pretrain; remove it")
         return self
+
+    def _int8_has_frozen_weights(self) -> None:
+        if self.training.compute != "int8":
+            return
+        reasons = {
+            "training.path reference computes with stock layers": self.training.path == "reference",
+            f"method {self.method.type} computes with the weights themselves": self.method.type != "lora" or getattr(self.method, "use_dora", False),
+            f"objective {self.objective.type} compares with the exact base model": self.objective.has_reference,
+        }
+        found = [reason for reason, is_true in reasons.items() if is_true]
+        if found:
+            raise ValueError(f"training.compute int8 is for plain lora on the fast path, and {found[0]}; remove training.compute")
 
     @property
     def fingerprint(self) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from danlu.errors import ModelError, RunNotFoundError, UnknownNameError
+from danlu.errors import ModelError, NoEffectError, RunNotFoundError, UnknownNameError
+from danlu.run_dir import RunDir
 from danlu.services import pipeline, runs
+from danlu.services.rounds import find_run
 
 
 @dataclass
@@ -29,8 +32,9 @@ class ChatOptions:
 class ChatSession:
     """One loaded run (or base model) and the conversation so far."""
 
-    def __init__(self, name: str, *, system: str | None = None) -> None:
-        self.pair, self.has_tuned = _open(name)
+    def __init__(self, name: str, *, system: str | None = None, stacked: Sequence[str] = ()) -> None:
+        """`stacked` names more runs over the same base model, whose adapters are active beside that of `name`."""
+        self.pair, self.has_tuned = _open(name, stacked)
         self.messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
 
     def ask(self, text: str, options: ChatOptions) -> Iterator[str]:
@@ -47,7 +51,7 @@ class ChatSession:
         self.messages = [m for m in self.messages if m["role"] == "system"]
 
     def _stream(self, messages: list[dict[str, Any]], options: ChatOptions) -> Iterator[str]:
-        from danlu.evaluation.generate import max_positions, stop_ids
+        from danlu.models.generate import max_positions, stop_ids
         from danlu.models.stream import stream_answer
 
         with self.pair.tuned() if options.model == "tuned" else self.pair.base() as model:
@@ -80,7 +84,7 @@ class ChatSession:
         return ids, min(max_new_tokens, limit - len(ids))
 
 
-def _open(name: str) -> tuple[Any, bool]:
+def _open(name: str, stacked: Sequence[str] = ()) -> tuple[Any, bool]:
     try:
         run_dir = runs.open_run(name)
     except RunNotFoundError as no_run:
@@ -95,8 +99,31 @@ def _open(name: str) -> tuple[Any, bool]:
         except UnknownNameError:
             raise no_run from None
     recipe = pipeline.resolved(run_dir)
+    if recipe.objective.makes_reward_model:
+        raise NoEffectError(
+            f"run {run_dir.id} made a reward model, with which one cannot talk",
+            why="it gives an answer a score instead of writing one",
+            fix=f"see how well it judges with: danlu report {run_dir.id}",
+        )
     if not (run_dir.path / "training.json").exists():
         raise RunNotFoundError(
             f"run {run_dir.id} has not finished training", why="there is no tuned model yet", fix=f"finish it first: danlu resume {run_dir.id}"
         )
-    return pipeline.open_pair(run_dir, recipe, pipeline.base_folder(run_dir)), True
+    return pipeline.open_pair(run_dir, recipe, pipeline.base_folder(run_dir), stacked=_adapters_beside(run_dir, stacked)), True
+
+
+def _adapters_beside(run_dir: RunDir, names: Sequence[str]) -> list[Path]:
+    """Adapter folders of other runs over the same base model."""
+    others = [find_run(name) for name in names]
+    for one in [run_dir, *others] if others else []:
+        if not one.adapter.exists():
+            raise NoEffectError(
+                f"run {one.id} has no adapter", why="its method changed the whole model; nothing can be added to it", fix="stack runs of method lora"
+            )
+        if one.read_record()["base_model"]["sha256"] != run_dir.read_record()["base_model"]["sha256"]:
+            raise ModelError(
+                f"runs {run_dir.id} and {one.id} have different base models",
+                why="changes of one mean nothing in the other",
+                fix="stack runs over the same base model",
+            )
+    return [one.adapter for one in others]

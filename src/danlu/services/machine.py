@@ -23,7 +23,7 @@ def environment() -> dict[str, Any]:
         "num_cpus": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "device": device(),
-        "packages": {name: _version(name) for name in ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")},
+        "packages": {name: _version(name) for name in ("torch", "transformers", "peft", "bitsandbytes", "tokenizers", "safetensors", "numpy")},
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -18,13 +18,13 @@ from danlu.errors import ModelError, NoEffectError, TooFewExamplesError
 from danlu.files import atomic_open, read_json, read_jsonl, write_json
 from danlu.models.forecast import Lengths
 from danlu.models.shape import ModelShape
-from danlu.recipe.load import validate
+from danlu.recipe.load import validate, with_settings
 from danlu.recipe.placement import Placement
 from danlu.recipe.recipe import Recipe
 from danlu.recipe.recommend import Facts, recommend, resolve, with_values
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
-from danlu.services import forecasts, machine, processes, samples
+from danlu.services import forecasts, machine, processes, rounds, samples
 from danlu.services.datasets import find_dataset
 from danlu.settings import Settings
 from danlu.training.coach import Coach
@@ -63,8 +63,11 @@ def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter, placement: P
 def prepare_data(written: Recipe, run_dir: RunDir, reporter: Reporter) -> None:
     """The data stage, where it is not done: clean, split, complete the recipe, tokenise."""
     if not run_dir.recipe.exists():
-        dataset, mix, base = find_inputs(written, run_dir.read_record().get("paths", {}))
+        paths = run_dir.read_record().get("paths", {})
+        dataset, mix, base = find_inputs(written, paths)
+        run_dir.update_record(start=rounds.find_start(written, paths, base.folder))
         _timed(run_dir, "data", lambda: _prepare(written, run_dir, reporter, dataset, mix, base))
+    rounds.check_start(run_dir)
 
 
 def find_inputs(written: Recipe, paths: Mapping[str, str] = MappingProxyType({})) -> tuple[Path, dict[str, Path], BaseModel]:
@@ -95,15 +98,25 @@ def resolved(run_dir: RunDir) -> Recipe:
     return validate(read_json(run_dir.recipe), source=str(run_dir.recipe))
 
 
-def open_pair(run_dir: RunDir, recipe: Recipe, base_dir: Path) -> Any:
-    """The base and tuned model of a finished run."""
+def open_pair(run_dir: RunDir, recipe: Recipe, base_dir: Path, *, stacked: Sequence[Path] = ()) -> Any:
+    """The base and tuned model of a finished run; with `stacked`, more adapters are active beside its own."""
     from danlu.models.device import device
     from danlu.models.pair import ModelPair
 
     if recipe.method.starts_anew:
         base_dir = run_dir.model  # there was no model before this one
     tuned = {"adapter_dir": run_dir.adapter} if recipe.method.makes_adapter else {"model_dir": run_dir.model}
-    return ModelPair(base_dir, **tuned, dtype=str(recipe.training.dtype), device=device(), quantisation=recipe.method.quantisation)
+    start = run_dir.read_record().get("start")
+    return ModelPair(
+        base_dir,
+        **tuned,
+        dtype=str(recipe.training.dtype),
+        device=device(),
+        quantisation=recipe.method.quantisation,
+        previous_dir=Path(start["folder"]) if start else None,
+        is_reward_model=recipe.objective.makes_reward_model,
+        stacked=stacked,
+    )
 
 
 def base_folder(run_dir: RunDir) -> Path:
@@ -155,7 +168,10 @@ def _prepare(written: Recipe, run_dir: RunDir, reporter: Reporter, dataset: Path
     tokenizer = load_tokenizer(base.folder)
     add_new_tokens(tokenizer, written.data.new_tokens)
     renderer = ChatRenderer(tokenizer)
-    accounting = prepare(written, run_dir, reporter, dataset=dataset, mix=mix)
+    replay, earlier = rounds.gather_earlier(written, run_dir.read_record().get("paths", {}), run_dir)
+    accounting = prepare(written, run_dir, reporter, dataset=dataset, mix=mix, replay=replay, earlier=earlier)
+    if earlier is not None and written.start_from and not any(suite.type == "rounds" for suite in written.evaluation.suites):
+        written = with_settings(written, {"evaluation.suites": [*written.to_dict()["evaluation"]["suites"], {"type": "rounds"}]})
     for warning in accounting.warnings:
         reporter.event("warning", warning.en, name=warning.kind, en=warning.en, zh=warning.zh)
     if renderer.uses_default_template and written.objective.needs == "messages":
@@ -322,16 +338,17 @@ def _train(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path, 
 
     is_launched = processes.launched_by_torchrun() is not None
     placement.check(recipe, num_gpus=0 if is_launched else num_gpus())
-    if placement.processes == 1 and not is_launched and not (run_dir.path / "training.json").exists():
-        _foresee(recipe, run_dir, base_dir)
     if recipe.training.sample_every_steps and (is_launched or placement.processes > 1):
         en = "no samples are made while several processes train: they would wait for the one that writes"
         reporter.event("warning", en, name="no_samples", en=en, zh="多进程训练时不生成样例：其他进程会等待写作的进程")
+    if placement.processes == 1 and not is_launched and not (run_dir.path / "training.json").exists():
+        _foresee(recipe, run_dir, base_dir)
     if is_launched:
         return processes.train_among_processes(recipe, run_dir, reporter, model_dir=base_dir, device=device(), placement=placement)
     if placement.processes > 1:
         return processes.train_in_processes(recipe, run_dir, reporter, model_dir=base_dir, device=device(), placement=placement)
-    sampler = Sampler(recipe, run_dir, reporter, samples.answerer(recipe, run_dir, base_dir)) if recipe.training.sample_every_steps else None
+    can_answer = recipe.training.sample_every_steps and not recipe.objective.makes_reward_model
+    sampler = Sampler(recipe, run_dir, reporter, samples.answerer(recipe, run_dir, base_dir)) if can_answer else None
     return train(recipe, run_dir, reporter, model_dir=base_dir, device=device(), after_step=sampler)
 
 
@@ -343,10 +360,12 @@ def _evaluate(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Pat
     from danlu.evaluation.run import run as evaluate
     from danlu.models.device import device
     from danlu.training.forward import score_examples
+    from danlu.training.reward_model import score_rewards
 
     def tell_smaller(tokens: int) -> None:
         reporter.event("out_of_memory", f"out of memory: examples are scored {tokens} tokens at a time; the scores do not change")
 
     tokens = int(read_json(run_dir.path / "training.json").get("micro_batch_tokens") or recipe.optim.micro_batch_tokens)  # training may have found less
-    score = functools.partial(score_examples, micro_batch_tokens=tokens, device=device(), path=recipe.training.path, on_smaller=tell_smaller)
+    scorer = score_rewards if recipe.objective.makes_reward_model else score_examples
+    score = functools.partial(scorer, micro_batch_tokens=tokens, device=device(), path=recipe.training.path, on_smaller=tell_smaller)
     evaluate(recipe, run_dir, reporter, pair=open_pair(run_dir, recipe, base_dir), score=score, device=device())

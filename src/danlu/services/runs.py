@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,10 @@ from danlu.recipe.recipe import Recipe
 from danlu.reporter import Listener, Reporter
 from danlu.run_dir import RunDir
 from danlu.services import pipeline, processes
+from danlu.services.reports import build_report, diagnoses
 from danlu.settings import Settings
-from danlu.training.coach import diagnose
+from danlu.tracking.base import TRACKERS
+from danlu.tracking.follow import follow
 
 
 @dataclass(frozen=True)
@@ -35,24 +37,31 @@ class RunResult:
 
 
 def run(
-    written: Recipe, *, run_dir: Path | None = None, new: bool = False, listeners: Iterable[Listener] = (), placement: Placement | None = None
+    written: Recipe,
+    *,
+    run_dir: Path | None = None,
+    new: bool = False,
+    listeners: Iterable[Listener] = (),
+    placement: Placement | None = None,
+    track: Sequence[str] = (),
 ) -> RunResult:
     """Carry out `written` from data to report and exports, or go on with the unfinished run of the same recipe.
 
     Every stage leaves its results in the run folder and is skipped when they are there, so a run that was killed
     at any instant goes on where it was. `placement` says in how many processes it trains; started by torchrun, it is
-    one of them.
+    one of them. `track` names the trackers that follow it (`tensorboard`, ...).
     """
     if (launched := processes.launched_by_torchrun()) and launched[0]:
         return RunResult(processes.follow(), "followed", None)
+    check_trackers(track)
     paths = local_paths(written)
     found = RunDir.create(run_dir) if run_dir is not None else _unfinished_run(written, paths, new) or _new_run_dir(written)
     with found.lock():
         claim(found, written, paths)
-        return _carry_out(found, written, listeners, placement)
+        return _carry_out(found, written, listeners, placement, track)
 
 
-def _carry_out(found: RunDir, written: Recipe, listeners: Iterable[Listener], placement: Placement | None) -> RunResult:
+def _carry_out(found: RunDir, written: Recipe, listeners: Iterable[Listener], placement: Placement | None, track: Sequence[str]) -> RunResult:
     """Do what is left of a run that this process holds."""
     placement = placement or Placement()
     if launched := processes.launched_by_torchrun():
@@ -62,7 +71,8 @@ def _carry_out(found: RunDir, written: Recipe, listeners: Iterable[Listener], pl
         reporter.event("continued", f"going on with run {found.id}")
     started = time.time()
     try:
-        outcome = pipeline.carry_out(written, found, reporter, placement)
+        with follow(track or Settings.from_environment().trackers, found, reporter):
+            outcome = pipeline.carry_out(written, found, reporter, placement)
     except BaseException as error:
         with suppress(StorageError):  # a full disk must not hide the first reason
             found.update_record(state="failed", error=str(error) or type(error).__name__)
@@ -81,13 +91,25 @@ def _carry_out(found: RunDir, written: Recipe, listeners: Iterable[Listener], pl
     return RunResult(found, outcome, build_report(found))
 
 
-def resume(name: str, listeners: Iterable[Listener] = (), *, placement: Placement | None = None) -> RunResult:
-    """Go on with the run `name` (id, folder or `last`), also in another number of processes than before."""
+def check_trackers(track: Sequence[str]) -> None:
+    """Refuse trackers that cannot work, before a run is begun for them.
+
+    Raises:
+        UnknownNameError: there is no tracker of a name.
+        MissingExtraError: its client is not installed.
+    """
+    for name in track or Settings.from_environment().trackers:
+        TRACKERS.parse(name).require()
+
+
+def resume(name: str, listeners: Iterable[Listener] = (), *, placement: Placement | None = None, track: Sequence[str] = ()) -> RunResult:
+    """Go on with the run `name` (id, folder or `last`), also in another number of processes than before; without `track`, its trackers go on too."""
     if (launched := processes.launched_by_torchrun()) and launched[0]:
         return RunResult(processes.follow(), "followed", None)
+    check_trackers(track)
     found = open_run(name)
     with found.lock():
-        return _carry_out(found, validate(found.read_record().get("written", {}), source=str(found.record)), listeners, placement)
+        return _carry_out(found, validate(found.read_record().get("written", {}), source=str(found.record)), listeners, placement, track)
 
 
 def list_runs(settings: Settings | None = None) -> list[dict[str, Any]]:
@@ -121,25 +143,20 @@ def report(name: str) -> tuple[RunDir, dict[str, Any]]:
     return run_dir, build_report(run_dir)
 
 
-def build_report(run_dir: RunDir) -> dict[str, Any]:
-    """Make report.json and report.html from the files of a run."""
-    from danlu.evaluation.report import build
-
-    recipe = pipeline.resolved(run_dir)
-    return build(recipe, run_dir, coach=[diagnosis.to_dict() for diagnosis in diagnose(recipe, run_dir)])
-
-
 def coach(name: str) -> tuple[RunDir, list[dict[str, Any]]]:
     """What the coach has to say on a run, finished or not."""
     run_dir = open_run(name)
-    recipe = pipeline.resolved(run_dir) if run_dir.recipe.exists() else validate(run_dir.read_record().get("written", {}), source=str(run_dir.record))
-    return run_dir, [diagnosis.to_dict() for diagnosis in diagnose(recipe, run_dir)]
+    return run_dir, diagnoses(run_dir)
 
 
 def local_paths(written: Recipe) -> dict[str, str]:
     """Absolute path of every file and folder the recipe names: the same name is something else in another folder."""
     names = {name: os.path.expanduser(name) for name in (written.dataset, *written.data.mix, written.base_model)}
-    return {name: os.path.abspath(path) for name, path in names.items() if os.path.exists(path)}
+    paths = {name: os.path.abspath(path) for name, path in names.items() if os.path.exists(path)}
+    for name in [name for name in (written.start_from, written.data.replay.run if written.data.replay else None) if name]:
+        is_folder = os.path.isdir(os.path.expanduser(name)) and not os.path.isfile(os.path.join(name, "run.json"))
+        paths[name] = os.path.abspath(os.path.expanduser(name)) if is_folder else str(open_run(name).path)
+    return paths
 
 
 def claim(run_dir: RunDir, written: Recipe, paths: dict[str, str]) -> None:

@@ -26,12 +26,15 @@ def answerer(recipe: Recipe, run_dir: RunDir, base_dir: Path) -> Callable[[Any],
     def prepared() -> tuple[ChatRenderer, list[dict[str, Any]]]:
         from danlu.data.chat import ChatRenderer
         from danlu.models.load import load_tokenizer
+        from danlu.models.new_tokens import add_new_tokens
 
-        renderer = ChatRenderer(load_tokenizer(base_dir))
+        tokenizer = load_tokenizer(base_dir)
+        add_new_tokens(tokenizer, recipe.data.new_tokens)
+        renderer = ChatRenderer(tokenizer)
         return renderer, find_prompts(recipe, run_dir, renderer)
 
     def answer(model: Any) -> list[dict[str, Any]]:
-        from danlu.evaluation.generate import generate, max_positions
+        from danlu.models.generate import generate, max_positions
 
         if not getattr(model, "can_generate", lambda: False)():  # a reward model scores, it does not write
             return []

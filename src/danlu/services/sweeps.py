@@ -181,7 +181,7 @@ class Sweep:
 
     def table(self) -> list[dict[str, Any]]:
         """Every member with its settings and result, best first: trained ones before those that were left."""
-        rows = []
+        rows: list[dict[str, Any]] = []
         for candidate in self.candidates:
             recipe, run_dir = candidate.resolved, candidate.run_dir
             loss = best_loss(run_dir, None)
@@ -199,7 +199,7 @@ class Sweep:
                 }
             )
         order = {"trained": 0, "training": 1, "left": 1, "failed": 2}
-        rows.sort(key=lambda row: (order[row["state"]], math.inf if row["validation_loss"] is None else row["validation_loss"]))
+        rows.sort(key=lambda row: (order[str(row["state"])], math.inf if row["validation_loss"] is None else row["validation_loss"]))
         return [{"rank": number, **row} for number, row in enumerate(rows, 1)]
 
 

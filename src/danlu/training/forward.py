@@ -101,7 +101,6 @@ def example_nll(nll_L: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor]:
     return sums, counts
 
 
-@torch.no_grad()
 def score_examples(
     model: nn.Module,
     examples: Sequence[EncodedExample],
@@ -116,12 +115,31 @@ def score_examples(
     The model is left as it was: training mode, attention implementation. A batch that memory does not suffice for is taken
     in halves, down to one example; `on_smaller` hears how many tokens are tried then.
     """
-    nats, counts = np.zeros(len(examples)), np.zeros(len(examples), np.int64)
     nll = fast_nll if path == "fast" else reference_nll
+
+    def work(batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        return example_nll(nll(model, batch), batch)
+
+    return scored(model, examples, work, micro_batch_tokens=micro_batch_tokens, device=device, path=path, on_smaller=on_smaller)
+
+
+@torch.no_grad()
+def scored(
+    model: nn.Module,
+    examples: Sequence[EncodedExample],
+    work: Callable[[PackedBatch], tuple[Tensor, Tensor]],
+    *,
+    micro_batch_tokens: int,
+    device: torch.device | str,
+    path: str,
+    on_smaller: Callable[[int], None],
+) -> tuple[np.ndarray, np.ndarray]:
+    """A value (float64) and a count (int64) of each example, which `work` gives for a packed batch, both [N]; zero without label tokens."""
+    values, counts = np.zeros(len(examples)), np.zeros(len(examples), np.int64)
     was_training = model.training
     model.eval()
     try:
-        with _attention_of(unwrap(model), path):
+        with attention_of(unwrap(model), path):
             waiting = pack([len(e.ids) for e in examples], micro_batch_tokens)[::-1]
             while waiting:
                 group = waiting.pop()
@@ -129,21 +147,21 @@ def score_examples(
                 if not batch.num_label_tokens:
                     continue
                 try:
-                    sums, numbers = example_nll(nll(model, batch), batch)
+                    found, numbers = work(batch)
                 except (MemoryError, RuntimeError) as error:
                     if len(group) == 1 or not is_out_of_memory(error):
                         raise
                     waiting += [group[len(group) // 2 :], group[: len(group) // 2]]
                     on_smaller(max(sum(len(examples[i].ids) for i in half) for half in waiting[-2:]))
                     continue
-                nats[group], counts[group] = sums.cpu().numpy(), numbers.cpu().numpy()
+                values[group], counts[group] = found.cpu().numpy(), numbers.cpu().numpy()
     finally:
         model.train(was_training)
-    return nats, counts
+    return values, counts
 
 
 @contextmanager
-def _attention_of(causal_lm: Any, path: str) -> Iterator[None]:
+def attention_of(causal_lm: Any, path: str) -> Iterator[None]:
     """Make the attention of `causal_lm` fit the path for a while."""
     previous = causal_lm.config._attn_implementation
     if path == "fast":

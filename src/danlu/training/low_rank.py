@@ -88,7 +88,7 @@ class LowRank(MethodConfig):
         from danlu.models import structure
 
         sizes = structure.linear_sizes(model)
-        head = structure.name_of(model, model.get_output_embeddings())
+        head = structure.name_of(model, structure.head_of(model))
         inner = [name for name in sizes if name != head]
         targets: str | list[str] = self.target_modules
         if targets == "all-linear" and self.layers is not None:  # PEFT takes the short form for whole models only
@@ -98,6 +98,8 @@ class LowRank(MethodConfig):
         layers = self._layers(structure.num_layers(model))
         if layers is not None:
             found = [name for name in found if (number := re.search(r"\.(\d+)\.", name)) and int(number[1]) in layers]
+            if isinstance(targets, list):
+                structure.matching(found, targets, setting=f"method.target_modules, in the layers {layers},", fix="correct method.layers or the names")
         self._check_patterns(found)
         self._check_ranks({name: sizes[name] for name in found})
         return {
@@ -113,7 +115,7 @@ class LowRank(MethodConfig):
             "trainable_token_indices": self._token_rows(model, new_token_ids),
             "fan_in_fan_out": structure.is_transposed(model),
             "bias": "none",
-            "task_type": "CAUSAL_LM",
+            "task_type": structure.task_type(model),
         }
 
     def save(self, model: PeftModel, folder: Path) -> None:

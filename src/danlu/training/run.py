@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from danlu.data.chat import ChatRenderer
+from danlu.errors import NoEffectError
 from danlu.files import fsync_dir, storage_errors, write_json
+from danlu.models.adapters import ORIGIN, load_start
 from danlu.models.headroom import resident_bytes
 from danlu.models.load import load_model, load_tokenizer
 from danlu.models.new_tokens import add_new_tokens, make_rows
@@ -22,6 +24,7 @@ from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
 from danlu.training.checkpoint import restore_weights, trained_weights
 from danlu.training.forward import fast_nll, reference_nll
+from danlu.training.kernels import int8
 from danlu.training.kernels.attention import NAME as PACKED_ATTENTION
 from danlu.training.loop import Loop, peak_memory_bytes
 from danlu.training.noise import with_embedding_noise
@@ -29,6 +32,8 @@ from danlu.training.objective import NllFunction
 from danlu.training.parallel import World, shard
 from danlu.training.probe import measured
 from danlu.training.reference import add_references
+from danlu.training.reward_model import fast_rewards, reference_rewards
+from danlu.training.rollout import Rollouts
 
 RESULT = "training.json"
 """It is there when training is done."""
@@ -56,20 +61,50 @@ def run(
     reporter.stage("training")
     nll = likelihood(recipe)
     process_bytes = resident_bytes() if world.device.type == "cpu" else None
-    base, new_ids = base_model(recipe, model_dir, "cpu" if world.is_sharded else world.device)
-    if recipe.objective.has_reference:
-        if world.is_main:
-            add_references(run_dir, reporter, base, nll, micro_batch_tokens=int(recipe.optim.micro_batch_tokens), device=next(base.parameters()).device)
-        world.from_main(None)
+    start = start_folder(run_dir)
+    base, new_ids = base_model(recipe, model_dir, "cpu" if world.is_sharded else world.device, start)
+    starts_from_adapter = start is not None and recipe.method.makes_adapter
+    if recipe.objective.has_reference and not starts_from_adapter:
+        _add_references(recipe, run_dir, reporter, base, nll, world)
     model = with_method(recipe, base, new_ids)
+    if start is not None and starts_from_adapter:
+        load_start(model, start)
+        if recipe.objective.has_reference:  # the reference is the model before this training: the round before
+            _add_references(recipe, run_dir, reporter, model, nll, world)
+    if recipe.training.compute == "int8":
+        _compute_in_int8(recipe, model, reporter, world)
     if world.is_sharded:
         nll = shard(model, nll, world)
     loop = Loop(recipe, run_dir, reporter, model, nll, world.device, world)
     loop.process_bytes = process_bytes
+    if recipe.objective.is_online:
+        loop.rollouts = _rollouts(recipe, run_dir, reporter, nll, model_dir, world)
     if after_step is not None:
         loop.after_step = after_step
     loop.until = until
     return complete(loop, loop.run(), model_dir)
+
+
+def _rollouts(recipe: Recipe, run_dir: RunDir, reporter: Reporter, nll: NllFunction, model_dir: Path, world: World) -> Rollouts:
+    """Who lets the model answer; with a second model as reference where no adapter can be switched off.
+
+    Raises:
+        NoEffectError: several processes train.
+    """
+    if world.num_processes > 1:
+        raise NoEffectError(
+            f"objective {recipe.objective.type} trains in one process only",
+            why="the model's answers are not divided among processes",
+            fix="start the run without several processes",
+        )
+    tokenizer = load_tokenizer(model_dir)
+    add_new_tokens(tokenizer, recipe.data.new_tokens)
+    renderer, reference = ChatRenderer(tokenizer), None
+    # An adapter that is switched off leaves the base model, unless its start was taken out of the base weights (PiSSA).
+    is_base_at_hand = recipe.method.makes_adapter and getattr(recipe.method, "init", "default") == "default"
+    if recipe.objective.beta and not is_base_at_hand:  # type: ignore[attr-defined]
+        reference = base_model(recipe, model_dir, world.device)[0].requires_grad_(False).eval()
+    return Rollouts(recipe, run_dir, reporter, renderer, nll, reference, world.device)
 
 
 def complete(loop: Loop, outcome: str, model_dir: Path) -> str:
@@ -110,25 +145,55 @@ def probe_speed(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_di
     return None if not seconds else float(found["num_tokens"] / seconds)
 
 
+def _compute_in_int8(recipe: Recipe, model: Any, reporter: Reporter, world: World) -> None:
+    """Round the frozen weights of `model`; say so when this processor gains nothing by it."""
+    is_possible = world.device.type == "cpu" and not world.is_sharded and recipe.training.dtype == "float32"
+    if not is_possible or not int8.convert(model):
+        why = f"the device is {world.device} and training.dtype is {recipe.training.dtype}" if not is_possible else "no frozen linear layer is in float32"
+        fix = "remove training.compute; it is for adapters in float32 on the CPU of one machine"
+        raise NoEffectError("training.compute int8 has nothing to work on", why=why, fix=fix)
+    if not int8.is_fast():
+        reporter.event("warning", "this processor has no integer dot products (VNNI): training.compute int8 is slower here than exact", name="slow_int8")
+
+
 def likelihood(recipe: Recipe) -> NllFunction:
     """The way through the model that the recipe asks for."""
+    if recipe.objective.makes_reward_model:
+        return fast_rewards if recipe.training.path == "fast" else reference_rewards
     nll: NllFunction = functools.partial(fast_nll, weighs_rows=recipe.objective.weighs_rows) if recipe.training.path == "fast" else reference_nll
     return nll if recipe.optim.neftune_alpha is None else with_embedding_noise(nll, recipe.optim.neftune_alpha)
 
 
-def base_model(recipe: Recipe, model_dir: Path, device: str | torch.device) -> tuple[Any, list[int]]:
-    """The model before the method is applied (loaded, or made at random from the seed), and the ids of the tokens that were added to it."""
+def _add_references(recipe: Recipe, run_dir: RunDir, reporter: Reporter, model: Any, nll: NllFunction, world: World) -> None:
+    if world.is_main:
+        add_references(run_dir, reporter, model, nll, micro_batch_tokens=int(recipe.optim.micro_batch_tokens), device=next(model.parameters()).device)
+    world.from_main(None)
+
+
+def start_folder(run_dir: RunDir) -> Path | None:
+    """Folder of the weights that training starts from, where it is not the base model's."""
+    start = run_dir.read_record().get("start")
+    return Path(start["folder"]) if start else None
+
+
+def base_model(recipe: Recipe, model_dir: Path, device: str | torch.device, start: Path | None = None) -> tuple[Any, list[int]]:
+    """The model before the method is applied (loaded, or made at random from the seed), and the ids of the tokens that were added to it.
+
+    A method that changes the model itself begins with the weights in `start`.
+    """
     torch.manual_seed(recipe.seed)
     model = load_model(
-        model_dir,
+        start if start is not None and not recipe.method.makes_adapter else model_dir,
         dtype=getattr(torch, str(recipe.training.dtype)),
         attention=PACKED_ATTENTION if recipe.training.path == "fast" else None,
         random_weights=recipe.method.starts_anew,
         quantisation=recipe.method.quantisation,
         device=str(device),
+        is_reward_model=recipe.objective.makes_reward_model,
     )
     new_ids = add_new_tokens(load_tokenizer(model_dir), recipe.data.new_tokens) if recipe.data.new_tokens else []
-    make_rows(model, new_ids)
+    if start is None or recipe.method.makes_adapter:
+        make_rows(model, new_ids)
     return model, new_ids
 
 
@@ -149,6 +214,9 @@ def _save_result(recipe: Recipe, run_dir: RunDir, model: Any, model_dir: Path) -
         add_new_tokens(tokenizer, recipe.data.new_tokens)
         ChatRenderer(tokenizer)  # gives a tokenizer without a chat template the documented default, which is stored with the result
         tokenizer.save_pretrained(staging)
+        base = run_dir.read_record().get("base_model")
+        if base and recipe.method.makes_adapter:
+            write_json(staging / ORIGIN, {"name": base["name"], "revision": base.get("revision"), "sha256": base["sha256"]})
         shutil.rmtree(target, ignore_errors=True)
         os.replace(staging, target)
         fsync_dir(target.parent)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
+from danlu.data.words import is_mostly_chinese
 from danlu.errors import MissingExtraError
-from danlu.evaluation.text import is_mostly_chinese
 from danlu.recipe.base import METRICS, MetricConfig
 
 

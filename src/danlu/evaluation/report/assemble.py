@@ -49,6 +49,7 @@ def facts(recipe: Recipe, run_dir: RunDir, curves: Curves, coach: Sequence[dict[
         "verdict": card["verdict"],
         "metrics": card["metrics"],
         "retention": card["retention"],
+        "rounds": card["rounds"],
         "heldout": card["heldout"],
         "warnings": card["warnings"],
         "coach": list(coach),

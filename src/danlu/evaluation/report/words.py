@@ -11,8 +11,18 @@ Label = tuple[str, str]
 VERDICTS = {"improved": ("Improved", "变好了"), "no_difference": ("No difference shown", "未见差别"), "regressed": ("Regressed", "变差了")}
 RETENTION = {"kept": ("Kept", "保持"), "slightly_worse": ("Slightly worse", "略有下降"), "forgotten": ("Forgotten", "明显遗忘")}
 SEVERITIES = {"error": "bad", "warning": "warn", "info": "muted"}
+ROUND = RETENTION | {"improved": ("Better", "变好"), "no_difference": ("No difference shown", "未见差别"), "regressed": ("Worse", "变差")}
 TONES = {"improved": "good", "no_difference": "warn", "regressed": "bad", "kept": "good", "slightly_worse": "warn", "forgotten": "bad"}
 
+_REWARDS = {
+    "exact_match": ("exact match", "完全一致"),
+    "rouge_l": ("ROUGE-L", "ROUGE-L"),
+    "number": ("right number", "数字正确"),
+    "pattern": ("form", "格式"),
+    "tags": ("tags", "标签"),
+    "json_object": ("JSON", "JSON"),
+    "length": ("length", "长度"),
+}
 _NAMES = {
     "nll_per_token": ("Loss per token", "每词元损失"),
     "perplexity": ("Perplexity", "困惑度"),
@@ -65,6 +75,7 @@ _NAMES = {
     "evaluation_heldout_seconds": ("Held-out suite", "留出样例评测"),
     "evaluation_preference_seconds": ("Preference suite", "偏好评测"),
     "evaluation_rewards_seconds": ("Reward suite", "奖励评测"),
+    "evaluation_rounds_seconds": ("Rounds suite", "轮次评测"),
     "evaluation_retention_seconds": ("Retention suite", "通用能力评测"),
     "evaluation_memorised_seconds": ("Memorisation check", "记忆检查"),
     "num_tokens": ("Tokens trained on", "训练词元数"),
@@ -81,6 +92,9 @@ _NAMES = {
 def name(key: str) -> Label:
     """A key of the report in words."""
     plain = key.removesuffix("_seconds").removesuffix("_bytes").replace("_", " ")
+    if key.startswith("reward_") and key.removeprefix("reward_") in _REWARDS:
+        en, zh = _REWARDS[key.removeprefix("reward_")]
+        return f"Reward: {en}", f"奖励：{zh}"
     return _NAMES.get(key, (plain[:1].upper() + plain[1:], plain))
 
 

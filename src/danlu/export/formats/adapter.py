@@ -35,4 +35,5 @@ class AdapterExport(ExporterConfig):
         from danlu.models.load import load_model
         from danlu.models.pair import load_adapter
 
-        return load_adapter(load_model(source.base_dir, dtype=source.torch_dtype, quantisation=source.method.quantisation), folder)
+        base = load_model(source.base_dir, dtype=source.torch_dtype, quantisation=source.method.quantisation, is_reward_model=source.is_reward_model)
+        return load_adapter(base, folder)

@@ -43,7 +43,7 @@ class MergedExport(ExporterConfig):
                 why="its virtual tokens stand before the input; they are no change of the model's weights",
                 fix="use --to adapter, or train with method lora",
             )
-        model = load_model(source.base_dir, dtype=source.torch_dtype, quantisation=source.method.quantisation)
+        model = load_model(source.base_dir, dtype=source.torch_dtype, quantisation=source.method.quantisation, is_reward_model=source.is_reward_model)
         model = load_adapter(model if source.method.quantisation is None else dequantise(model), source.adapter_dir)
         model.merge_and_unload(safe_merge=True).save_pretrained(folder)
         load_tokenizer(source.adapter_dir).save_pretrained(folder)
@@ -52,4 +52,4 @@ class MergedExport(ExporterConfig):
         """Load as a user of plain Transformers would."""
         from danlu.models.load import load_model
 
-        return load_model(folder, dtype=source.torch_dtype)
+        return load_model(folder, dtype=source.torch_dtype, is_reward_model=source.is_reward_model)

@@ -44,10 +44,10 @@ def recommend_all(recipe: Recipe, facts: Facts) -> tuple[Recipe, list[Reason]]:
     recipe, rest = resolve(with_values(recipe, {"optim.warmup_ratio": "auto"}), facts)
     reasons += rest
     for path, fixed in FIXED_RULES.items():
-        said = fixed(recipe, facts)
-        if said is not None:
-            recipe = with_values(recipe, {path: said.value})
-            reasons.append(Reason(path, *said))
+        found = fixed(recipe, facts)
+        if found is not None:
+            recipe = with_values(recipe, {path: found.value})
+            reasons.append(Reason(path, *found))
     return recipe, reasons
 
 

@@ -69,7 +69,7 @@ def _validation_rows(history: History) -> Iterator[Diagnosis]:
 def _memorisation(history: History) -> Iterator[Diagnosis]:
     end, row = last_mean(history.losses), history.steps[-1]
     last = history.validations[-1]["validation_loss"] if history.validations else None
-    if end >= MEMORISED_LOSS or row.get("epoch", 0) <= 1 or (last is not None and last < max(0.2, 5 * end)):
+    if end >= min(MEMORISED_LOSS, history.losses[0] / 4) or row.get("epoch", 0) <= 1 or (last is not None and last < max(0.2, 5 * end)):
         return
     best = min(history.validations, key=lambda v: v["validation_loss"])["step"] if history.validations else None
     reached = next(s["step"] for s in history.steps if s["loss"] < 5 * max(end, MEMORISED_LOSS))

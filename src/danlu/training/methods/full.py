@@ -17,6 +17,7 @@ class Full(MethodConfig):
     """Change every weight. Strongest, needs the most memory, forgets the most."""
 
     makes_adapter: ClassVar[bool] = False
+    can_train_score_head: ClassVar[bool] = True
     type: Literal["full"] = "full"
     init: Literal["pretrained", "random"] = "pretrained"
     """`random` trains a new model from the configuration of `base_model`, with the objective `pretrain`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 class LoRA(LowRank):
     """Train small low-rank matrices beside the frozen base model."""
 
+    can_train_score_head: ClassVar[bool] = True
     type: Literal["lora"] = "lora"
     init: Literal["default", "pissa", "pissa_niter_16"] = "default"
     """`default`: B is zero. `pissa`: A and B start as the principal part of each weight, which learns faster; `pissa_niter_16` finds it

@@ -1,0 +1,1 @@
+"""Trackers. One file each; found by the registry."""
