@@ -231,6 +231,7 @@ def test_adapters_go_to_the_layers_and_in_the_ranks_that_were_asked_for() -> Non
     [
         ({"type": "lora", "rank": 4, "target_modules": ["q_proj", "qq_proj"]}, "names no layer of this model: qq_proj"),
         ({"type": "lora", "rank": 4, "layers": [1]}, "the model has no such layer"),
+        ({"type": "lora", "rank": 4, "layers": [0], "target_modules": ["q_proj", "lm_head"]}, r"in the layers \[0\], names no layer of this model: lm_head"),
         ({"type": "lora", "rank": 4, "rank_pattern": {"up": 2}}, "matches no layer that gets an adapter"),
         ({"type": "lora", "rank": 4, "rank_pattern": {"k_proj": 17}}, r"rank_pattern.k_proj 17 is larger than the smallest matrix of the model \(16\)"),
         ({"type": "lora", "rank": 17}, r"method.rank 17 is larger than the smallest matrix of the model \(16\)"),

@@ -32,6 +32,8 @@ class MethodConfig(StrictModel):
     """Whether the result is a small adapter beside the base model, or a whole model."""
     can_merge: ClassVar[bool] = True
     """Whether the adapter can become part of the base weights."""
+    usual_learning_rate: ClassVar[float | None] = None
+    """What `optim.learning_rate: auto` takes with AdamW; None where the width of the model decides."""
     can_train_score_head: ClassVar[bool] = False
     """Whether a new head with one score is trained beside it (objective `reward`)."""
 

@@ -111,6 +111,11 @@ class OptimConfig(StrictModel):
         return self.beta1, self.beta2 if self.beta2 is not None else 0.99 if self.optimizer == "lion" else 0.999
 
     @property
+    def learning_rate_factor(self) -> float:
+        """What the optimizer's learning rate is of AdamW's: every step of Lion is as long as its learning rate (Chen et al. 2023, section 5)."""
+        return 0.2 if self.optimizer == "lion" else 1.0
+
+    @property
     def decay_ratio(self) -> float:
         """Share of all steps over which `wsd` falls."""
         return 0.2 if self.scheduler_decay_ratio is None else self.scheduler_decay_ratio

@@ -36,16 +36,21 @@ def _max_seq_len(recipe: Recipe, facts: Facts) -> Choice:
 
 
 def _learning_rate(recipe: Recipe, facts: Facts) -> Choice:
-    width_factor = (2000 / facts.hidden_size) ** 0.78
-    base = 5e-5 * width_factor * (10 if recipe.method.makes_adapter else 1)
+    usual, source = recipe.method.usual_learning_rate, "danlu"
+    if usual is not None:
+        en, zh = f"the usual value of method {recipe.method.type}", f"方法 {recipe.method.type} 的常用值"
+    else:
+        usual, source = min(5e-5 * (2000 / facts.hidden_size) ** 0.78 * (10 if recipe.method.makes_adapter else 1), 5e-3), "schulman2025"
+        kind = "adapters want about ten times the rate of full tuning" if recipe.method.makes_adapter else "full tuning wants a small rate"
+        kind_zh = "适配器的学习率约为全量微调的十倍" if recipe.method.makes_adapter else "全量微调要用较小的学习率"
+        en, zh = f"{kind}; narrower models (here {facts.hidden_size}) want more", f"{kind_zh}；模型越窄（此处 {facts.hidden_size}）越大"
     factor = recipe.objective.learning_rate_factor
-    value = float(f"{min(base, 5e-3) * factor:.2g}")
-    kind = "adapters want about ten times the rate of full tuning" if recipe.method.makes_adapter else "full tuning wants a small rate"
-    kind_zh = "适配器的学习率约为全量微调的十倍" if recipe.method.makes_adapter else "全量微调要用较小的学习率"
-    en, zh = f"{kind}; narrower models (here {facts.hidden_size}) want more", f"{kind_zh}；模型越窄（此处 {facts.hidden_size}）越大"
     if factor != 1:
         en, zh = f"{en}; objective {recipe.objective.type} wants {factor:g} of that of sft", f"{zh}；目标 {recipe.objective.type} 取 sft 的 {factor:g} 倍"
-    return Choice(value, en, zh, "schulman2025")
+    by_optimizer = recipe.optim.learning_rate_factor
+    if by_optimizer != 1:
+        en, zh = f"{en}; {recipe.optim.optimizer} wants {by_optimizer:g} of that of adamw", f"{zh}；{recipe.optim.optimizer} 取 adamw 的 {by_optimizer:g} 倍"
+    return Choice(float(f"{usual * factor * by_optimizer:.2g}"), en, zh, source)
 
 
 def _global_batch_size(recipe: Recipe, facts: Facts) -> Choice:
@@ -109,11 +114,6 @@ def _sample_every_steps(recipe: Recipe, facts: Facts) -> Choice:
 def _validate_every_steps(recipe: Recipe, facts: Facts) -> Choice:
     steps = num_steps(recipe, facts)
     return Choice(max(1, min(500, steps // 10)), f"about ten validations over {steps} steps", f"在 {steps} 步中约验证十次", "danlu")
-
-
-def _sample_every_steps(recipe: Recipe, facts: Facts) -> Choice:
-    steps = num_steps(recipe, facts)
-    return Choice(max(1, math.ceil(steps / 5)), f"about five rounds of samples over {steps} steps", f"在 {steps} 步中约试答五次", "danlu")
 
 
 def _early_stopping_patience(recipe: Recipe, facts: Facts) -> Choice:
