@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any, get_args
 
+import orjson
 import pytest
 import torch
 from peft import PeftModel
@@ -42,10 +43,14 @@ CHATS = [
 ROWS: dict[str, list[dict[str, Any]]] = {
     "messages": CHATS,
     "text": [{"text": f"Door {n} is {COLOURS[n % 3]}. Window {n} is open."} for n in range(10)],
+    "prompt": [{"messages": chat["messages"][:1], "answer": chat["messages"][1]["content"]} for chat in CHATS],
     "labelled": [{"messages": chat["messages"][:1], "completion": chat["messages"][1:], "label": n % 2 == 0} for n, chat in enumerate(CHATS)],
     "preference": [
         {"messages": chat["messages"][:1], "chosen": chat["messages"][1:], "rejected": CHATS[(n + 1) % 10]["messages"][1:]} for n, chat in enumerate(CHATS)
     ],
+}
+OBJECTIVE_SETTINGS: dict[str, dict[str, Any]] = {
+    "grpo": {"max_completion_tokens": 6, "num_answers": 4, "rewards": [{"type": "length", "minimum": 40}]},
 }
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "freeze": [{"num_layers": 1}, {"num_layers": 1, "train_embeddings": True, "train_head": True}],
@@ -92,7 +97,7 @@ def recipe_of(method: dict[str, Any], objective: str, optim: dict[str, Any] | No
         {
             "base_model": "small",
             "dataset": "doors",
-            "objective": objective,
+            "objective": {"type": objective, **OBJECTIVE_SETTINGS.get(objective, {})},
             "method": {name: value for name, value in SMALL.items() if name in fields} | method,
             "data": {"format": "text", "max_seq_len": 64},
             "optim": {
@@ -133,6 +138,7 @@ def prepare(folder: Path, recipe: Recipe, renderer: ChatRenderer) -> RunDir:
             note=lambda entry: None,
             progress=lambda done: None,
         )
+        (run_dir.data / f"{split}.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in part))
     return run_dir
 
 
@@ -209,7 +215,8 @@ def test_a_pair_trains_saves_loads_talks_merges_and_resumes(
     # The loss went down.
     losses = [line["loss"] for line in read_jsonl(run_dir.metrics) if "loss" in line]
     assert len(losses) == NUM_STEPS
-    assert losses[-1] < losses[0]
+    if not recipe.objective.is_online:  # there each step answers anew; its loss is around zero
+        assert losses[-1] < losses[0]
 
     # What was saved is what was trained, and not the base model.
     base, _ = base_model(recipe.model_copy(update={"training": recipe.training.model_copy(update={"path": "reference"})}), base_dir, "cpu")
