@@ -9,12 +9,12 @@ from typing import Any
 import orjson
 import pytest
 import torch
-from danlu.evaluation.generate import generate
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from danlu.errors import MissingExtraError, NoEffectError
 from danlu.files import read_json, read_jsonl
+from danlu.models.generate import generate
 from danlu.models.load import load_tokenizer
 from danlu.models.pair import ModelPair
 from danlu.recipe.load import load_recipe

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from danlu.run_dir import RunDir
-from danlu.services.runs import build_report
+from danlu.services.reports import build_report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PROPER = re.compile(

@@ -204,9 +204,8 @@ def test_scores_are_the_same_when_batches_have_to_be_halved(trial: MakeTrial) ->
 
 
 def test_answers_are_the_same_when_batches_have_to_be_halved(small_model: Path) -> None:
-    from danlu.evaluation.generate import generate
-
     from danlu.data.chat import ChatRenderer
+    from danlu.models.generate import generate
     from danlu.models.load import load_model, load_tokenizer
 
     model, renderer = load_model(small_model, dtype=torch.float32).eval(), ChatRenderer(load_tokenizer(small_model))

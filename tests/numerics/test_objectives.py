@@ -187,6 +187,26 @@ def test_the_reference_is_the_model_before_training_and_is_computed_once(trial: 
     assert TokenFile(one.run_dir.data / "validation.tokens")[0].reference > 0
 
 
+def test_too_little_memory_for_the_reference_makes_the_micro_batch_smaller(trial: MakeTrial, model_dir: Path) -> None:
+    from danlu.models.load import load_model
+    from danlu.training.forward import reference_nll
+    from danlu.training.reference import add_references
+
+    one, calls, heard = trial("dpo"), [], []
+
+    def nll(model: Any, batch: Any) -> Any:
+        calls.append(sum(batch.lengths))
+        if sum(batch.lengths) > 200:
+            raise MemoryError
+        return reference_nll(model, batch)
+
+    reporter = Reporter(one.run_dir, lambda kind, fields: heard.append(kind))
+    add_references(one.run_dir, reporter, load_model(model_dir), nll, micro_batch_tokens=512, device=torch.device("cpu"))
+
+    assert heard.count("out_of_memory") == 2 and max(calls) > 200 >= calls[-1]
+    assert all(sequence.reference > 0 for sequence in TokenFile(one.run_dir.data / "train.tokens"))
+
+
 def test_pairs_stay_whole_and_share_a_shortened_prompt(trial: MakeTrial) -> None:
     one = trial("dpo")
     long = {"line": 7, "messages": [{"role": "user", "content": "word " * 300}], "chosen": [{"role": "assistant", "content": "yes"}],

@@ -18,6 +18,8 @@ from danlu.training.coach import Coach
 from danlu.training.coach.history import DataFacts, History
 from danlu.training.coach.judge import EXPLAINS, judge
 
+CURVES = Path(__file__).parents[1] / "fixtures/coach"
+
 
 def recipe(**parts: Any) -> Recipe:
     optim = {"learning_rate": 1e-3, "num_epochs": 3.0, "global_batch_size": 8, "micro_batch_tokens": 1024, **parts.pop("optim", {})}
@@ -93,6 +95,21 @@ def test_what_one_fault_explains_is_not_said_beside_it() -> None:
     known = {name for names in EXPLAINS.values() for name in names}
     assert not any(name in EXPLAINS[name] for name in EXPLAINS)
     assert known & set(EXPLAINS), "a chain of explanations is followed only one link far, which is enough for these"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CURVES.glob("*.jsonl")))
+def test_curves_of_real_runs_are_judged_right(name: str) -> None:
+    """danlu/tiny on danlu/zhangjiajie (scripts/coach_curves.py)."""
+    head, *rows = [json.loads(line) for line in (CURVES / f"{name}.jsonl").read_text("utf-8").splitlines()]
+    data = DataFacts(rows_in=300, used=300, num_train=240, num_train_tokens=20_000, num_validation=30)
+    one = History(Recipe.model_validate(head["recipe"]), data, usual_learning_rate=head["facts"]["usual_learning_rate"], is_over=True)
+    for fields in rows:
+        one.see("metrics", fields)
+    assert [d.name for d in judge(one)] == head["expected"]
+
+
+def test_there_are_curves_of_real_runs() -> None:
+    assert len(list(CURVES.glob("*.jsonl"))) >= 4
 
 
 def test_it_listens_to_a_long_run_in_little_time(tmp_path: Path) -> None:

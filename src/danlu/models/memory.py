@@ -211,7 +211,7 @@ def trained_by(recipe: Recipe, shape: ModelShape) -> Trained:
         count = shape.layers * (2 * shape.key_width + shape.inner)
         return Trained(count, count, 0, shape.inner)
     ranks = {layer: _rank(method, layer) for layer in adapted_linears(method, shape)}
-    per_layer = sum(rank * (layer.inputs + layer.outputs) + (layer.outputs if getattr(method, "dora", False) else 0) for layer, rank in ranks.items())
+    per_layer = sum(rank * (layer.inputs + layer.outputs) + (layer.outputs if getattr(method, "use_dora", False) else 0) for layer, rank in ranks.items())
     layers = _layer_subset(method, shape)
     count = per_layer * len(layers)
     largest = max((rank * max(layer.inputs, layer.outputs) for layer, rank in ranks.items()), default=0)
@@ -291,7 +291,7 @@ class Plan:
     @property
     def is_fused(self) -> bool:
         """Whether training/kernels/decoder.py computes the layers."""
-        plain = not getattr(self.recipe.method, "dropout", 0.0) and not getattr(self.recipe.method, "dora", False)
+        plain = not getattr(self.recipe.method, "dropout", 0.0) and not getattr(self.recipe.method, "use_dora", False)
         is_simple = self.recipe.method.type in ("full", "freeze", "lora", "lora_plus_full")
         return self.recipe.training.path == "fast" and self.shape.is_fusable and self.device == "cpu" and self.compute_bytes == 4 and plain and is_simple
 

@@ -246,7 +246,7 @@ class Recipe(StrictModel):
     dataset: str = Field(min_length=1)
     """A data file, or a bundled example such as `danlu/zhangjiajie`."""
     objective: Annotated[SerializeAsAny[ObjectiveConfig], OBJECTIVES] = Field("sft", validate_default=True)
-    """What is learnt: `sft` (answers in conversations) or `pretrain` (plain text)."""
+    """What is learnt: `sft` (answers in conversations), `pretrain` (plain text), `dpo`, `orpo`, `simpo`, `kto` (preferences), `reward`, `grpo`."""
     method: Annotated[SerializeAsAny[MethodConfig], METHODS] = Field("lora", validate_default=True)
     """Which weights change: `lora`, `qlora`, `full`, or any other method of the list below."""
     start_from: str | None = Field(None, min_length=1)

@@ -37,12 +37,14 @@ GPU_PEAK_PRODUCTS = ((8192, 8192, 8192), (4096, 8192, 8192))
 def lengths_of(spread: str, num_tokens: int, longest: int) -> list[int]:
     """Lengths of examples that sum to `num_tokens`.
 
-    `lognormal`: the logarithm has mean 5.3 and deviation 0.6 (median 200), cut to 32 .. `longest`; `equal`: EQUAL_LENGTH.
+    `lognormal`: the logarithm has mean 5.3 and deviation 0.6 (median 200), cut to 32 .. `longest`; `long`: mean 6.2 and
+    deviation 0.8 (median 490), cut to 40 .. `longest`; `equal`: EQUAL_LENGTH.
     """
     generator = np.random.default_rng(0)
+    mean, deviation, shortest = (6.2, 0.8, 40) if spread == "long" else (5.3, 0.6, 32)
     lengths: list[int] = []
     while (left := num_tokens - sum(lengths)) > 0:
-        wanted = EQUAL_LENGTH if spread == "equal" else int(np.clip(generator.lognormal(5.3, 0.6), 32, longest))
+        wanted = EQUAL_LENGTH if spread == "equal" else int(np.clip(generator.lognormal(mean, deviation), shortest, longest))
         lengths.append(min(wanted, left))
     return lengths
 
@@ -57,15 +59,17 @@ def examples_of(lengths: list[int], vocabulary: int) -> list[EncodedExample]:
 
 
 def make_model(shape: Mapping[str, Any], *, system: str, rank: int, device: str, dtype: torch.dtype) -> nn.Module:
-    """A Qwen3 model of random weights with a LoRA adapter on every linear layer, made for `system`."""
-    from transformers import AutoModelForCausalLM, Qwen3Config
+    """A model of random weights (Qwen3, or `model_type`) with a LoRA adapter on every linear layer, made for `system`."""
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     from danlu.training.methods.lora import LoRA
 
     torch.manual_seed(0)
     is_fast = system != "reference"
-    model = AutoModelForCausalLM.from_config(Qwen3Config(**shape), dtype=dtype, attn_implementation=PACKED_ATTENTION if is_fast else "sdpa")
-    adapted = LoRA(rank=rank, alpha=2.0 * rank).apply(model.to(device), fused=is_fast)
+    config = AutoConfig.for_model(**{"model_type": "qwen3"} | dict(shape))
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=PACKED_ATTENTION if is_fast else "sdpa")
+    adapted = LoRA(rank=rank, alpha=2.0 * rank).apply(model, fused=is_fast)
     if system == "int8":
         int8.convert(adapted)
     return adapted.train()
@@ -95,6 +99,7 @@ def measure_training(task: Mapping[str, Any]) -> dict[str, Any]:
         "tokens_per_second": num_passes * sum(lengths) / seconds,
         "peak_memory_bytes": peak_memory_bytes(device),
         "gflops": num_passes * flops / seconds / 1e9,
+        "num_parameters": sum(p.numel() for p in model.parameters()),
         "loss": loss,
     }
 

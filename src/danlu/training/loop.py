@@ -9,11 +9,9 @@ from __future__ import annotations
 import functools
 import gc
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
@@ -29,16 +27,15 @@ from danlu.reporter import Reporter, truncate_metrics
 from danlu.run_dir import RunDir
 from danlu.training import checkpoint, probe
 from danlu.training.batch import PackedBatch
+from danlu.training.groups import Group, add_numbers, batches_of, first_groups, num_tokens_of
 from danlu.training.objective import MeasuringObjective, NllFunction, Objective, num_label_tokens
 from danlu.training.optim import Optimizer, learning_rate
 from danlu.training.parallel import World, part_like, whole
 from danlu.training.probe import peak_memory_bytes
+from danlu.training.signals import stop_signals
 
 if TYPE_CHECKING:
     from danlu.training.rollout import Rollouts
-
-Group = list[EncodedExample]
-"""The sequences of one example (two for a pair)."""
 
 MAX_VALIDATION_TOKENS = 100_000
 """A validation looks at the first examples up to this many tokens, so that it stays a small part of the run."""
@@ -481,60 +478,3 @@ class Loop:
             truncate_metrics(self.run_dir.metrics, after_step=self.state.step)
             if self.rollouts is not None:
                 self.rollouts.resume(self.state.step)
-
-
-def first_groups(tokens: TokenFile, group_size: int, *, max_tokens: int) -> list[Group]:
-    """The first examples of a token file, up to `max_tokens` tokens (at least one example)."""
-    groups: list[Group] = []
-    seen = 0
-    for index in range(len(tokens) // group_size):
-        group = tokens.group(index, group_size)
-        if groups and seen + num_tokens_of(group) > max_tokens:
-            break
-        groups.append(group)
-        seen += num_tokens_of(group)
-    return groups
-
-
-def batches_of(groups: Sequence[Group], micro_batch_tokens: int, device: torch.device) -> Iterator[PackedBatch]:
-    """Packed batches of at most `micro_batch_tokens` tokens; examples keep their order and are never split."""
-    members: Group = []
-    for group in groups:
-        if members and num_tokens_of(members) + num_tokens_of(group) > micro_batch_tokens:
-            yield PackedBatch.from_examples(members, device)
-            members = []
-        members = members + group
-    if members:
-        yield PackedBatch.from_examples(members, device)
-
-
-def num_tokens_of(sequences: Sequence[EncodedExample]) -> int:
-    """Tokens of all sequences."""
-    return sum(len(sequence.ids) for sequence in sequences)
-
-
-def add_numbers(numbers: dict[str, float], parts: Mapping[str, Tensor]) -> None:
-    """Add the parts of one batch to the numbers of the step."""
-    for name, part in parts.items():
-        numbers[name] = numbers.get(name, 0.0) + float(part)
-
-
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """Turn SIGTERM and the first Ctrl-C into an event; a second Ctrl-C ends the process at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def handle(number: int, frame: object) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -24,7 +24,8 @@ from danlu.models.shape import ModelShape
 from danlu.training.forward import unwrap
 
 if TYPE_CHECKING:
-    from danlu.training.loop import Group, Loop
+    from danlu.training.groups import Group
+    from danlu.training.loop import Loop
 
 MAX_SECONDS = 20.0
 """A usual step is measured only while the wide micro batch was quicker than that."""

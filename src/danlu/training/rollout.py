@@ -31,9 +31,8 @@ from danlu.reporter import Reporter, truncate_metrics
 from danlu.run_dir import RunDir
 from danlu.training.batch import PackedBatch
 from danlu.training.forward import attention_of, unwrap
+from danlu.training.groups import Group
 from danlu.training.objective import NllFunction
-
-Group = list[EncodedExample]
 
 
 class Rollouts:

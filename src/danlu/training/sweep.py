@@ -27,10 +27,12 @@ from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
 from danlu.training import checkpoint
 from danlu.training.batch import PackedBatch
+from danlu.training.groups import Group, add_numbers, num_tokens_of
 from danlu.training.kernels.shared import SharedLoraLinear, rows_of
-from danlu.training.loop import Group, Loop, add_numbers, num_tokens_of, stop_signals
+from danlu.training.loop import Loop
 from danlu.training.objective import NllFunction
 from danlu.training.run import base_model, complete, likelihood
+from danlu.training.signals import stop_signals
 
 SHARED_OBJECTIVES = ("sft", "pretrain")
 PASS_FAILED = "the pass of another member failed"

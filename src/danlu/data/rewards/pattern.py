@@ -16,8 +16,8 @@ class PatternReward(RewardConfig):
     """1 when the completion matches a regular expression from beginning to end."""
 
     type: Literal["pattern"] = "pattern"
-    pattern: str = Field(min_length=1, max_length=500)
-    """Python regular expression; `.` matches line breaks too. Nested repetitions such as (a+)+ can take very long."""
+    pattern: str = Field(".+", min_length=1, max_length=500)
+    """Python regular expression; the usual one asks for anything at all. `.` matches line breaks too. Nested repetitions such as (a+)+ can take very long."""
 
     @field_validator("pattern")
     @classmethod

@@ -116,11 +116,6 @@ def _validate_every_steps(recipe: Recipe, facts: Facts) -> Choice:
     return Choice(max(1, min(500, steps // 10)), f"about ten validations over {steps} steps", f"在 {steps} 步中约验证十次", "danlu")
 
 
-def _sample_every_steps(recipe: Recipe, facts: Facts) -> Choice:
-    steps = num_steps(recipe, facts)
-    return Choice(max(1, math.ceil(steps / 5)), f"about five rounds of samples over {steps} steps", f"在 {steps} 步中约试答五次", "danlu")
-
-
 def _early_stopping_patience(recipe: Recipe, facts: Facts) -> Choice:
     if not facts.num_validation or not recipe.data.split.validation:
         return Choice(None, "there are no validation examples to stop by", "没有验证样例，无从判断何时停止")
