@@ -14,7 +14,7 @@ from danlu.recipe.recipe import Recipe
 from danlu.run_dir import RunDir
 
 MakeRun = Callable[..., RunDir]
-KEYS = ["schema_version", "run_id", "state", "created", "verdict", "metrics", "retention", "heldout", "warnings", "coach", "rows", "encoded", "training"]
+KEYS = ["schema_version", "run_id", "state", "created", "verdict", "metrics", "retention", "rounds", "heldout", "warnings", "coach", "rows", "encoded", "training"]
 KEYS += ["timing", "memory", "forecast", "disk", "reasons", "base_model", "recipe", "fingerprint", "environment", "samples", "examples"]
 
 
