@@ -66,7 +66,7 @@ def recommend(
     if goal not in GOALS:
         raise UnknownNameError(f"unknown goal {goal!r}", why=f"goals are {', '.join(GOALS)}", fix="use --goal task where none of them fits better")
     recipe = _recipe([*what, *context.args], data=None, model=model, method=None, objective=None)
-    found = forecasts.recommend_run(recipe, goal=goal, memory_bytes=_bytes(memory_gib))  # type: ignore[arg-type]  # it is one of GOALS
+    found = forecasts.recommend_run(recipe, goal=goal, memory_bytes=_bytes(memory_gib))
     text = yaml.safe_dump(runnable(found.recipe), allow_unicode=True, sort_keys=False)
     if write is not None:
         write_text(write, text)

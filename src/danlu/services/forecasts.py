@@ -156,7 +156,7 @@ def _prospect(
     return Prospect(recipe, reasons, found, place)
 
 
-def count_lengths(written: Recipe, dataset: Path, base: BaseModel) -> tuple[Lengths, dict[str, Any]]:
+def count_lengths(written: Recipe, dataset: Path, base: BaseModel) -> tuple[Lengths, Any]:
     """Token counts of the first examples of the training split, the number of all, and the format."""
     from danlu.data.convert import open_dataset
     from danlu.data.count import TokenCounter

@@ -44,10 +44,10 @@ def recommend_all(recipe: Recipe, facts: Facts) -> tuple[Recipe, list[Reason]]:
     recipe, rest = resolve(with_values(recipe, {"optim.warmup_ratio": "auto"}), facts)
     reasons += rest
     for path, fixed in FIXED_RULES.items():
-        choice = fixed(recipe, facts)
-        if choice is not None:
-            recipe = with_values(recipe, {path: choice.value})
-            reasons.append(Reason(path, *choice))
+        found = fixed(recipe, facts)
+        if found is not None:
+            recipe = with_values(recipe, {path: found.value})
+            reasons.append(Reason(path, *found))
     return recipe, reasons
 
 
