@@ -47,4 +47,12 @@ def _stub_torchaudio(python: Path) -> None:
 
 def variables(threads: int) -> dict[str, str]:
     """Environment variables that every system gets."""
-    return os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    repository = str(Path(__file__).parents[1])
+    path = os.pathsep.join([str(Path(repository) / "src"), repository, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return os.environ | {
+        "PYTHONPATH": path,
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }

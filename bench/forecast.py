@@ -44,7 +44,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "6M lora 512": {"shape": "6M", "method": LORA, "lengths": MEDIUM, "tokens": 512},
     "6M lora rank 128": {"shape": "6M", "method": {"type": "lora", "rank": 128}, "lengths": MEDIUM, "tokens": 2048},
     "6M lora dropout": {"shape": "6M", "method": {**LORA, "dropout": 0.1}, "lengths": MEDIUM, "tokens": 2048},
-    "6M lora q,v": {"shape": "6M", "method": {**LORA, "target_modules": ["q_proj", "v_proj"]}, "lengths": MEDIUM, "tokens": 2048},
+    "6M lora q+v": {"shape": "6M", "method": {**LORA, "target_modules": ["q_proj", "v_proj"]}, "lengths": MEDIUM, "tokens": 2048},
     "6M lora reference": {"shape": "6M", "method": LORA, "lengths": MEDIUM, "tokens": 1024, "path": "reference"},
     "6M full": {"shape": "6M", "method": FULL, "lengths": MEDIUM, "tokens": 2048},
     "6M full muon": {"shape": "6M", "method": FULL, "lengths": MEDIUM, "tokens": 2048, "optimizer": "muon"},

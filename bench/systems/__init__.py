@@ -2,5 +2,5 @@
 
 Input: model (folder), data (JSONL of messages), steps, global_batch_size, learning_rate, rank, alpha, variant, work (folder).
 Result: losses (one per step), tokens (padding not counted), seconds and
-cpu_seconds (one per step), peak_rss_bytes.
+cpu_seconds (one per step), peak_memory_bytes.
 """

@@ -1,7 +1,6 @@
-"""Danlu's own training stage, fast or reference path."""
+"""Danlu's own training stage. Variant: `<fast|reference>-<exact|int8>`."""
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -10,18 +9,21 @@ from typing import Any
 
 def main() -> None:
     task = json.loads(sys.argv[1])
-    from danlu.data.chat import ChatRenderer
+    path, compute = task["variant"].split("-")
+    is_pairs = task["objective"] == "dpo"
+    from bench.material import encode
     from danlu.data.pack import TokenFile
-    from danlu.models.load import load_tokenizer
     from danlu.recipe.recipe import Recipe
     from danlu.reporter import Reporter
     from danlu.run_dir import RunDir
+    from danlu.training.benchmark import peak_memory_bytes
     from danlu.training.run import run
 
     recipe = Recipe.model_validate(
         {
             "base_model": task["model"],
             "dataset": task["data"],
+            "objective": task["objective"],
             "method": {"type": "lora", "rank": task["rank"], "alpha": task["alpha"]},
             "optim": {
                 "learning_rate": task["learning_rate"],
@@ -31,20 +33,17 @@ def main() -> None:
                 "scheduler": "constant",
                 "warmup_ratio": 0.0,
             },
-            "training": {"path": task["variant"], "dtype": "float32", "keep_best": False, "checkpoint_every_seconds": 1e9},
+            "training": {"path": path, "compute": compute, "dtype": "float32", "keep_best": False, "checkpoint_every_seconds": 1e9},
         }
     )
     run_dir = RunDir.create(Path(task["work"]))
     run_dir.data.mkdir(exist_ok=True)
-    rows = [json.loads(line) for line in Path(task["data"]).read_text("utf-8").splitlines()]
-    renderer = ChatRenderer(load_tokenizer(Path(task["model"])))
-    encoded = renderer.encode([renderer.render(row["messages"]) for row in rows])
-    TokenFile.write(run_dir.data / "train.tokens", encoded)
+    TokenFile.write(run_dir.data / "train.tokens", encode(Path(task["data"]), Path(task["model"]), is_pairs=is_pairs))
     TokenFile.write(run_dir.data / "validation.tokens", [])
     lines: list[dict[str, Any]] = []
 
     def listen(kind: str, fields: dict[str, Any]) -> None:
-        if kind == "metrics":
+        if kind == "metrics" and "loss" in fields:
             lines.append({**fields, "cpu": time.process_time()})
 
     run(recipe, run_dir, Reporter(run_dir, listen), model_dir=Path(task["model"]))
@@ -58,7 +57,7 @@ def main() -> None:
                 "tokens": tokens,
                 "seconds": [t / line["tokens_per_second"] for t, line in zip(tokens, lines, strict=True)],
                 "cpu_seconds": [now - before for before, now in zip([0.0, *clocks], clocks, strict=False)],
-                "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "peak_memory_bytes": peak_memory_bytes("cpu"),
             }
         )
     )

@@ -186,10 +186,14 @@ class OutOfMemoryError(TrainingError):
     code = "DL501"
 
 
+OUT_OF_MEMORY_WORDS = ("can't allocate memory", "out of memory", "std::bad_alloc", "could not create a primitive", "could not execute a primitive")
+"""The last two are oneDNN's, which says no more: for the float32 products it is given here, memory is what it can lack."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the machine or a GPU had no memory left (torch says so in words only)."""
     said = str(error).lower()
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and ("can't allocate memory" in said or "out of memory" in said))
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(words in said for words in OUT_OF_MEMORY_WORDS))
 
 
 class DivergedError(TrainingError):

@@ -32,6 +32,10 @@ class Reporter:
         self._append(self.run_dir.metrics, values)
         self._tell("metrics", values)
 
+    def append(self, path: Path, value: dict[str, Any]) -> None:
+        """Append one line to a log of the run's own (rollouts.jsonl); nobody listens to it."""
+        self._append(path, value)
+
     def event(self, kind: str, message: str, **fields: Any) -> None:
         """Append one line to events.jsonl. `message` is one plain sentence for a person."""
         fields = {"time": round(time.time(), 3), "kind": kind, "message": message, **fields}

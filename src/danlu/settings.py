@@ -14,13 +14,25 @@ class Settings:
     trackers: tuple[str, ...] = ()
     """Trackers that follow every run (`DANLU_TRACK`, names with commas; none by default)."""
 
+    price_per_hour: float | None = None
+    """What an hour of this machine costs, in any currency (`DANLU_PRICE_PER_HOUR`); forecasts and reports then tell money."""
+
     @classmethod
     def from_environment(cls) -> "Settings":
         """Return the settings of this process."""
         trackers = tuple(filter(None, (name.strip() for name in os.environ.get("DANLU_TRACK", "").split(","))))
-        return cls(home=Path(os.environ.get("DANLU_HOME", "~/.danlu")).expanduser(), trackers=trackers)
+        home = Path(os.environ.get("DANLU_HOME", "~/.danlu")).expanduser()
+        return cls(home=home, trackers=trackers, price_per_hour=_price(os.environ.get("DANLU_PRICE_PER_HOUR", "")))
 
     @property
     def runs_dir(self) -> Path:
         """Folder of run folders."""
         return self.home / "runs"
+
+
+def _price(text: str) -> float | None:
+    """A number of 0 or more; what is none is as good as not set, since a forecast must not fail on it."""
+    try:
+        return max(0.0, float(text)) if text.strip() else None
+    except ValueError:
+        return None

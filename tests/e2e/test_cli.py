@@ -120,6 +120,27 @@ def test_report_and_runs_are_readable_by_programs(danlu: Danlu, copied: Path, mo
     assert re.search(rf"doors +finished .*{before['verdict']['label']}", danlu("runs").out)
 
 
+def test_the_coach_speaks_to_a_person_and_to_a_program(danlu: Danlu, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = danlu("coach", copied, "--json").json
+    said = danlu("coach", copied).out
+    monkeypatch.setenv("DANLU_LANG", "zh")
+    assert [d["name"] for d in found] == ["data_too_small", "validation_too_small"]
+    assert "! Coach [data_too_small]: 48 examples to train on." in said and "next time: data.split.validation=0.3" in said
+    assert "教练 [validation_too_small]：" in danlu("coach", copied).out.replace("]: ", "]：")
+    assert read_json(copied / "report.json")["coach"] == found
+
+    for name in ("events", "metrics"):
+        (copied / f"{name}.jsonl").unlink()
+    (copied / "data/encoded.json").unlink()
+    assert "教练没有发现问题" in danlu("coach", copied).out
+
+
+def test_an_export_keeps_the_coach_in_the_report(danlu: Danlu, copied: Path, tmp_path: Path) -> None:
+    assert danlu("export", copied, "--to", "adapter", "--out", tmp_path / "out").code == 0
+    assert [d["name"] for d in read_json(copied / "report.json")["coach"]] == ["data_too_small", "validation_too_small"]
+    assert "`data_too_small`: 48 examples to train on." in (tmp_path / "out/README.md").read_text("utf-8")
+
+
 def test_no_runs_yet(danlu: Danlu) -> None:
     assert "danlu demo" in danlu("runs").out
     assert danlu("runs", "--json").json == []

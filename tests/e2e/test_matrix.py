@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any, get_args
 
+import orjson
 import pytest
 import torch
 from peft import PeftModel
@@ -47,6 +48,9 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"messages": chat["messages"][:1], "chosen": chat["messages"][1:], "rejected": CHATS[(n + 1) % 10]["messages"][1:]} for n, chat in enumerate(CHATS)
     ],
 }
+ROWS["prompt"] = [{"messages": chat["messages"][:1], "answer": chat["messages"][1]["content"], "columns": {}} for chat in CHATS]
+OPTIONS: dict[str, dict[str, Any]] = {"grpo": {"num_answers": 4, "max_completion_tokens": 8, "rewards": [{"type": "length", "minimum": 40}], "beta": 0.01}}
+"""Settings that make an objective small enough."""
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "freeze": [{"num_layers": 1}, {"num_layers": 1, "train_embeddings": True, "train_head": True}],
     "lora": [{}, {"use_dora": True, "use_rslora": True}, {"init": "pissa"}, {"layers": [-1], "rank_pattern": {"down_proj": 8}, "lora_plus_ratio": 4.0}],
@@ -62,23 +66,37 @@ NUM_TRAIN = 8
 """Every step sees all of them, so that the loss has no reason to rise."""
 
 
-def cases() -> list[Any]:
+def cases(*, offered: bool) -> list[Any]:
+    """Every pair that a recipe can name, or every one that it refuses."""
     found = []
     for method in METHODS:
         for objective in OBJECTIVES:
             for number, variant in enumerate(VARIANTS.get(method, [{}])):
-                if number == 0 or objective == "sft":  # variants of a method do not depend on the loss
-                    found.append(pytest.param({"type": method, **variant}, objective, id="-".join([method, objective, *map(str, variant)])))
+                if number and objective != "sft":
+                    continue  # variants of a method do not depend on the loss
+                pair = pytest.param({"type": method, **variant}, objective, id="-".join([method, objective, *map(str, variant)]))
+                if refusal({"type": method, **variant}, objective) is None:
+                    found += [pair] * offered
+                else:
+                    found += [pair] * (not offered)
     return found
 
 
-def recipe_of(method: dict[str, Any], objective: str, optim: dict[str, Any] | None = None) -> Recipe:
+def refusal(method: dict[str, Any], objective: str) -> str | None:
+    try:
+        recipe_of(method, objective)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def recipe_of(method: dict[str, Any], objective: str, optim: dict[str, Any] | None = None, *, dtype: str = "float32") -> Recipe:
     fields = METHODS[method["type"]].model_fields
     return Recipe.model_validate(
         {
             "base_model": "small",
             "dataset": "doors",
-            "objective": objective,
+            "objective": {"type": objective, **OPTIONS.get(objective, {})},
             "method": {name: value for name, value in SMALL.items() if name in fields} | method,
             "data": {"format": "text", "max_seq_len": 64},
             "optim": {
@@ -89,7 +107,7 @@ def recipe_of(method: dict[str, Any], objective: str, optim: dict[str, Any] | No
                 "scheduler": "constant",
                 **(optim or {}),
             },
-            "training": {"dtype": "float32", "validate_every_steps": 2, "checkpoint_every_steps": 2, "keep_best": False},
+            "training": {"dtype": dtype, "validate_every_steps": 2, "checkpoint_every_steps": 2, "keep_best": False},
         }
     )
 
@@ -107,8 +125,10 @@ def renderer(base_dir: Path) -> ChatRenderer:
 def prepare(folder: Path, recipe: Recipe, renderer: ChatRenderer) -> RunDir:
     """A run folder whose data stage is done."""
     run_dir = RunDir.create(folder)
+    run_dir.data.mkdir(exist_ok=True)
     rows = ROWS[recipe.objective.needs]
     for split, part in (("train", rows[:NUM_TRAIN]), ("validation", rows[NUM_TRAIN:])):
+        (run_dir.data / f"{split}.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in part))
         encode_to_file(
             part,
             run_dir.data / f"{split}.tokens",
@@ -177,7 +197,12 @@ def check_exports(recipe: Recipe, base_dir: Path, run_dir: RunDir, pair: ModelPa
                     export(exporter, source, target, trained=tuned, prompts=[ids], card=lambda verification: "card")
 
 
-@pytest.mark.parametrize(("method", "objective"), cases())
+@pytest.mark.parametrize(("method", "objective"), cases(offered=False))
+def test_a_pair_that_is_not_offered_says_what_to_use(method: dict[str, Any], objective: str) -> None:
+    assert "; use " in (refusal(method, objective) or "")
+
+
+@pytest.mark.parametrize(("method", "objective"), cases(offered=True))
 def test_a_pair_trains_saves_loads_talks_merges_and_resumes(
     method: dict[str, Any], objective: str, tmp_path: Path, base_dir: Path, renderer: ChatRenderer
 ) -> None:
@@ -190,14 +215,16 @@ def test_a_pair_trains_saves_loads_talks_merges_and_resumes(
     # The loss went down.
     losses = [line["loss"] for line in read_jsonl(run_dir.metrics) if "loss" in line]
     assert len(losses) == NUM_STEPS
-    assert losses[-1] < losses[0]
+    if not recipe.objective.is_online:  # its loss is taken on other answers at every step
+        assert losses[-1] < losses[0]
 
     # What was saved is what was trained, and not the base model.
     base, _ = base_model(recipe.model_copy(update={"training": recipe.training.model_copy(update={"path": "reference"})}), base_dir, "cpu")
     trained = recipe.method.apply(base, fused=False)  # type: ignore[attr-defined]
     checkpoint.restore_weights(trained, checkpoint.load(checkpoint.step_dir(run_dir.checkpoints, NUM_STEPS)).weights)
     tuned_dir = {"adapter_dir" if recipe.method.makes_adapter else "model_dir": result}
-    pair = ModelPair(base_dir, dtype="float32", quantisation=recipe.method.quantisation, **tuned_dir)  # type: ignore[arg-type]
+    is_reward_model = recipe.objective.makes_reward_model
+    pair = ModelPair(base_dir, dtype="float32", quantisation=recipe.method.quantisation, is_reward_model=is_reward_model, **tuned_dir)  # type: ignore[arg-type]
     expected = logits(trained, ids)
     size = float(expected.abs().max())
     with pair.tuned() as tuned, pair.base() as base:
@@ -227,7 +254,7 @@ def test_a_pair_trains_saves_loads_talks_merges_and_resumes(
 @pytest.fixture(scope="module")
 def wide_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose adapters are large enough for 8-bit moments."""
-    return write_model(tmp_path_factory.mktemp("models") / "wide", hidden_size=128, intermediate_size=128, num_hidden_layers=1)
+    return write_model(tmp_path_factory.mktemp("models") / "wide", hidden_size=128, intermediate_size=128)
 
 
 @pytest.mark.parametrize("optimizer", get_args(OptimConfig.model_fields["optimizer"].annotation))
@@ -256,3 +283,17 @@ def test_a_killed_run_ends_bitwise_the_same_with_every_optimizer(
     state = checkpoint.load(checkpoint.step_dir(killed.checkpoints, NUM_STEPS)).optimizer
     assert any(value.dtype == torch.uint8 for value in state.values()) == (optimizer == "adamw_8bit")
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", list(METHODS))
+def test_a_method_trains_and_loads_on_a_gpu_in_bfloat16(method: str, tmp_path: Path, wide_dir: Path, renderer: ChatRenderer) -> None:
+    recipe = recipe_of({"type": method, **VARIANTS.get(method, [{}])[0]}, "sft", dtype="bfloat16")
+    run_dir = prepare(tmp_path / "run", recipe, renderer)
+    assert run(recipe, run_dir, Reporter(run_dir), model_dir=wide_dir, device="cuda") == "finished"
+
+    losses = [line["loss"] for line in read_jsonl(run_dir.metrics) if "loss" in line]
+    assert losses[-1] < losses[0]
+    tuned_dir = {"adapter_dir": run_dir.adapter} if recipe.method.makes_adapter else {"model_dir": run_dir.model}
+    pair = ModelPair(wide_dir, dtype="bfloat16", device="cuda", quantisation=recipe.method.quantisation, **tuned_dir)  # type: ignore[arg-type]
+    check_answers(pair, renderer, renderer.prompt_ids(CHATS[0]["messages"][:1]))

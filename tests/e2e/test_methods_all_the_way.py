@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from danlu.errors import MissingExtraError, NoEffectError
 from danlu.files import read_json, read_jsonl
+from danlu.models.generate import generate
 from danlu.models.load import load_tokenizer
 from danlu.models.pair import ModelPair
 from danlu.recipe.load import load_recipe
@@ -109,9 +110,16 @@ def test_a_result_is_proved_talked_to_and_exported(method: dict[str, Any], doors
     assert result.report["metrics"]["nll_per_token"]["delta"] != 0, result.report
     session = ChatSession(str(result.run_dir.path))
     options = ChatOptions(temperature=0, max_new_tokens=3)
-    answers = {side: "".join(session.ask("Door 3?", ChatOptions(model=side, temperature=0, max_new_tokens=3))) for side in ("tuned", "base")}
+    answers = {}
+    for side in ("base", "tuned"):
+        session.reset()
+        answers[side] = "".join(session.ask("Door 3?", ChatOptions(model=side, temperature=0, max_new_tokens=3)))
     session.reset()
     assert "".join(session.ask("Door 3?", options)) == answers["tuned"]
+    prompt = session.pair.renderer.prompt_ids([{"role": "user", "content": "Door 3?"}])
+    with session.pair.tuned() as tuned:
+        [written] = [answer.text for batch in generate(tuned, session.pair.renderer, [prompt], max_new_tokens=3) for answer in batch.values()]
+    assert written == answers["tuned"].strip()
     if method["type"] in ("p_tuning", "p_tuning_v2"):
         with pytest.raises(NoEffectError, match="cannot be merged"):
             exports.export(result.run_dir, "merged")

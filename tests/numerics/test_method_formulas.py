@@ -13,6 +13,7 @@ from conftest import make_model
 from danlu.errors import NoEffectError
 from danlu.models.pair import load_adapter
 from danlu.recipe.base import METHODS
+from danlu.recipe.placement import Placement
 from danlu.recipe.recipe import Recipe
 
 LAYER = "model.layers.0.mlp.down_proj"
@@ -230,6 +231,7 @@ def test_adapters_go_to_the_layers_and_in_the_ranks_that_were_asked_for() -> Non
     [
         ({"type": "lora", "rank": 4, "target_modules": ["q_proj", "qq_proj"]}, "names no layer of this model: qq_proj"),
         ({"type": "lora", "rank": 4, "layers": [1]}, "the model has no such layer"),
+        ({"type": "lora", "rank": 4, "layers": [0], "target_modules": ["q_proj", "lm_head"]}, r"in the layers \[0\], names no layer of this model: lm_head"),
         ({"type": "lora", "rank": 4, "rank_pattern": {"up": 2}}, "matches no layer that gets an adapter"),
         ({"type": "lora", "rank": 4, "rank_pattern": {"k_proj": 17}}, r"rank_pattern.k_proj 17 is larger than the smallest matrix of the model \(16\)"),
         ({"type": "lora", "rank": 17}, r"method.rank 17 is larger than the smallest matrix of the model \(16\)"),
@@ -266,3 +268,10 @@ def test_what_does_not_fit_the_model_is_refused(method: dict[str, Any], match: s
 def test_what_cannot_work_is_refused_by_the_recipe(values: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         Recipe.model_validate({"base_model": "b", "dataset": "d", **values})
+
+
+def test_quantised_weights_are_not_divided_over_processes() -> None:
+    values = {"base_model": "b", "dataset": "d", "method": "qlora", "optim": {"global_batch_size": 4}}
+
+    with pytest.raises(NoEffectError, match="cannot divide its weights over processes"):
+        Placement(processes=2, sharding="shard").check(Recipe.model_validate(values), num_gpus=0)

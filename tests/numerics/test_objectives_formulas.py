@@ -54,11 +54,11 @@ def sigmoid(x: float) -> float:
 def dpo_by_hand(beta: float, kind: str, smoothing: float) -> Callable[[list[list[float]], list[float]], float]:
     def mean_loss(log_p: list[list[float]], reference: list[float]) -> float:
         total = 0.0
-        for w, l in PAIRS:
-            ratio_w, ratio_l = sum(log_p[w]) + reference[w], sum(log_p[l]) + reference[l]
-            h = ratio_w - ratio_l
+        for w, r in PAIRS:
+            ratio_w, ratio_r = sum(log_p[w]) + reference[w], sum(log_p[r]) + reference[r]
+            h = ratio_w - ratio_r
             if kind == "ipo":
-                total += (ratio_w / len(log_p[w]) - ratio_l / len(log_p[l]) - 1 / (2 * beta)) ** 2
+                total += (ratio_w / len(log_p[w]) - ratio_r / len(log_p[r]) - 1 / (2 * beta)) ** 2
             elif kind == "hinge":
                 total += max(0.0, 1 - beta * h)
             elif kind == "robust":
@@ -79,7 +79,7 @@ def test_dpo_equals_the_papers(kind: str, smoothing: float) -> None:
 
     log_p, reference = by_sequence(nll), [e.reference for e in examples]
     assert loss.item() == pytest.approx(dpo_by_hand(0.3, kind, smoothing)(log_p, reference), rel=1e-12)
-    margins = [sum(log_p[w]) + reference[w] - sum(log_p[l]) - reference[l] for w, l in PAIRS]
+    margins = [sum(log_p[w]) + reference[w] - sum(log_p[r]) - reference[r] for w, r in PAIRS]
     if kind != "ipo":
         assert numbers["reward_accuracy"] == pytest.approx(sum(m > 0 for m in margins) / 3)
         assert numbers["reward_margin"] == pytest.approx(0.3 * sum(margins) / 3)
@@ -91,7 +91,7 @@ def test_simpo_equals_the_paper() -> None:
 
     log_p = by_sequence(nll)
     mean = [sum(p) / len(p) for p in log_p]
-    assert loss.item() == pytest.approx(sum(-log(sigmoid(2.5 * mean[w] - 2.5 * mean[l] - 0.7)) for w, l in PAIRS) / 3, rel=1e-12)
+    assert loss.item() == pytest.approx(sum(-log(sigmoid(2.5 * mean[w] - 2.5 * mean[r] - 0.7)) for w, r in PAIRS) / 3, rel=1e-12)
 
 
 def test_orpo_equals_the_paper() -> None:
@@ -101,7 +101,7 @@ def test_orpo_equals_the_paper() -> None:
     log_p = by_sequence(nll)
     odds = [exp(sum(p) / len(p)) / (1 - exp(sum(p) / len(p))) for p in log_p]
     likelihood = -sum(sum(log_p[w]) for w, _ in PAIRS) / sum(len(log_p[w]) for w, _ in PAIRS)
-    assert loss.item() == pytest.approx(likelihood + 0.4 * sum(-log(sigmoid(log(odds[w] / odds[l]))) for w, l in PAIRS) / 3, rel=1e-12)
+    assert loss.item() == pytest.approx(likelihood + 0.4 * sum(-log(sigmoid(log(odds[w] / odds[r]))) for w, r in PAIRS) / 3, rel=1e-12)
 
 
 @pytest.mark.parametrize("mean", [-1e-15, -1e-9, -0.1, -0.7, -5.0, -80.0])
@@ -140,7 +140,7 @@ def test_the_reward_loss_equals_the_papers() -> None:
     loss, numbers = loss_of(OBJECTIVES.parse({"type": "reward", "margin": 0.5, "centring": 0.01}), sequences(), scores)
 
     s = scores.tolist()
-    assert loss.item() == pytest.approx(sum(-log(sigmoid(s[w] - s[l] - 0.5)) + 0.01 * (s[w] + s[l]) ** 2 for w, l in PAIRS) / 3, rel=1e-12)
+    assert loss.item() == pytest.approx(sum(-log(sigmoid(s[w] - s[r] - 0.5)) + 0.01 * (s[w] + s[r]) ** 2 for w, r in PAIRS) / 3, rel=1e-12)
     assert numbers["reward_accuracy"] == pytest.approx(1 / 3)
 
 
@@ -190,7 +190,7 @@ def test_dpo_equals_trl(kind: str, smoothing: float) -> None:
     from trl.trainer.dpo_trainer import DPOTrainer
 
     examples, nll = sequences(), nats()
-    order = [w for w, _ in PAIRS] + [l for _, l in PAIRS]
+    order = [w for w, _ in PAIRS] + [r for _, r in PAIRS]
     inputs, model = trl_batch(examples, nll, order)
     reference = torch.tensor([-examples[i].reference for i in order], dtype=torch.float64)
     inputs |= {"ref_chosen_logps": reference[:3], "ref_rejected_logps": reference[3:]}

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from danlu.evaluation.generate import generate
 
 from danlu.data.chat import ChatRenderer
 from danlu.files import read_jsonl
+from danlu.models.generate import generate
 from danlu.models.load import load_tokenizer
 from danlu.recipe.load import load_recipe
 from danlu.run_dir import RunDir

@@ -5,14 +5,15 @@ from typing import Any
 
 import pytest
 
-from danlu.errors import FormatError, RecipeError
+from danlu.errors import DataError, FormatError, RecipeError
+from danlu.files import read_jsonl
 from danlu.recipe.base import OBJECTIVES
 from danlu.recipe.load import load_recipe
 from danlu.services.runs import run
 from models import recipe_values
 from rows import write_rows
 
-OPTIONS: dict[str, dict[str, Any]] = {}
+OPTIONS: dict[str, dict[str, Any]] = {"grpo": {"num_answers": 4, "max_completion_tokens": 8, "rewards": [{"type": "length", "minimum": 40}]}}
 PREFERENCE_OBJECTIVES = [name for name in OBJECTIVES if OBJECTIVES[name].needs in ("preference", "labelled") and not OBJECTIVES[name].makes_reward_model]
 
 
@@ -38,6 +39,31 @@ def test_a_run_ends_with_a_verdict_on_what_the_objective_is_for(tmp_path: Path, 
     assert ("更倾向被选中的回答" if is_paired else "好回答高于坏回答") in page
 
 
+def test_a_grpo_run_ends_with_a_verdict_on_the_reward_and_its_answers_are_kept(tmp_path: Path, small_model: Path) -> None:
+    result = run(load_recipe(values=values_of("grpo", small_model, tmp_path)), run_dir=tmp_path / "run")
+
+    assert result.report is not None
+    verdict, metrics = result.report["verdict"], result.report["metrics"]
+    assert verdict["metric"] == "reward" and verdict["num_examples"] == metrics["reward_length"]["num_examples"] == 3  # evaluation.max_generations
+    assert "平均奖励" in (tmp_path / "run" / "report.html").read_text()
+    answers = list(read_jsonl(tmp_path / "run" / "rollouts.jsonl"))
+    assert {"step", "line", "completion", "reward", "scores", "advantage"} <= answers[0].keys()
+    steps = [row for row in read_jsonl(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
+    assert len(answers) == len(steps) * 8 * 4
+    first = [answer for answer in answers if answer["step"] == 1]
+    assert steps[0]["reward"] == pytest.approx(sum(a["reward"] for a in first) / len(first))
+
+
+def test_a_reward_that_compares_needs_something_to_compare_with(tmp_path: Path, small_model: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(f'{{"prompt": "what is {n}?"}}' for n in range(30)))
+
+    with pytest.raises(DataError, match="line .* has no reference answer") as caught:
+        run(load_recipe(values=recipe_values(small_model, path, objective={"type": "grpo", "rewards": ["exact_match"]})), run_dir=tmp_path / "run")
+
+    assert "add a column `answer`" in caught.value.fix
+
+
 def test_preferences_cannot_be_learnt_from_conversations(tmp_path: Path, small_model: Path) -> None:
     with pytest.raises(FormatError, match="holds messages .* but the objective needs preference") as caught:
         run(load_recipe(values=values_of("dpo", small_model, tmp_path, needs="messages")), run_dir=tmp_path / "run")
@@ -51,6 +77,10 @@ def test_preferences_cannot_be_learnt_from_conversations(tmp_path: Path, small_m
         ({"type": "dpo", "loss_type": "ipo", "label_smoothing": 0.1}, "label_smoothing has no effect with loss_type ipo"),
         ({"type": "dpo", "loss_type": "robust"}, "robust needs label_smoothing"),
         ({"type": "simpo", "lambda": 1}, "there is no such setting"),
+        ({"type": "grpo", "epsilon_high": 0.3}, "epsilon_high has no effect with num_iterations 1"),
+        ({"type": "grpo", "rewards": ["length", "length"]}, "twice"),
+        ({"type": "grpo", "rewards": [{"type": "pattern", "pattern": "("}]}, "is not a regular expression"),
+        ({"type": "grpo", "rewards": [{"type": "length", "minimum": 9, "maximum": 3}]}, "minimum 9 is more than maximum 3"),
     ],
 )
 def test_settings_without_effect_are_refused(tmp_path: Path, small_model: Path, objective: dict[str, Any], message: str) -> None:

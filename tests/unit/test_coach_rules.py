@@ -1,6 +1,8 @@
 """The coach's rules on rows of metrics, without a model: what needs long runs, and what it costs."""
 
+import ast
 import json
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +17,8 @@ from danlu.run_dir import RunDir
 from danlu.training.coach import Coach
 from danlu.training.coach.history import DataFacts, History
 from danlu.training.coach.judge import EXPLAINS, judge
+
+CURVES = Path(__file__).parents[1] / "fixtures/coach"
 
 
 def recipe(**parts: Any) -> Recipe:
@@ -93,6 +97,21 @@ def test_what_one_fault_explains_is_not_said_beside_it() -> None:
     assert known & set(EXPLAINS), "a chain of explanations is followed only one link far, which is enough for these"
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in CURVES.glob("*.jsonl")))
+def test_curves_of_real_runs_are_judged_right(name: str) -> None:
+    """danlu/tiny on danlu/zhangjiajie (scripts/coach_curves.py)."""
+    head, *rows = [json.loads(line) for line in (CURVES / f"{name}.jsonl").read_text("utf-8").splitlines()]
+    data = DataFacts(rows_in=300, used=300, num_train=240, num_train_tokens=20_000, num_validation=30)
+    one = History(Recipe.model_validate(head["recipe"]), data, usual_learning_rate=head["facts"]["usual_learning_rate"], is_over=True)
+    for fields in rows:
+        one.see("metrics", fields)
+    assert [d.name for d in judge(one)] == head["expected"]
+
+
+def test_there_are_curves_of_real_runs() -> None:
+    assert len(list(CURVES.glob("*.jsonl"))) >= 4
+
+
 def test_it_listens_to_a_long_run_in_little_time(tmp_path: Path) -> None:
     run_dir = RunDir.create(tmp_path / "run")
     reporter = Reporter(run_dir)
@@ -104,6 +123,18 @@ def test_it_listens_to_a_long_run_in_little_time(tmp_path: Path) -> None:
     print(f"20,000 steps: {seconds:.2f} s")
     assert seconds < 10
     assert not run_dir.events.exists()
+
+
+def test_the_page_lists_every_diagnosis_and_no_other() -> None:
+    root = Path(__file__).parents[2]
+    named = {
+        node.args[0].value
+        for path in (root / "src/danlu/training/coach").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Diagnosis" and isinstance(node.args[0], ast.Constant)
+    }
+    listed = set(re.findall(r"^\| `(\w+)` \| (?:error|warning|info)", (root / "docs/watching.md").read_text("utf-8"), re.MULTILINE))
+    assert named == listed and len(named) == 19
 
 
 def test_it_needs_no_torch() -> None:

@@ -10,6 +10,13 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     (r"going on after step (\d+) of (\d+)", r"从第 \1 步之后继续，共 \2 步"),
     (r"stopped by signal after step (\d+); start the same command to go on", r"收到信号，在第 \1 步之后停下；再次执行同一条命令即可继续"),
     (r"out of memory: going on with (\d+) tokens per forward pass; the loss does not change", r"内存不足：改为每次前向 \1 个词元后继续；损失不受影响"),
+    (r"out of memory in the optimizer: the step is done again", "优化器内存不足：重做这一步"),
+    (
+        r"the system ended this run for lack of memory: going on with (\d+) tokens per forward pass",
+        r"系统因内存不足结束了上次运行：改为每次前向 \1 个词元后继续",
+    ),
+    (r"out of memory: examples are scored (\d+) tokens at a time; the scores do not change", r"内存不足：改为每次评分 \1 个词元；分数不受影响"),
+    (r"out of memory: answers are generated (\d+) at a time; they do not change", r"内存不足：改为每次生成 \1 个回答；结果不受影响"),
     (r"checkpoint (.+) could not be written \((.+)\); training goes on with the older one", r"检查点 \1 无法写入（\2）；训练继续，保留上一个检查点"),
     (r"the weights of step (\d+) are damaged \((.+)\); those of the last step are kept", r"第 \1 步的权重已损坏（\2）；改为保留最后一步的权重"),
     (r"no samples from step (\d+) on: they would take more than ([\d.]+) % of the training time", r"第 \1 步起不再试答：会超过训练时间的 \2%"),

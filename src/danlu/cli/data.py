@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from danlu.cli.run import names_in
 from danlu.text import say
 
 app = typer.Typer(help="Look at data before training on it.", no_args_is_help=True, rich_markup_mode=None)
@@ -36,7 +37,7 @@ def show(
     file: Path = typer.Argument(..., help="Data file or bundled dataset."),
     model: str = typer.Option("danlu/tiny", "--model", "-m", help="Base model whose chat template and tokenizer are used."),
     rows: int = typer.Option(3, "--rows", "-n", min=1, help="How many examples."),
-    objective: str = typer.Option("sft", "--objective", help="sft or pretrain."),
+    objective: str = typer.Option("sft", "--objective", help=f"One of {names_in('danlu.training.objectives')}."),
     as_json: bool = typer.Option(False, "--json", help="Tokens and loss mask as JSON."),
 ) -> None:
     """Print examples exactly as the model will read them; the tokens that are trained on are coloured."""

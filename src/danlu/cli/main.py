@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from danlu.cli import chat, data, demo, export, merge, recipe, run, sweep
+from danlu.cli import bench, chat, data, demo, export, forecast, merge, recipe, run, sweep
 from danlu.errors import DanluError, InternalError
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ app = typer.Typer(
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app.command("run", context_settings=EXTRA)(run.run)
+app.command("forecast", context_settings=EXTRA)(forecast.forecast)
+app.command("recommend", context_settings=EXTRA)(forecast.recommend)
 app.command("resume")(run.resume)
 app.command("continue", context_settings=EXTRA)(run.continue_run)
 app.command("runs")(run.runs)
@@ -34,6 +36,7 @@ app.command("export")(export.export)
 app.command("merge")(merge.merge)
 app.command("sweep", context_settings=EXTRA)(sweep.sweep)
 app.command("demo")(demo.demo)
+app.command("bench")(bench.bench)
 app.add_typer(data.app, name="data")
 app.add_typer(recipe.app, name="recipe")
 

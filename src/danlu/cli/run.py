@@ -1,6 +1,8 @@
 """danlu run, resume, runs, report."""
 
+import importlib
 import os
+import pkgutil
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,18 @@ PROCESSES = typer.Option(1, "--processes", min=1, help="Processes that train tog
 SHARDING = typer.Option("auto", "--sharding", help="What each process holds: replicate (the whole model), shard (a part of every weight), or auto.")
 
 
+def names_in(package: str) -> str:
+    """Names of what a registry's package holds, without importing what it holds."""
+    return ", ".join(module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__))
+
+
 def run(
     context: typer.Context,
     what: list[str] = typer.Argument(None, help="Recipe files (YAML), a bundled example (danlu/zhangjiajie), and overrides such as optim.learning_rate=1e-4."),
     data: str = typer.Option(None, "--data", "-d", help="Data file, instead of the recipe's `dataset`."),
     model: str = typer.Option(None, "--model", "-m", help="Base model, instead of the recipe's `base_model`; danlu/tiny when neither names one."),
-    method: str = typer.Option(None, "--method", help="Tuning method: lora or full."),
-    objective: str = typer.Option(None, "--objective", help="Objective: sft or pretrain."),
+    method: str = typer.Option(None, "--method", help=f"Tuning method: {names_in('danlu.training.methods')}."),
+    objective: str = typer.Option(None, "--objective", help=f"Objective: {names_in('danlu.training.objectives')}."),
     run_dir: Path = typer.Option(None, "--run-dir", help="Folder of the run; a new one under DANLU_HOME/runs by default."),
     new: bool = typer.Option(False, "--new", help="Start a new run even when an unfinished one of the same recipe exists."),
     processes: int = PROCESSES,

@@ -57,6 +57,8 @@ def unused_columns(chosen: Format, rows: Sequence[Row]) -> list[str]:
 
 def _detect(rows: Sequence[Row], path: Path, needs: Kind | None) -> Format:
     formats = [cast("Format", FORMATS.parse(name)) for name in FORMATS]
+    # A prompt by itself is an example for one objective only; for the others its answer stands in a column of another name.
+    formats = [candidate for candidate in formats if needs in (None, "prompt") or candidate.makes != "prompt"]
     scores = {candidate.type: candidate.detect(rows) for candidate in formats}
     formats.sort(key=lambda candidate: -scores[candidate.type])
     # A column of text can be asked and answered, or only read: what the objective needs decides.

@@ -34,6 +34,10 @@ class EncodedExample:
     """Nats of its label tokens under the reference model, for objectives that compare with one."""
     weights: np.ndarray | None = None
     """How much each token counts (float32, as long as `ids`); None when all count the same."""
+    old_nats: np.ndarray | None = None
+    """Nats of each label token when the sequence was written by the model (float32), for several steps on one rollout."""
+    reference_nats: np.ndarray | None = None
+    """Nats of each label token under the reference model (float32), for penalties by token."""
 
 
 class TokenFile(Sequence[EncodedExample]):

@@ -196,4 +196,6 @@ def near_text(example: Example) -> str:
         return str(example["text"][:NEAR_CHARS])
     contents = [m["content"] for m in example["messages"] if m["role"] not in ("system", "developer")]
     contents += [m["content"] for key in ("chosen", "completion") for m in example.get(key, ())]
+    if example.get("answer"):
+        contents.append(example["answer"])
     return "\n".join(contents)[:NEAR_CHARS]

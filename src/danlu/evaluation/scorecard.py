@@ -37,6 +37,7 @@ def build(recipe: Recipe, run_dir: RunDir) -> dict[str, Any]:
     headline = headline_of(recipe, metrics)
     verdict = verdict_of(headline, metrics[headline]) if headline else None
     first = next((found for found in (*measured.values(), heldout) if found), None)
+    rested_on = heldout or first
     return {
         "schema_version": 1,
         "verdict": verdict,
@@ -44,7 +45,7 @@ def build(recipe: Recipe, run_dir: RunDir) -> dict[str, Any]:
         "retention": kept,
         "rounds": compare_rounds(rounds, seed=recipe.seed) if rounds else None,
         "warnings": caveats.find(run_dir, heldout=first, retention=kept, memorised=memorised, metrics=metrics, keep_best=recipe.training.keep_best),
-        "heldout": summary(heldout or first) if heldout or first else None,
+        "heldout": summary(rested_on) if rested_on else None,
         "seconds": {
             name: found["seconds"]
             for name, found in (*measured.items(), ("heldout", heldout), ("retention", retention), ("rounds", rounds), ("memorised", memorised))
@@ -118,7 +119,8 @@ def compare_preference(preference: dict[str, Any], *, seed: int) -> dict[str, di
         sign = np.where(sides == "wanted", 1.0, -1.0)[is_marked]
         # Each side counts as a whole, however many answers it has.
         weight = np.where(sign > 0, 1 / max(1, (sign > 0).sum()), 1 / max(1, (sign < 0).sum())) * len(sign) / 2
-        paired = Paired(*(sign * weight * score[name][is_marked] for name in ("base", "tuned")), weight, seed=seed)
+        base, tuned = (sign * weight * score[name][is_marked] for name in ("base", "tuned"))
+        paired = Paired(base, tuned, weight, seed=seed)
         found["label_separation"] = _entry(compare.compare(paired, higher_is_better=True, tie_margin=NLL_TIE), unit, "1")
     return found
 

@@ -40,6 +40,9 @@ def model_card(report: dict[str, Any], record: dict[str, Any], *, kind: str, ver
         ]
     for warning in report.get("warnings") or []:
         lines.append(f"- Warning `{warning['code']}`: {warning['en']}")
+    for diagnosis in report.get("coach") or []:
+        if diagnosis["severity"] != "info":
+            lines.append(f"- Training, `{diagnosis['name']}`: {diagnosis['what']['en']} {diagnosis['why']['en']}")
     rows = report.get("rows") or {}
     lines += [
         "",

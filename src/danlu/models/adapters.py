@@ -83,6 +83,12 @@ def load_start(model: Any, adapter_dir: Path) -> None:
                 why="training can go on only from an adapter of the same shape",
                 fix=f"set method.{setting} to {found}" if setting != "kind" else "use the method it was trained with",
             )
+    if getattr(here, "encoder_reparameterization_type", None) is not None or getattr(here, "prefix_projection", False):
+        raise NoEffectError(
+            f"training cannot go on from the adapter in {adapter_dir}",
+            why="it holds the virtual tokens, not the network that made them in training",
+            fix="leave start_from out, or use method p_tuning_v2 without projection, or prompt_tuning, from the first round on",
+        )
     weights = load_peft_weights(str(adapter_dir), device="cpu")
     own = get_peft_model_state_dict(model)
     odd = sorted(name for name in own.keys() | weights.keys() if name not in own or name not in weights or own[name].shape != weights[name].shape)

@@ -26,8 +26,10 @@ class BaseModel:
     """As its model card states it; None when it does not."""
 
 
-def find_base_model(name: str) -> BaseModel:
+def find_base_model(name: str, *, needs_weights: bool = True) -> BaseModel:
     """Return the base model `name` (`danlu/tiny`, a folder, or `organisation/model[@revision]`), downloading if needed.
+
+    Without `needs_weights` only the small files of a hub repository are fetched: configuration and tokenizer.
 
     Raises:
         UnknownNameError: nothing of that name exists.
@@ -50,15 +52,15 @@ def find_base_model(name: str) -> BaseModel:
             why="it is neither an embedded model, nor a folder on this machine, nor a hub name like Qwen/Qwen3-0.6B",
             fix=f"did you mean {near[0]}?" if near else "check the spelling or the path; danlu/tiny is always there",
         )
-    return _download(name, repository, revision or None)
+    return _download(name, repository, revision or None, HUB_FILES if needs_weights else [p for p in HUB_FILES if p != "*.safetensors"])
 
 
-def _download(name: str, repository: str, revision: str | None) -> BaseModel:
+def _download(name: str, repository: str, revision: str | None, patterns: list[str]) -> BaseModel:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=HUB_FILES))
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise UnknownNameError(
             f"the hub has no model {name!r}", why=str(error).strip().splitlines()[0], fix="check the spelling, or log in if the model is gated"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from danlu.models.memory import Fit, MemoryParts, fit, peak_memory, trained_by
+from danlu.models.memory import GPU_HOST_BYTES, Fit, MemoryParts, fit, peak_memory, trained_by
 from danlu.models.memory import Plan as _Plan
 from danlu.models.shape import ModelShape
 from danlu.plugins import Registry
@@ -74,6 +74,8 @@ class Forecast:
     available_bytes: int
     fit: Fit
     disk: dict[str, int]
+    host_bytes: int
+    """Memory of the machine itself: that of the process, or what stands behind a GPU."""
     training_seconds: float | None = None
     """Optimizer steps alone; null without a measured speed."""
     cost: float | None = None
@@ -96,6 +98,7 @@ class Forecast:
             "model_parameters": self.model_parameters,
             "peak_memory_bytes": self.memory.peak_bytes,
             "memory": self.memory.to_dict(),
+            "host_bytes": self.host_bytes,
             "available_bytes": self.available_bytes,
             "fit": self.fit,
             "disk_bytes": self.disk_bytes,
@@ -138,6 +141,7 @@ def forecast(
         available_bytes=available_bytes,
         fit=found,
         disk=disk_parts(shape, recipe, cut),
+        host_bytes=parts.peak_bytes if device == "cpu" else GPU_HOST_BYTES + parts.weights_bytes,
         training_seconds=seconds,
         cost=cost(seconds, price_per_hour),
         alternatives=[] if found == "fits" else alternatives(shape, recipe, lengths, available_bytes=available_bytes, device=device),

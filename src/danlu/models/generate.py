@@ -1,4 +1,4 @@
-"""Greedy answers of a model to many prompts: left-padded batches with KV cache, the same in any batch.
+"""Answers of a model to many prompts, greedy or drawn: left-padded batches with KV cache, the same in any batch.
 
 Knows nothing of files, suites or metrics.
 
@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from danlu.errors import is_out_of_memory
 
 if TYPE_CHECKING:
     from danlu.data.chat import ChatRenderer
@@ -27,6 +31,18 @@ class Completion:
     text: str
     num_tokens: int
     is_cut: bool
+    ids: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    """The tokens, with the one that ended it."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How tokens are drawn: each row has its own random numbers, so that an answer depends on no other row of its batch."""
+
+    uniform_BT: np.ndarray
+    """Numbers in [0, 1): one for each token of each prompt."""
+    temperature: float
+    top_p: float
 
 
 def stop_ids(renderer: ChatRenderer, model: Any) -> list[int]:
@@ -79,20 +95,43 @@ def generate(
     *,
     max_new_tokens: int,
     skip: Callable[[Sequence[int]], bool] = lambda batch: False,
+    on_smaller: Callable[[int], None] = lambda rows: None,
+    drawing: Drawing | None = None,
 ) -> Iterator[dict[int, Completion]]:
-    """Yield the completions of each batch by prompt position. Batches for which `skip(positions)` holds are left out.
+    """Yield the completions of each batch by prompt position, greedy without `drawing`. Batches for which `skip(positions)` holds are left out.
 
-    Every prompt and `max_new_tokens` together must fit the model's positions.
+    Every prompt and `max_new_tokens` together must fit the model's positions. A batch that memory does not suffice for is
+    taken in halves, down to one prompt, and yielded as a whole; `on_smaller` hears how many prompts are tried then.
     """
     stops = stop_ids(renderer, model)
     with _plain_greedy(model, stops, max_new_tokens) as config:
         for batch in plan_batches([len(p) for p in prompts], max_new_tokens, cache_bytes_per_token(model)):
             if not skip(batch):
-                yield dict(zip(batch, _complete(model, renderer.tokenizer, [prompts[i] for i in batch], config), strict=True))
+                draw = None if drawing is None else Drawing(drawing.uniform_BT[batch], drawing.temperature, drawing.top_p)
+                asked = [prompts[i] for i in batch]
+                yield dict(zip(batch, _complete_or_halves(model, renderer.tokenizer, asked, config, draw, on_smaller), strict=True))
 
 
-def _complete(model: Any, tokenizer: Any, prompts: list[Sequence[int]], config: Any) -> list[Completion]:
+def _complete_or_halves(
+    model: Any, tokenizer: Any, prompts: list[Sequence[int]], config: Any, drawing: Drawing | None, on_smaller: Callable[[int], None]
+) -> list[Completion]:
+    try:
+        return _complete(model, tokenizer, prompts, config, drawing)
+    except (MemoryError, RuntimeError) as error:
+        if len(prompts) == 1 or not is_out_of_memory(error):
+            raise
+    half = (len(prompts) + 1) // 2
+    on_smaller(half)
+    found: list[Completion] = []
+    for rows in (slice(0, half), slice(half, None)):
+        part = None if drawing is None else Drawing(drawing.uniform_BT[rows], drawing.temperature, drawing.top_p)
+        found += _complete_or_halves(model, tokenizer, prompts[rows], config, part, on_smaller)
+    return found
+
+
+def _complete(model: Any, tokenizer: Any, prompts: list[Sequence[int]], config: Any, drawing: Drawing | None) -> list[Completion]:
     import torch
+    from transformers import LogitsProcessorList
 
     from danlu.models.virtual import generate_rows
 
@@ -104,14 +143,46 @@ def _complete(model: Any, tokenizer: Any, prompts: list[Sequence[int]], config: 
         ids_BT[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
         mask_BT[row, width - len(prompt) :] = 1
     with torch.no_grad():  # not inference_mode: what a model caches here may be used in training afterwards
-        output_BT = generate_rows(model, ids_BT.to(device), mask_BT.to(device), generation_config=config)
+        settings = {} if drawing is None else {"logits_processor": LogitsProcessorList([_Draw(drawing, device)])}
+        output_BT = generate_rows(model, ids_BT.to(device), mask_BT.to(device), generation_config=config, **settings)
     stops = set(config.eos_token_id or ())
     completions = []
     for ids in output_BT[:, width:].tolist():
         end = next((i for i, token in enumerate(ids) if token in stops), None)
         text = tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        completions.append(Completion(text.strip(), len(ids) if end is None else end + 1, end is None))
+        written = ids if end is None else ids[: end + 1]
+        completions.append(Completion(text.strip(), len(written), end is None, tuple(written)))
     return completions
+
+
+class _Draw:
+    """Leaves of each row's scores only the token that its random number falls on: greedy decoding then takes it.
+
+    Reference: nucleus, Holtzman et al. 2019, arXiv:1904.09751, eq. 2-3; the draw is by inversion of the distribution function.
+    """
+
+    def __init__(self, drawing: Drawing, device: Any) -> None:
+        import torch
+
+        self.uniform_BT = torch.from_numpy(np.ascontiguousarray(drawing.uniform_BT)).to(device)
+        self.temperature, self.top_p, self.position = drawing.temperature, drawing.top_p, 0
+
+    def __call__(self, input_ids: Any, scores_BV: Any) -> Any:
+        import torch
+
+        probability_BV = torch.softmax(scores_BV.double() / self.temperature, -1)
+        order_BV = None
+        if self.top_p < 1:
+            probability_BV, order_BV = probability_BV.sort(dim=-1, descending=True, stable=True)
+            is_outside = probability_BV.cumsum(-1) - probability_BV >= self.top_p
+            probability_BV = probability_BV.masked_fill(is_outside, 0.0)
+        below_BV = probability_BV.cumsum(-1)
+        target_B1 = self.uniform_BT[:, self.position, None] * below_BV[:, -1:]
+        chosen_B1 = torch.searchsorted(below_BV, target_B1, right=True).clamp_max(below_BV.shape[1] - 1)
+        if order_BV is not None:
+            chosen_B1 = order_BV.gather(1, chosen_B1)
+        self.position += 1
+        return torch.full_like(scores_BV, float("-inf")).scatter(1, chosen_B1, 0.0)
 
 
 @contextmanager

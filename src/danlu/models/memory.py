@@ -11,9 +11,11 @@ Shapes: T tokens of a micro batch, L its label rows, D width, Q all query heads,
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from math import ceil
+from pathlib import Path
 from typing import Any, Literal
 
 from danlu.data.pack import pack, step_batches
@@ -23,12 +25,16 @@ from danlu.recipe.recipe import Recipe
 Fit = Literal["fits", "tight", "too_big"]
 FITS_SHARE = 0.8
 """A run that needs at most this share of what is free fits; up to all of it is tight."""
-PROCESS_BYTES = 470 * 2**20
-"""Python, PyTorch, Transformers and PEFT after their first step, without any weight (measured, docs/forecast.md)."""
-GPU_PROCESS_BYTES = 3 * 2**30
-"""The same in host memory on a machine with CUDA, whose libraries are larger."""
-ALLOCATOR_SHARE = 0.06
-"""What the C allocator keeps beyond live tensors, as a share of activations and temporaries (measured)."""
+PROCESS_BYTES = 380 * 2**20
+"""Python, PyTorch, Transformers and PEFT before a model is loaded (measured, docs/forecast.md)."""
+ENGINE_BYTES = 110 * 2**20
+"""What loading a model, adding an adapter and the first pass bring in beside tensors: modules, compiled kernels, threads (measured)."""
+GPU_HOST_BYTES = 3 * 2**30
+"""Host memory of a process that trains on a GPU, whose libraries are larger (not measured here; docs/forecast.md)."""
+ALLOCATOR_SHARE, MAX_ALLOCATOR_BYTES = 0.4, 160 * 2**20
+"""What the C allocator keeps beyond live tensors, as a share of activations and temporaries; large blocks go back at once (measured)."""
+KERNEL_BYTES, MAX_KERNELS = 440_000, 1024
+"""oneDNN compiles a product for each new shape and keeps the last 1,024 (measured; docs/forecast.md). Packed batches bring new shapes all the time."""
 CHUNK_BYTES, MIN_CHUNK_ROWS = 16 * 2**20, 32
 """As in training/kernels/cross_entropy.py (a test compares them)."""
 BLOCK_ROWS = 256
@@ -90,6 +96,27 @@ class MemoryParts:
         return {**asdict(self), "peak_bytes": self.peak_bytes}
 
 
+@cache
+def uses_onednn() -> bool:
+    """Whether matrix products go through oneDNN here, as training/kernels/gemm.py decides, told without torch."""
+    try:
+        info = Path("/proc/cpuinfo").read_text("utf-8")
+    except OSError:
+        return False
+    return "AuthenticAMD" in info and all(f" {flag} " in info for flag in ("avx512f", "avx512bw", "avx512dq", "avx512vl"))
+
+
+def kernels_bytes(lengths: Iterable[int], sizes: Iterable[int]) -> int:
+    """Memory of the products compiled for examples of such lengths in micro batches of such sizes.
+
+    An example takes about five for each block of its attention, a micro batch a dozen; equal shapes share.
+    """
+    if not uses_onednn():
+        return 0
+    blocks = sum(ceil(length / BLOCK_ROWS) for length in set(lengths))
+    return KERNEL_BYTES * min(MAX_KERNELS, 5 * blocks + 12 * len(set(sizes)))
+
+
 def fit(needed_bytes: int, available_bytes: int) -> Fit:
     """Whether a run that needs so much memory `fits`, is `tight`, or is `too_big` for what is free."""
     if needed_bytes <= FITS_SHARE * available_bytes:
@@ -136,10 +163,13 @@ def peak_memory(
     """
     tokens = int(micro_batch_tokens or recipe.optim.micro_batch_tokens)
     is_accumulated = num_micro_batches(recipe, lengths, tokens) > 1
-    cache = TOKEN_BYTES * sum(int(n) for n in lengths)
-    plans = [Plan.of(shape, recipe, batch, is_accumulated=is_accumulated, device=device) for batch in micro_batches(recipe, lengths, labels, tokens)]
+    batches = micro_batches(recipe, lengths, labels, tokens)
+    held = TOKEN_BYTES * sum(int(n) for n in lengths)
+    if recipe.training.path == "fast" and recipe.training.dtype != "bfloat16":
+        held += kernels_bytes((int(n) for n in lengths), (batch.tokens for batch in batches))
+    plans = [Plan.of(shape, recipe, batch, is_accumulated=is_accumulated, device=device) for batch in batches]
     return max(
-        (plan.parts(process_bytes=process_bytes, cache_bytes=cache, stored_bytes_per_weight=stored_bytes_per_weight) for plan in plans),
+        (plan.parts(process_bytes=process_bytes, cache_bytes=held, stored_bytes_per_weight=stored_bytes_per_weight) for plan in plans),
         key=lambda parts: parts.peak_bytes,
     )
 
@@ -181,7 +211,7 @@ def trained_by(recipe: Recipe, shape: ModelShape) -> Trained:
         count = shape.layers * (2 * shape.key_width + shape.inner)
         return Trained(count, count, 0, shape.inner)
     ranks = {layer: _rank(method, layer) for layer in adapted_linears(method, shape)}
-    per_layer = sum(rank * (layer.inputs + layer.outputs) + (layer.outputs if getattr(method, "dora", False) else 0) for layer, rank in ranks.items())
+    per_layer = sum(rank * (layer.inputs + layer.outputs) + (layer.outputs if getattr(method, "use_dora", False) else 0) for layer, rank in ranks.items())
     layers = _layer_subset(method, shape)
     count = per_layer * len(layers)
     largest = max((rank * max(layer.inputs, layer.outputs) for layer, rank in ranks.items()), default=0)
@@ -261,7 +291,7 @@ class Plan:
     @property
     def is_fused(self) -> bool:
         """Whether training/kernels/decoder.py computes the layers."""
-        plain = not getattr(self.recipe.method, "dropout", 0.0) and not getattr(self.recipe.method, "dora", False)
+        plain = not getattr(self.recipe.method, "dropout", 0.0) and not getattr(self.recipe.method, "use_dora", False)
         is_simple = self.recipe.method.type in ("full", "freeze", "lora", "lora_plus_full")
         return self.recipe.training.path == "fast" and self.shape.is_fusable and self.device == "cpu" and self.compute_bytes == 4 and plain and is_simple
 
@@ -275,9 +305,10 @@ class Plan:
         phases = [("load", 0, conversion, 0), ("step", gradients, self.step_copies_bytes(), 0), *self.passes(gradients)]
         held = [(phase, grads, 0 if phase == "load" else optimizer, saved, temporary) for phase, grads, temporary, saved in phases]
         phase, grads, state, saved, temporary = max(held, key=lambda row: sum(row[1:]))
+        base = PROCESS_BYTES if process_bytes is None else process_bytes
         if self.device == "cpu":
-            base = PROCESS_BYTES if process_bytes is None else process_bytes
-            temporary += int(ALLOCATOR_SHARE * (saved + temporary))
+            base += ENGINE_BYTES
+            temporary += min(MAX_ALLOCATOR_BYTES, int(ALLOCATOR_SHARE * (saved + temporary)))
         else:
             base, cache_bytes = 0, 0
         return MemoryParts(base + cache_bytes, weights, 4 * self.trained.num_added, grads, state, saved, temporary, phase)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from danlu.plugins import Registry
 
@@ -32,6 +32,8 @@ class MethodConfig(StrictModel):
     """Whether the result is a small adapter beside the base model, or a whole model."""
     can_merge: ClassVar[bool] = True
     """Whether the adapter can become part of the base weights."""
+    usual_learning_rate: ClassVar[float | None] = None
+    """What `optim.learning_rate: auto` takes with AdamW; None where the width of the model decides."""
     can_train_score_head: ClassVar[bool] = False
     """Whether a new head with one score is trained beside it (objective `reward`)."""
 
@@ -72,8 +74,8 @@ class ObjectiveConfig(StrictModel):
     """Whether the loss compares with the model as it was before training, by nats computed once."""
     weighs_rows: ClassVar[bool] = True
     """Whether label tokens of one batch may count differently (false for a plain mean over tokens)."""
-    reserved_tokens: ClassVar[int] = 0
-    """Of `max_seq_len`, what has to be left free behind a sequence (for what is generated)."""
+    is_online: ClassVar[bool] = False
+    """Whether the sequences that are trained on are written by the model itself during training (`rollout`)."""
     learning_rate_factor: ClassVar[float] = 1.0
     """The usual learning rate as a share of that of sft: preference objectives move a trained model, and little is enough."""
     makes_reward_model: ClassVar[bool] = False
@@ -82,6 +84,27 @@ class ObjectiveConfig(StrictModel):
     """What is measured before and after when the recipe does not say."""
     headlines: ClassVar[tuple[str, ...]] = ("nll_per_token",)
     """The metric that the verdict rests on: the first of these that was measured."""
+
+    @property
+    def reserved_tokens(self) -> int:
+        """Of `max_seq_len`, what has to be left free behind a sequence (for what is generated)."""
+        return 0
+
+    @property
+    def num_repeats(self) -> int:
+        """Optimizer steps that are made on the same examples before the next ones."""
+        return 1
+
+
+class RewardConfig(StrictModel):
+    """Base of every reward function: what an answer that a model wrote by itself is worth. Its plugin file also defines `score`."""
+
+    type: str
+    weight: float = Field(1.0, allow_inf_nan=False)
+    """What its score is multiplied with before the scores are added; negative to punish."""
+    version: ClassVar[str] = "1"
+    needs_answer: ClassVar[bool] = False
+    """Whether it compares with the reference answer of the prompt."""
 
 
 class MetricConfig(StrictModel):
@@ -119,6 +142,7 @@ class ExporterConfig(StrictModel):
 
 METHODS: Registry[MethodConfig] = Registry("tuning method", package="danlu.training.methods")
 OBJECTIVES: Registry[ObjectiveConfig] = Registry("objective", package="danlu.training.objectives")
+REWARDS: Registry[RewardConfig] = Registry("reward function", package="danlu.data.rewards")
 METRICS: Registry[MetricConfig] = Registry("metric", package="danlu.evaluation.metrics")
 SUITES: Registry[SuiteConfig] = Registry("suite", package="danlu.evaluation.suites")
 FORMATS: Registry[FormatConfig] = Registry("dataset format", package="danlu.data.formats")

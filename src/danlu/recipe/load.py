@@ -167,7 +167,7 @@ def _describe(entry: Any, values: dict[str, Any]) -> str:
 
 def _is_union_branch(part: Any) -> bool:
     """Pydantic puts the tried branch of a union into the location; a person did not write it."""
-    return isinstance(part, str) and (part in ("float", "int", "str", "constrained-int") or "[" in part or part.endswith("Config"))
+    return isinstance(part, str) and (part in ("float", "int", "str", "constrained-int", "constrained-float") or "[" in part or part.endswith("Config"))
 
 
 def _fields_at(location: Sequence[Any], values: Any) -> Iterator[str]:

@@ -53,3 +53,9 @@ class Placement(StrictModel):
                 why="it needs whole matrices (or a state that cannot be divided)",
                 fix="use optim.optimizer adamw, or --sharding replicate",
             )
+        if self.is_sharded(recipe) and recipe.method.quantisation is not None:
+            raise NoEffectError(
+                f"method {recipe.method.type} cannot divide its weights over processes",
+                why="quantised weights are no plain tensors",
+                fix="use --sharding replicate, or method lora",
+            )

@@ -57,8 +57,8 @@ class OptimConfig(StrictModel):
     """`wsd` only: share of all steps over which the learning rate falls at the end. null takes 0.2."""
     min_learning_rate_ratio: float = Field(0.0, ge=0, le=1)
     """Last learning rate as a share of the peak."""
-    warmup_ratio: float = Field(0.03, ge=0, le=1)
-    """Share of all steps over which the learning rate rises from zero."""
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] | Auto = 0.03
+    """Share of all steps over which the learning rate rises from zero; `auto` takes about ten steps."""
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled weight decay on matrices (never on norms and biases)."""
     beta1: float = Field(0.9, ge=0, lt=1)
@@ -99,7 +99,7 @@ class OptimConfig(StrictModel):
             raise ValueError(f"min_learning_rate_ratio has no effect with scheduler {self.scheduler}; remove it")
         if self.scheduler == "inverse_sqrt" and not self.warmup_ratio:
             raise ValueError("scheduler inverse_sqrt falls with the number of warm-up steps; set warmup_ratio above 0")
-        if self.scheduler == "wsd" and self.warmup_ratio + self.decay_ratio > 1:
+        if self.scheduler == "wsd" and self.warmup_ratio != "auto" and self.warmup_ratio + self.decay_ratio > 1:
             raise ValueError(f"warmup_ratio {self.warmup_ratio} and scheduler_decay_ratio {self.decay_ratio} are more than all steps; lower one of them")
         if self.optimizer == "adafactor" and (self.beta1 != OptimConfig.model_fields["beta1"].default or self.beta2 is not None):
             raise ValueError("beta1 and beta2 have no effect with adafactor (no first moment; its second moment's decay is 1 - step^-0.8); remove them")
@@ -109,6 +109,11 @@ class OptimConfig(StrictModel):
     def betas(self) -> tuple[float, float]:
         """`beta1` and `beta2` with the optimizer's own where nothing is set."""
         return self.beta1, self.beta2 if self.beta2 is not None else 0.99 if self.optimizer == "lion" else 0.999
+
+    @property
+    def learning_rate_factor(self) -> float:
+        """What the optimizer's learning rate is of AdamW's: every step of Lion is as long as its learning rate (Chen et al. 2023, section 5)."""
+        return 0.2 if self.optimizer == "lion" else 1.0
 
     @property
     def decay_ratio(self) -> float:
@@ -191,14 +196,16 @@ class TrainingConfig(StrictModel):
     """`fast`: packed, fused kernels. `reference`: padded, stock Transformers + PEFT, full logits; for checking."""
     dtype: Literal["float32", "bfloat16"] | Auto = "auto"
     """Number format of the computation; `auto` takes bfloat16 on GPUs that have it and float32 on CPUs."""
+    compute: Literal["exact", "int8"] = "exact"
+    """`int8` multiplies with the frozen weights in 8-bit integers: faster and smaller on CPUs with VNNI, adapters only; the result is not the same."""
     validate_every_steps: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Steps between validations; `auto` gives about ten in all."""
     checkpoint_every_seconds: float = Field(120.0, gt=0)
     """Most work lost when the machine dies."""
     checkpoint_every_steps: int | None = Field(None, ge=1)
     """Checkpoint after every so many steps as well (for exact tests and for long steps)."""
-    early_stopping_patience: int | None = Field(3, ge=1)
-    """Stop after this many validations without improvement; null never stops early."""
+    early_stopping_patience: Annotated[int, Field(ge=1)] | Auto | None = "auto"
+    """Stop after this many validations without improvement; `auto` takes 3 where there is a validation split, null never stops early."""
     keep_best: bool = True
     """End with the weights of the best validation instead of the last step (needs a validation split)."""
     sample_every_steps: Annotated[int, Field(ge=1)] | Auto | None = "auto"
@@ -239,7 +246,7 @@ class Recipe(StrictModel):
     dataset: str = Field(min_length=1)
     """A data file, or a bundled example such as `danlu/zhangjiajie`."""
     objective: Annotated[SerializeAsAny[ObjectiveConfig], OBJECTIVES] = Field("sft", validate_default=True)
-    """What is learnt: `sft` (answers in conversations) or `pretrain` (plain text)."""
+    """What is learnt: `sft` (answers in conversations), `pretrain` (plain text), `dpo`, `orpo`, `simpo`, `kto` (preferences), `reward`, `grpo`."""
     method: Annotated[SerializeAsAny[MethodConfig], METHODS] = Field("lora", validate_default=True)
     """Which weights change: `lora`, `qlora`, `full`, or any other method of the list below."""
     start_from: str | None = Field(None, min_length=1)
@@ -278,6 +285,7 @@ class Recipe(StrictModel):
     def _combinations_work(self) -> Self:
         if self.optim.optimizer == "muon" and self.method.makes_adapter:
             raise ValueError("optim.optimizer muon is for methods full and freeze; use adamw with adapters")
+        self._int8_has_frozen_weights()
         if self.data.new_tokens and not self.method.learns_new_tokens:
             raise ValueError(f"data.new_tokens would not be learnt by method {self.method.type}; use lora, full, or freeze with train_embeddings")
         merged = [exporter.type for exporter in self.export if exporter.type == "merged"]
@@ -291,11 +299,30 @@ class Recipe(StrictModel):
             raise ValueError(f"objective {self.objective.type} trains a new head, which method {self.method.type} does not; use method lora or full")
         if self.objective.makes_reward_model and (self.data.new_tokens or self.optim.neftune_alpha is not None or self.training.sample_prompts):
             raise ValueError(f"data.new_tokens, optim.neftune_alpha and training.sample_prompts do not go with objective {self.objective.type}; remove them")
-        if self.objective.needs != "text" and getattr(self.method, "init", "pretrained") == "random" and self.objective.type != "sft":
+        if self.objective.needs != "text" and self.method.starts_anew and self.objective.type != "sft":
             raise ValueError(f"method.init random has no model that objective {self.objective.type} could start from; use init pretrained")
+        if isinstance(self.training.early_stopping_patience, int) and not self.data.split.validation:
+            raise ValueError("training.early_stopping_patience has no effect without a validation split; remove it, or set data.split.validation above 0")
+        if isinstance(self.data.max_seq_len, int) and self.data.max_seq_len <= self.objective.reserved_tokens:
+            raise ValueError(
+                f"data.max_seq_len {self.data.max_seq_len} leaves no room for a prompt beside objective.max_completion_tokens "
+                f"{self.objective.reserved_tokens}; raise the first or lower the second"
+            )
         if self.objective.needs == "text" and self.data.system is not None:
             raise ValueError("data.system has no effect with objective pretrain; remove it")
         return self
+
+    def _int8_has_frozen_weights(self) -> None:
+        if self.training.compute != "int8":
+            return
+        reasons = {
+            "training.path reference computes with stock layers": self.training.path == "reference",
+            f"method {self.method.type} computes with the weights themselves": self.method.type != "lora" or getattr(self.method, "use_dora", False),
+            f"objective {self.objective.type} compares with the exact base model": self.objective.has_reference,
+        }
+        found = [reason for reason, is_true in reasons.items() if is_true]
+        if found:
+            raise ValueError(f"training.compute int8 is for plain lora on the fast path, and {found[0]}; remove training.compute")
 
     @property
     def fingerprint(self) -> str:

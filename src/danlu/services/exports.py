@@ -13,6 +13,7 @@ from danlu.recipe.recipe import Recipe
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
 from danlu.services import pipeline
+from danlu.services.reports import build_report
 
 NUM_PROMPTS = 8
 
@@ -59,17 +60,11 @@ def export(run_dir: RunDir, to: str, reporter: Reporter | None = None, *, out: P
             target,
             trained=trained,
             prompts=_prompts(recipe, run_dir, pair.renderer),
-            card=lambda verification: model_card(_facts(run_dir, recipe), record, kind=to, verification=verification.to_dict()),
+            card=lambda verification: model_card(build_report(run_dir), record, kind=to, verification=verification.to_dict()),
         )
     if reporter:
         reporter.event("exported", f"{to} export verified on {result.num_prompts} prompts: {target}", path=str(target), **result.to_dict())
     return target
-
-
-def _facts(run_dir: RunDir, recipe: Recipe) -> dict[str, Any]:
-    from danlu.evaluation.report import build
-
-    return build(recipe, run_dir)
 
 
 def _prompts(recipe: Recipe, run_dir: RunDir, renderer: Any) -> list[list[int]]:

@@ -34,16 +34,6 @@ def _version(name: str) -> str | None:
         return None
 
 
-def available_memory_bytes() -> int:
-    """Memory that can be used without swapping."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def weights_digest(folder: Path) -> str:
     """SHA-256 over the weight files of a model folder, in name order."""
     digest = hashlib.sha256()

@@ -16,14 +16,17 @@ import orjson
 
 from danlu.errors import ModelError, NoEffectError, TooFewExamplesError
 from danlu.files import atomic_open, read_json, read_jsonl, write_json
+from danlu.models.forecast import Lengths
+from danlu.models.shape import ModelShape
 from danlu.recipe.load import validate, with_settings
 from danlu.recipe.placement import Placement
 from danlu.recipe.recipe import Recipe
 from danlu.recipe.recommend import Facts, recommend, resolve, with_values
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
-from danlu.services import machine, processes, rounds, samples
+from danlu.services import forecasts, machine, processes, rounds, samples
 from danlu.services.datasets import find_dataset
+from danlu.settings import Settings
 from danlu.training.coach import Coach
 
 if TYPE_CHECKING:
@@ -193,18 +196,20 @@ def _facts(written: Recipe, run_dir: RunDir, renderer: ChatRenderer, config: dic
     from danlu.models.device import gpu
 
     model_max = _model_max_seq_len(config, written) or 2048
-    with (run_dir.data / "train.jsonl").open("rb") as file:
-        num_train = sum(1 for _ in file)
+    num_train, num_validation = (_num_lines(run_dir.data / f"{split}.jsonl") for split in ("train", "validation"))
     lengths: list[int] = []
+    units: list[tuple[int, int]] = []
     num_probed = 0
     for example in islice(read_jsonl(run_dir.data / "train.jsonl"), LENGTH_PROBE_EXAMPLES):
         blocks = written.objective.encode([example], renderer, model_max)[0]  # type: ignore[attr-defined]
         lengths.extend(len(block.ids) for block in blocks)
+        counts = [(len(block.ids), int(block.mask[1:].sum())) for block in blocks]
+        units.extend(counts if written.objective.group_size == 1 else [(sum(n for n, _ in counts), sum(n for _, n in counts))])
         num_probed += 1
     if written.objective.needs == "text":  # documents are cut into blocks, and blocks are what a step counts
         num_train = max(1, round(num_train * len(lengths) / num_probed))
     has_gpu, has_bfloat16 = gpu()
-    return Facts(
+    facts = Facts(
         num_train=num_train,
         length_p50=int(np.quantile(lengths, 0.5)),
         length_p995=int(np.quantile(lengths, 0.995)),
@@ -212,11 +217,23 @@ def _facts(written: Recipe, run_dir: RunDir, renderer: ChatRenderer, config: dic
         model_max_seq_len=model_max,
         hidden_size=int(config.get("hidden_size") or config.get("n_embd") or 768),
         num_parameters=sum(file.stat().st_size for file in base.folder.glob("*.safetensors")) // 2,
-        available_memory_bytes=machine.available_memory_bytes(),
+        available_memory_bytes=forecasts.device().available_bytes,
         has_gpu=has_gpu,
         has_bfloat16=has_bfloat16,
         detected_format={"type": accounting.format} | accounting.columns,
+        num_validation=num_validation,
     )
+    try:
+        shape = ModelShape.from_config(config)
+    except ModelError:  # an architecture whose sizes go by other names: the defaults have to do
+        return facts
+    counted = Lengths([n for n, _ in units], [n for _, n in units], num_train, num_validation)
+    return replace(facts, peak_bytes=functools.partial(forecasts.peak_of, shape, counted, forecasts.Device("cuda" if has_gpu else "cpu", 0)))
+
+
+def _num_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
 
 
 def _usual_learning_rate(recipe: Recipe, facts: Facts) -> float:
@@ -294,6 +311,26 @@ def _tell_tokenised(reporter: Reporter, split: str, done: int) -> None:
     reporter.progress(f"tokenising {split}", done, None)
 
 
+def _foresee(recipe: Recipe, run_dir: RunDir, base_dir: Path) -> None:
+    """Record the forecast by formula before anything is loaded; refuse what cannot fit."""
+    from danlu.data.pack import TokenFile
+    from danlu.models.load import check_model_dir
+
+    size = recipe.objective.group_size
+    tokens = TokenFile(run_dir.data / "train.tokens")
+    sums, labels = tokens.lengths.reshape(-1, size).sum(1), tokens.label_counts().reshape(-1, size).sum(1)
+    num_validation = len(TokenFile(run_dir.data / "validation.tokens")) // size
+    data_bytes = sum(file.stat().st_size for file in run_dir.data.glob("*.jsonl"))
+    lengths = Lengths(sums.tolist(), labels.tolist(), len(sums), num_validation, data_bytes)
+    found = forecasts.refuse_what_cannot_fit(recipe, check_model_dir(base_dir, needs_weights=False), lengths, forecasts.device())
+    if found is None or run_dir.read_record().get("forecast"):
+        return
+    encoded = read_json(run_dir.data / "encoded.json")["train"]
+    share = encoded["truncated"] / max(1, encoded["num_examples"])
+    price = Settings.from_environment().price_per_hour
+    run_dir.update_record(forecast=found.to_dict() | {"truncated_share": round(share, 4), "price_per_hour": price})
+
+
 def _train(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path, placement: Placement) -> str:
     from danlu.models.device import device, num_gpus
     from danlu.training.run import run as train
@@ -304,6 +341,8 @@ def _train(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path, 
     if recipe.training.sample_every_steps and (is_launched or placement.processes > 1):
         en = "no samples are made while several processes train: they would wait for the one that writes"
         reporter.event("warning", en, name="no_samples", en=en, zh="多进程训练时不生成样例：其他进程会等待写作的进程")
+    if placement.processes == 1 and not is_launched and not (run_dir.path / "training.json").exists():
+        _foresee(recipe, run_dir, base_dir)
     if is_launched:
         return processes.train_among_processes(recipe, run_dir, reporter, model_dir=base_dir, device=device(), placement=placement)
     if placement.processes > 1:
@@ -323,6 +362,10 @@ def _evaluate(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Pat
     from danlu.training.forward import score_examples
     from danlu.training.reward_model import score_rewards
 
+    def tell_smaller(tokens: int) -> None:
+        reporter.event("out_of_memory", f"out of memory: examples are scored {tokens} tokens at a time; the scores do not change")
+
+    tokens = int(read_json(run_dir.path / "training.json").get("micro_batch_tokens") or recipe.optim.micro_batch_tokens)  # training may have found less
     scorer = score_rewards if recipe.objective.makes_reward_model else score_examples
-    score = functools.partial(scorer, micro_batch_tokens=int(recipe.optim.micro_batch_tokens), device=device(), path=recipe.training.path)
+    score = functools.partial(scorer, micro_batch_tokens=tokens, device=device(), path=recipe.training.path, on_smaller=tell_smaller)
     evaluate(recipe, run_dir, reporter, pair=open_pair(run_dir, recipe, base_dir), score=score, device=device())

@@ -19,10 +19,10 @@ from danlu.recipe.recipe import Recipe
 from danlu.reporter import Listener, Reporter
 from danlu.run_dir import RunDir
 from danlu.services import pipeline, processes
+from danlu.services.reports import build_report, diagnoses
 from danlu.settings import Settings
 from danlu.tracking.base import TRACKERS
 from danlu.tracking.follow import follow
-from danlu.training.coach import diagnose
 
 
 @dataclass(frozen=True)
@@ -143,19 +143,10 @@ def report(name: str) -> tuple[RunDir, dict[str, Any]]:
     return run_dir, build_report(run_dir)
 
 
-def build_report(run_dir: RunDir) -> dict[str, Any]:
-    """Make report.json and report.html from the files of a run."""
-    from danlu.evaluation.report import build
-
-    recipe = pipeline.resolved(run_dir)
-    return build(recipe, run_dir, coach=[diagnosis.to_dict() for diagnosis in diagnose(recipe, run_dir)])
-
-
 def coach(name: str) -> tuple[RunDir, list[dict[str, Any]]]:
     """What the coach has to say on a run, finished or not."""
     run_dir = open_run(name)
-    recipe = pipeline.resolved(run_dir) if run_dir.recipe.exists() else validate(run_dir.read_record().get("written", {}), source=str(run_dir.record))
-    return run_dir, [diagnosis.to_dict() for diagnosis in diagnose(recipe, run_dir)]
+    return run_dir, diagnoses(run_dir)
 
 
 def local_paths(written: Recipe) -> dict[str, str]:

@@ -35,6 +35,9 @@ class PackedBatch:
     """Tag and reference nats of each example (`EncodedExample`), float64."""
     weights_L: Tensor | None = None
     """How much each label token counts, float32; None when all count the same."""
+    old_nats_L: Tensor | None = None
+    reference_nats_L: Tensor | None = None
+    """Nats of each label token when it was written, and under the reference model (`EncodedExample`), float32."""
 
     @classmethod
     def from_examples(cls, examples: Sequence[EncodedExample], device: torch.device | str = "cpu") -> PackedBatch:
@@ -52,7 +55,8 @@ class PackedBatch:
         if any(e.weights is not None for e in examples):
             every = np.concatenate([np.ones(len(e.ids), np.float32) if e.weights is None else e.weights for e in examples])
             weights = torch.from_numpy(every[targets]).to(device)
-        return cls(tensors[0], tensors[1], lengths, tensors[2], tensors[3], tensors[4], tags, references, weights)
+        old, reference = (_joined(parts, device) for parts in ([e.old_nats for e in examples], [e.reference_nats for e in examples]))
+        return cls(tensors[0], tensors[1], lengths, tensors[2], tensors[3], tensors[4], tags, references, weights, old, reference)
 
     @property
     def num_label_tokens(self) -> int:
@@ -74,3 +78,9 @@ class PackedBatch:
             labels[row, :length] = flat[start : start + length]
             start += length
         return ids, attention, labels
+
+
+def _joined(parts: Sequence[np.ndarray | None], device: torch.device | str) -> Tensor | None:
+    """Values of the label tokens of all examples, or None when any example has none."""
+    known = [part for part in parts if part is not None]
+    return torch.from_numpy(np.concatenate(known).astype(np.float32)).to(device) if len(known) == len(parts) else None

@@ -9,7 +9,7 @@ Shapes: T tokens, L label rows, D width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from danlu.data.pack import EncodedExample, pack
+from danlu.errors import is_out_of_memory
 from danlu.models.virtual import VirtualTokens, virtual_tokens
 from danlu.training.batch import PackedBatch
 from danlu.training.kernels import attention, decoder
@@ -100,28 +101,63 @@ def example_nll(nll_L: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor]:
     return sums, counts
 
 
-@torch.no_grad()
 def score_examples(
-    model: nn.Module, examples: Sequence[EncodedExample], *, micro_batch_tokens: int, device: torch.device | str, path: Literal["fast", "reference"]
+    model: nn.Module,
+    examples: Sequence[EncodedExample],
+    *,
+    micro_batch_tokens: int,
+    device: torch.device | str,
+    path: Literal["fast", "reference"],
+    on_smaller: Callable[[int], None] = lambda tokens: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Nats (float64) and number of label tokens (int64) of each example, in the order given, both [N].
 
-    The model is left as it was: training mode, attention implementation.
+    The model is left as it was: training mode, attention implementation. A batch that memory does not suffice for is taken
+    in halves, down to one example; `on_smaller` hears how many tokens are tried then.
     """
-    nats, counts = np.zeros(len(examples)), np.zeros(len(examples), np.int64)
     nll = fast_nll if path == "fast" else reference_nll
+
+    def work(batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        return example_nll(nll(model, batch), batch)
+
+    return scored(model, examples, work, micro_batch_tokens=micro_batch_tokens, device=device, path=path, on_smaller=on_smaller)
+
+
+@torch.no_grad()
+def scored(
+    model: nn.Module,
+    examples: Sequence[EncodedExample],
+    work: Callable[[PackedBatch], tuple[Tensor, Tensor]],
+    *,
+    micro_batch_tokens: int,
+    device: torch.device | str,
+    path: str,
+    on_smaller: Callable[[int], None],
+) -> tuple[np.ndarray, np.ndarray]:
+    """A value (float64) and a count (int64) of each example, which `work` gives for a packed batch, both [N]; zero without label tokens."""
+    values, counts = np.zeros(len(examples)), np.zeros(len(examples), np.int64)
     was_training = model.training
     model.eval()
     try:
         with attention_of(unwrap(model), path):
-            for group in pack([len(e.ids) for e in examples], micro_batch_tokens):
+            waiting = pack([len(e.ids) for e in examples], micro_batch_tokens)[::-1]
+            while waiting:
+                group = waiting.pop()
                 batch = PackedBatch.from_examples([examples[i] for i in group], device)
-                if batch.num_label_tokens:
-                    sums, numbers = example_nll(nll(model, batch), batch)
-                    nats[group], counts[group] = sums.cpu().numpy(), numbers.cpu().numpy()
+                if not batch.num_label_tokens:
+                    continue
+                try:
+                    found, numbers = work(batch)
+                except (MemoryError, RuntimeError) as error:
+                    if len(group) == 1 or not is_out_of_memory(error):
+                        raise
+                    waiting += [group[len(group) // 2 :], group[: len(group) // 2]]
+                    on_smaller(max(sum(len(examples[i].ids) for i in half) for half in waiting[-2:]))
+                    continue
+                values[group], counts[group] = found.cpu().numpy(), numbers.cpu().numpy()
     finally:
         model.train(was_training)
-    return nats, counts
+    return values, counts
 
 
 @contextmanager

@@ -9,13 +9,12 @@ from __future__ import annotations
 import functools
 import gc
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +27,15 @@ from danlu.reporter import Reporter, truncate_metrics
 from danlu.run_dir import RunDir
 from danlu.training import checkpoint, probe
 from danlu.training.batch import PackedBatch
+from danlu.training.groups import Group, add_numbers, batches_of, first_groups, num_tokens_of
 from danlu.training.objective import MeasuringObjective, NllFunction, Objective, num_label_tokens
 from danlu.training.optim import Optimizer, learning_rate
 from danlu.training.parallel import World, part_like, whole
 from danlu.training.probe import peak_memory_bytes
+from danlu.training.signals import stop_signals
 
-Group = list[EncodedExample]
-"""The sequences of one example (two for a pair)."""
+if TYPE_CHECKING:
+    from danlu.training.rollout import Rollouts
 
 MAX_VALIDATION_TOKENS = 100_000
 """A validation looks at the first examples up to this many tokens, so that it stays a small part of the run."""
@@ -72,7 +73,7 @@ class Loop:
         self.validation_set = TokenFile(run_dir.data / "validation.tokens")
         self.optimizer = self.make_optimizer(model)
         self.num_examples = len(self.train_set) // self.objective.group_size
-        steps_per_epoch = math.ceil(self.num_examples / int(recipe.optim.global_batch_size))
+        steps_per_epoch = math.ceil(self.num_examples / int(recipe.optim.global_batch_size)) * recipe.objective.num_repeats
         self.num_steps = recipe.optim.max_steps or max(1, math.ceil(float(recipe.optim.num_epochs) * steps_per_epoch))
         self.steps_per_epoch = steps_per_epoch
         self.state = LoopState(micro_batch_tokens=int(recipe.optim.micro_batch_tokens), num_processes=self.world.num_processes)
@@ -83,6 +84,8 @@ class Loop:
         """What the process held before the model was loaded, where that was measured."""
         self.until: int | None = None
         """Pause after this step (a rung of a sweep)."""
+        self.rollouts: Rollouts | None = None
+        """Who lets the model write what is trained on, for objectives that learn so."""
         self.after_step: Callable[[Loop], None] = lambda loop: None
         """Called before the first step and after every one, in the main process; must leave the weights and the loop as they are."""
 
@@ -105,14 +108,16 @@ class Loop:
 
     def _batches(self) -> Iterator[list[int]]:
         """The examples of each step from the present one on."""
+        repeats = self.recipe.objective.num_repeats
         batches = step_batches(
             self.num_examples,
             global_batch_size=int(self.recipe.optim.global_batch_size),
             seed=self.recipe.seed,
-            start_step=self.state.step,
-            num_steps=self.num_steps,
+            start_step=self.state.step // repeats,
+            num_steps=math.ceil(self.num_steps / repeats),
         )
-        return ([int(i) for i in indices] for indices in batches)
+        steps = ([int(i) for i in indices] for indices in batches for _ in range(repeats))
+        return islice(steps, self.state.step % repeats, self.state.step % repeats + self.num_steps - self.state.step)
 
     def _run_steps(self) -> str:
         with stop_signals() as stop:
@@ -164,7 +169,7 @@ class Loop:
     def _step(self, indices: list[int]) -> bool:
         """One optimizer step; False when memory ran out in the middle of moving the weights and the newest checkpoint was put back."""
         start = time.monotonic()
-        groups = [self.train_set.group(i, self.objective.group_size) for i in indices]
+        groups, written = self._groups(indices)
         sequences = [sequence for group in groups for sequence in group]
         share = [groups[i] for i in self.world.share([num_tokens_of(group) for group in groups])]
         longest = max(num_tokens_of(group) for group in groups)
@@ -199,6 +204,7 @@ class Loop:
             epoch=round(self.state.step / self.steps_per_epoch, 4),
             loss=loss,
             **numbers,
+            **written,
             learning_rate=rate,
             grad_norm=grad_norm,
             num_tokens=self.state.num_tokens,
@@ -206,6 +212,12 @@ class Loop:
             peak_memory_bytes=peak_memory_bytes(self.device),
         )
         return True
+
+    def _groups(self, indices: list[int]) -> tuple[list[Group], dict[str, float]]:
+        """What the step is trained on: examples, or what the model wrote to them (with numbers on that)."""
+        if self.rollouts is None:
+            return [self.train_set.group(i, self.objective.group_size) for i in indices], {}
+        return self.rollouts.groups(self.model, self.state.step, indices, self.train_set, self.state.micro_batch_tokens)
 
     def _check_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
@@ -373,11 +385,7 @@ class Loop:
     @torch.no_grad()
     def _validate(self) -> None:
         self.model.eval()
-        groups = first_groups(self.validation_set, self.objective.group_size, max_tokens=MAX_VALIDATION_TOKENS)
-        share = [groups[i] for i in self.world.share([num_tokens_of(group) for group in groups])]
-        trained, totals = self.counted(share, [sequence for group in groups for sequence in group])
-        longest = max(num_tokens_of(group) for group in groups)
-        loss, numbers = self._over_the_world(*self._until_it_fits(lambda: self._validation_loss(trained, totals), longest))
+        loss, numbers = self._validated() if self.rollouts is None else self.rollouts.validate(self.model, self.validation_set)
         self.model.train()
         is_best = math.isfinite(loss) and (self.state.best_loss is None or loss < self.state.best_loss)
         self.reporter.metrics(step=self.state.step, validation_loss=loss, is_best=is_best, **{f"validation_{name}": value for name, value in numbers.items()})
@@ -388,6 +396,14 @@ class Loop:
         content = checkpoint.Checkpoint(checkpoint.trained_weights(self.model), {}, {"step": self.state.step})
         if not self.recipe.training.keep_best or self._try_save("best", content):  # what could not be kept cannot be the best that is kept
             self.state.best_loss, self.state.best_step = loss, self.state.step
+
+    def _validated(self) -> tuple[float, dict[str, float]]:
+        """Loss of the first validation examples, and what else the objective measured."""
+        groups = first_groups(self.validation_set, self.objective.group_size, max_tokens=MAX_VALIDATION_TOKENS)
+        share = [groups[i] for i in self.world.share([num_tokens_of(group) for group in groups])]
+        trained, totals = self.counted(share, [sequence for group in groups for sequence in group])
+        longest = max(num_tokens_of(group) for group in groups)
+        return self._over_the_world(*self._until_it_fits(lambda: self._validation_loss(trained, totals), longest))
 
     def _validation_loss(self, groups: Sequence[Group], totals: Mapping[str, float]) -> tuple[float, dict[str, float]]:
         """This process's part of a validation."""
@@ -405,12 +421,15 @@ class Loop:
 
     def _is_patience_over(self) -> bool:
         patience = self.recipe.training.early_stopping_patience
-        return patience is not None and self.state.validations_without_gain >= patience
+        return isinstance(patience, int) and self.state.validations_without_gain >= patience
 
     def _forecast(self) -> None:
         """Say before the start how long it will take and how much memory it will hold, from a formula and a short measurement."""
-        found = probe.measured(self, process_bytes=self.process_bytes)
-        found = {**self.run_dir.read_record().get("forecast", {}), **found}
+        if self.rollouts is not None:
+            return  # LIMIT: what the model will write is not known before (docs/limits.md#training)
+        known = self.run_dir.read_record().get("forecast") or {}
+        found = probe.measured(self, process_bytes=self.process_bytes, price_per_hour=known.get("price_per_hour"))
+        found = {**known, **found}
         if self.world.is_main:
             self.run_dir.update_record(forecast=found)
         if found.get("training_seconds") is not None:
@@ -457,60 +476,5 @@ class Loop:
             self.reporter.event("resumed", f"going on after step {self.state.step} of {self.num_steps}{others}", step=self.state.step)
         if self.world.is_main:
             truncate_metrics(self.run_dir.metrics, after_step=self.state.step)
-
-
-def first_groups(tokens: TokenFile, group_size: int, *, max_tokens: int) -> list[Group]:
-    """The first examples of a token file, up to `max_tokens` tokens (at least one example)."""
-    groups: list[Group] = []
-    seen = 0
-    for index in range(len(tokens) // group_size):
-        group = tokens.group(index, group_size)
-        if groups and seen + num_tokens_of(group) > max_tokens:
-            break
-        groups.append(group)
-        seen += num_tokens_of(group)
-    return groups
-
-
-def batches_of(groups: Sequence[Group], micro_batch_tokens: int, device: torch.device) -> Iterator[PackedBatch]:
-    """Packed batches of at most `micro_batch_tokens` tokens; examples keep their order and are never split."""
-    members: Group = []
-    for group in groups:
-        if members and num_tokens_of(members) + num_tokens_of(group) > micro_batch_tokens:
-            yield PackedBatch.from_examples(members, device)
-            members = []
-        members = members + group
-    if members:
-        yield PackedBatch.from_examples(members, device)
-
-
-def num_tokens_of(sequences: Sequence[EncodedExample]) -> int:
-    """Tokens of all sequences."""
-    return sum(len(sequence.ids) for sequence in sequences)
-
-
-def add_numbers(numbers: dict[str, float], parts: Mapping[str, Tensor]) -> None:
-    """Add the parts of one batch to the numbers of the step."""
-    for name, part in parts.items():
-        numbers[name] = numbers.get(name, 0.0) + float(part)
-
-
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """Turn SIGTERM and the first Ctrl-C into an event; a second Ctrl-C ends the process at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def handle(number: int, frame: object) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+            if self.rollouts is not None:
+                self.rollouts.resume(self.state.step)

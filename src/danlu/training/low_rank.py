@@ -98,6 +98,8 @@ class LowRank(MethodConfig):
         layers = self._layers(structure.num_layers(model))
         if layers is not None:
             found = [name for name in found if (number := re.search(r"\.(\d+)\.", name)) and int(number[1]) in layers]
+            if isinstance(targets, list):
+                structure.matching(found, targets, setting=f"method.target_modules, in the layers {layers},", fix="correct method.layers or the names")
         self._check_patterns(found)
         self._check_ranks({name: sizes[name] for name in found})
         return {

@@ -26,7 +26,7 @@ def learning_rate(config: OptimConfig, step: int, num_steps: int) -> float:
     the square root as Haegele et al. 2024, arXiv:2405.18392.
     """
     peak = float(config.learning_rate)
-    warmup = math.ceil(config.warmup_ratio * num_steps)
+    warmup = math.ceil(float(config.warmup_ratio) * num_steps)
     if step < warmup:
         return peak * (step + 1) / warmup
     if config.scheduler == "constant":

@@ -19,12 +19,13 @@ from danlu.data.pack import TokenFile, pack, step_batches
 from danlu.errors import ModelError, is_out_of_memory
 from danlu.models.forecast import Forecast, Lengths, cost, forecast
 from danlu.models.headroom import budget_bytes, status_bytes
-from danlu.models.memory import SIMULATED_STEPS, MemoryParts, fit
+from danlu.models.memory import SIMULATED_STEPS, MemoryParts, fit, kernels_bytes, micro_batches
 from danlu.models.shape import ModelShape
 from danlu.training.forward import unwrap
 
 if TYPE_CHECKING:
-    from danlu.training.loop import Group, Loop
+    from danlu.training.groups import Group
+    from danlu.training.loop import Loop
 
 MAX_SECONDS = 20.0
 """A usual step is measured only while the wide micro batch was quicker than that."""
@@ -81,8 +82,9 @@ def measured(loop: Loop, *, process_bytes: int | None = None, price_per_hour: fl
         # Gradients of the micro batches before it are there only in a step of several.
         is_accumulated = any(tokens > loop.state.micro_batch_tokens for _, tokens in counts)
         seconds_per_token, peak = _time(loop, wide, is_accumulated=is_accumulated)
+        usual = _usual(loop, counts)
         if loop.world.from_main(seconds_per_token * num_tokens(wide) < MAX_SECONDS):
-            seconds_per_token = _time(loop, _usual(loop, counts), is_accumulated=is_accumulated)[0]
+            seconds_per_token, peak = _time(loop, usual, is_accumulated=is_accumulated)
         per_step = _optimizer_seconds(loop)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
@@ -94,8 +96,18 @@ def measured(loop: Loop, *, process_bytes: int | None = None, price_per_hour: fl
     found |= {"training_seconds": seconds, "cost": cost(seconds, price_per_hour)}
     if expected is None:
         return found | {"peak_memory_bytes": max(before, peak + 8 * _num_trained(loop))}
-    parts = corrected(expected.memory, max(before, peak + expected.memory.optimizer_bytes))
+    parts = corrected(expected.memory, max(before, peak + expected.memory.optimizer_bytes + _kernels_to_come(loop, [*wide, *usual])))
     return found | {"memory": parts.to_dict(), "peak_memory_bytes": parts.peak_bytes, "fit": fit(parts.peak_bytes, expected.available_bytes)}
+
+
+def _kernels_to_come(loop: Loop, seen: Sequence[Group]) -> int:
+    """Memory of the products that steps will compile and the measurement did not."""
+    if loop.device.type != "cpu" or loop.recipe.training.path != "fast" or loop.recipe.training.dtype == "bfloat16":
+        return 0
+    found = lengths_of(loop.train_set, loop.objective.group_size)
+    batches = micro_batches(loop.recipe, found.tokens, found.labels, loop.state.micro_batch_tokens)
+    whole = kernels_bytes(loop.train_set.lengths.tolist(), (batch.tokens for batch in batches))
+    return max(0, whole - kernels_bytes([len(sequence.ids) for group in seen for sequence in group], range(2)))
 
 
 def corrected(parts: MemoryParts, peak_bytes: int) -> MemoryParts:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from danlu.data.pack import REFERENCE, EncodedExample, TokenFile
-from danlu.errors import TrainingError
+from danlu.errors import OutOfMemoryError, TrainingError, is_out_of_memory
 from danlu.files import fsync_dir, storage_errors
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
@@ -36,12 +36,15 @@ def add_references(run_dir: RunDir, reporter: Reporter, model: nn.Module, nll: N
         folder = run_dir.data / f"{name}.tokens"
         tokens = TokenFile(folder)
         nats = np.zeros(len(tokens))
-        for members in _consecutive(tokens.lengths, micro_batch_tokens):
-            sequences: list[EncodedExample] = [tokens[i] for i in members]
-            batch = PackedBatch.from_examples(sequences, device)
-            if batch.num_label_tokens:
-                nats[members.start : members.stop] = example_nll(nll(model, batch), batch)[0].cpu().numpy()
-            reporter.progress(f"reference likelihoods, {name}", members.stop, len(tokens))
+        while (reason := _fill(nats, tokens, f"reference likelihoods, {name}", reporter, model, nll, micro_batch_tokens, device)) is not None:
+            if micro_batch_tokens <= max(tokens.lengths):
+                raise OutOfMemoryError(
+                    f"an example of {max(tokens.lengths)} tokens does not fit in memory by itself",
+                    why=reason,
+                    fix=f"set data.max_seq_len below {max(tokens.lengths)}, or use a smaller base model",
+                )
+            micro_batch_tokens = max(int(max(tokens.lengths)), micro_batch_tokens // 2)
+            reporter.event("out_of_memory", f"out of memory: going on with {micro_batch_tokens} tokens per forward pass; the loss does not change", step=0)
         if not np.isfinite(nats).all():
             raise TrainingError(
                 f"the base model gives no finite likelihood for example {int(np.flatnonzero(~np.isfinite(nats))[0])} of the {name} split",
@@ -49,6 +52,24 @@ def add_references(run_dir: RunDir, reporter: Reporter, model: nn.Module, nll: N
                 fix="check or copy the base model again",
             )
         _write(folder / REFERENCE, nats)
+
+
+def _fill(
+    nats: np.ndarray, tokens: TokenFile, what: str, reporter: Reporter, model: nn.Module, nll: NllFunction, micro_batch_tokens: int, device: torch.device
+) -> str | None:
+    """Compute the nats of every sequence; return why memory did not suffice, or None."""
+    try:
+        for members in _consecutive(tokens.lengths, micro_batch_tokens):
+            sequences: list[EncodedExample] = [tokens[i] for i in members]
+            batch = PackedBatch.from_examples(sequences, device)
+            if batch.num_label_tokens:
+                nats[members.start : members.stop] = example_nll(nll(model, batch), batch)[0].cpu().numpy()
+            reporter.progress(what, members.stop, len(tokens))
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return None
 
 
 def _consecutive(lengths: np.ndarray, micro_batch_tokens: int) -> list[range]:

@@ -8,7 +8,7 @@ Shapes: N sequences of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from danlu.data.pack import EncodedExample, pack
+from danlu.data.pack import EncodedExample
 from danlu.training.batch import PackedBatch
-from danlu.training.forward import attention_of, hidden_at_labels, unwrap
+from danlu.training.forward import hidden_at_labels, scored, unwrap
 
 
 def reference_rewards(model: nn.Module, batch: PackedBatch) -> Tensor:
@@ -45,19 +45,19 @@ def _last_rows(batch: PackedBatch, pad_id: int) -> list[int]:
     return rows
 
 
-@torch.no_grad()
 def score_rewards(
-    model: nn.Module, examples: Sequence[EncodedExample], *, micro_batch_tokens: int, device: torch.device | str, path: Literal["fast", "reference"]
+    model: nn.Module,
+    examples: Sequence[EncodedExample],
+    *,
+    micro_batch_tokens: int,
+    device: torch.device | str,
+    path: Literal["fast", "reference"],
+    on_smaller: Callable[[int], None] = lambda tokens: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Negated score of each sequence as if it were nats of one token, so that evaluation compares it like a likelihood; both [N]."""
-    negated = np.zeros(len(examples))
-    was_training = model.training
-    model.eval()
-    try:
-        with attention_of(unwrap(model), path):
-            for group in pack([len(e.ids) for e in examples], micro_batch_tokens):
-                batch = PackedBatch.from_examples([examples[i] for i in group], device)
-                negated[group] = -(fast_rewards if path == "fast" else reference_rewards)(model, batch).double().cpu().numpy()
-    finally:
-        model.train(was_training)
-    return negated, np.ones(len(examples), np.int64)
+    rewards = fast_rewards if path == "fast" else reference_rewards
+
+    def work(batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        return -rewards(model, batch).double(), torch.ones(len(batch.lengths), dtype=torch.int64)
+
+    return scored(model, examples, work, micro_batch_tokens=micro_batch_tokens, device=device, path=path, on_smaller=on_smaller)

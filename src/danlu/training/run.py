@@ -13,8 +13,10 @@ from typing import Any
 import torch
 
 from danlu.data.chat import ChatRenderer
+from danlu.errors import NoEffectError
 from danlu.files import fsync_dir, storage_errors, write_json
 from danlu.models.adapters import ORIGIN, load_start
+from danlu.models.headroom import resident_bytes
 from danlu.models.load import load_model, load_tokenizer
 from danlu.models.new_tokens import add_new_tokens, make_rows
 from danlu.recipe.recipe import Recipe
@@ -22,13 +24,16 @@ from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
 from danlu.training.checkpoint import restore_weights, trained_weights
 from danlu.training.forward import fast_nll, reference_nll
+from danlu.training.kernels import int8
 from danlu.training.kernels.attention import NAME as PACKED_ATTENTION
 from danlu.training.loop import Loop, peak_memory_bytes
 from danlu.training.noise import with_embedding_noise
 from danlu.training.objective import NllFunction
 from danlu.training.parallel import World, shard
+from danlu.training.probe import measured
 from danlu.training.reference import add_references
 from danlu.training.reward_model import fast_rewards, reference_rewards
+from danlu.training.rollout import Rollouts
 
 RESULT = "training.json"
 """It is there when training is done."""
@@ -55,6 +60,7 @@ def run(
         return "finished"
     reporter.stage("training")
     nll = likelihood(recipe)
+    process_bytes = resident_bytes() if world.device.type == "cpu" else None
     start = start_folder(run_dir)
     base, new_ids = base_model(recipe, model_dir, "cpu" if world.is_sharded else world.device, start)
     starts_from_adapter = start is not None and recipe.method.makes_adapter
@@ -65,13 +71,40 @@ def run(
         load_start(model, start)
         if recipe.objective.has_reference:  # the reference is the model before this training: the round before
             _add_references(recipe, run_dir, reporter, model, nll, world)
+    if recipe.training.compute == "int8":
+        _compute_in_int8(recipe, model, reporter, world)
     if world.is_sharded:
         nll = shard(model, nll, world)
     loop = Loop(recipe, run_dir, reporter, model, nll, world.device, world)
+    loop.process_bytes = process_bytes
+    if recipe.objective.is_online:
+        loop.rollouts = _rollouts(recipe, run_dir, reporter, nll, model_dir, world)
     if after_step is not None:
         loop.after_step = after_step
     loop.until = until
     return complete(loop, loop.run(), model_dir)
+
+
+def _rollouts(recipe: Recipe, run_dir: RunDir, reporter: Reporter, nll: NllFunction, model_dir: Path, world: World) -> Rollouts:
+    """Who lets the model answer; with a second model as reference where no adapter can be switched off.
+
+    Raises:
+        NoEffectError: several processes train.
+    """
+    if world.num_processes > 1:
+        raise NoEffectError(
+            f"objective {recipe.objective.type} trains in one process only",
+            why="the model's answers are not divided among processes",
+            fix="start the run without several processes",
+        )
+    tokenizer = load_tokenizer(model_dir)
+    add_new_tokens(tokenizer, recipe.data.new_tokens)
+    renderer, reference = ChatRenderer(tokenizer), None
+    # An adapter that is switched off leaves the base model, unless its start was taken out of the base weights (PiSSA).
+    is_base_at_hand = recipe.method.makes_adapter and getattr(recipe.method, "init", "default") == "default"
+    if recipe.objective.beta and not is_base_at_hand:  # type: ignore[attr-defined]
+        reference = base_model(recipe, model_dir, world.device)[0].requires_grad_(False).eval()
+    return Rollouts(recipe, run_dir, reporter, renderer, nll, reference, world.device)
 
 
 def complete(loop: Loop, outcome: str, model_dir: Path) -> str:
@@ -100,6 +133,27 @@ def complete(loop: Loop, outcome: str, model_dir: Path) -> str:
         },
     )
     return outcome
+
+
+def probe_speed(recipe: Recipe, run_dir: RunDir, reporter: Reporter, *, model_dir: Path, device: str = "cpu") -> float | None:
+    """Tokens per second of a recipe on this machine, from the measurement that precedes a run; None when memory does not suffice for it."""
+    base, new_ids = base_model(recipe, model_dir, device)
+    loop = Loop(recipe, run_dir, reporter, with_method(recipe, base, new_ids), likelihood(recipe), torch.device(device))
+    loop.model.train()
+    found = measured(loop)
+    seconds = found.get("training_seconds")
+    return None if not seconds else float(found["num_tokens"] / seconds)
+
+
+def _compute_in_int8(recipe: Recipe, model: Any, reporter: Reporter, world: World) -> None:
+    """Round the frozen weights of `model`; say so when this processor gains nothing by it."""
+    is_possible = world.device.type == "cpu" and not world.is_sharded and recipe.training.dtype == "float32"
+    if not is_possible or not int8.convert(model):
+        why = f"the device is {world.device} and training.dtype is {recipe.training.dtype}" if not is_possible else "no frozen linear layer is in float32"
+        fix = "remove training.compute; it is for adapters in float32 on the CPU of one machine"
+        raise NoEffectError("training.compute int8 has nothing to work on", why=why, fix=fix)
+    if not int8.is_fast():
+        reporter.event("warning", "this processor has no integer dot products (VNNI): training.compute int8 is slower here than exact", name="slow_int8")
 
 
 def likelihood(recipe: Recipe) -> NllFunction:

@@ -27,10 +27,12 @@ from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
 from danlu.training import checkpoint
 from danlu.training.batch import PackedBatch
+from danlu.training.groups import Group, add_numbers, num_tokens_of
 from danlu.training.kernels.shared import SharedLoraLinear, rows_of
-from danlu.training.loop import Group, Loop, add_numbers, num_tokens_of, stop_signals
+from danlu.training.loop import Loop
 from danlu.training.objective import NllFunction
 from danlu.training.run import base_model, complete, likelihood
+from danlu.training.signals import stop_signals
 
 SHARED_OBJECTIVES = ("sft", "pretrain")
 PASS_FAILED = "the pass of another member failed"
@@ -54,8 +56,9 @@ def can_share(recipe: Recipe, config: Mapping[str, Any]) -> bool:
         return False  # a model that drops activations itself draws from the generator in another order than alone
     method: Any = recipe.method
     is_plain = method.type == "lora" and method.dropout == 0 and not method.use_dora and method.init == "default"
+    is_usual = recipe.training.path == "fast" and recipe.training.compute == "exact"
     changes_inputs = recipe.optim.neftune_alpha is not None or bool(recipe.data.new_tokens)
-    return recipe.start_from is None and is_plain and not changes_inputs and recipe.training.path == "fast" and recipe.objective.type in SHARED_OBJECTIVES
+    return recipe.start_from is None and is_plain and is_usual and not changes_inputs and recipe.objective.type in SHARED_OBJECTIVES
 
 
 class AdapterView(nn.Module):

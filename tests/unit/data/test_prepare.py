@@ -328,10 +328,9 @@ def test_preference_pairs_are_trained_on_by_their_chosen_answers_in_sft(prepared
     ("content", "name", "objective", "fix"),
     [
         (jsonl({"prompt": "q", "completion": "a"}), "a.jsonl", "pretrain", "objective: {type: sft}"),
-        (jsonl(PAIR), "a.jsonl", "pretrain", "objective: {type: dpo} (or orpo),
+        (jsonl(PAIR), "a.jsonl", "pretrain", "objective: {type: dpo} (or orpo"),
         (jsonl({"prompt": "q", "completion": "a"}), "a.jsonl", "dpo", "rows with `prompt`, `chosen` and `rejected`"),
         (jsonl({"prompt": "q", "completion": "a", "label": True}), "a.jsonl", "dpo", "objective: {type: kto}"),
-        (jsonl({"prompt": "q"}), "a.jsonl", "sft", "objective: {type: grpo}"),
         (jsonl({"text": "words"}), "a.jsonl", "sft", "objective: {type: pretrain}"),
         (b"only some lines\nof text\n", "a.txt", "sft", "objective: {type: pretrain}"),
     ],

@@ -3,11 +3,11 @@ from itertools import combinations
 
 import pytest
 
-from danlu.data.words import has_loop, is_mostly_chinese, words
+from danlu.data.words import has_loop, is_mostly_chinese, lcs_length, words
 from danlu.evaluation.metrics.bleu import Bleu
 from danlu.evaluation.metrics.chrf import ChrF
 from danlu.evaluation.metrics.exact_match import ExactMatch
-from danlu.evaluation.metrics.rouge_l import RougeL, lcs_length
+from danlu.evaluation.metrics.rouge_l import RougeL
 from danlu.recipe.base import METRICS
 
 PAIRS = [

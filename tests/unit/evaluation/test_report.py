@@ -15,7 +15,7 @@ from danlu.run_dir import RunDir
 
 MakeRun = Callable[..., RunDir]
 KEYS = ["schema_version", "run_id", "state", "created", "verdict", "metrics", "retention", "heldout", "warnings", "coach", "rows", "encoded", "training"]
-KEYS += ["timing", "memory", "forecast", "reasons", "base_model", "recipe", "fingerprint", "environment", "samples", "examples"]
+KEYS += ["timing", "memory", "forecast", "disk", "reasons", "base_model", "recipe", "fingerprint", "environment", "samples", "examples"]
 
 
 @pytest.fixture
@@ -139,6 +139,17 @@ def test_the_forecast_stands_beside_what_was_measured(make_run: MakeRun, recipe:
     table = run_dir.report_html.read_text("utf-8").split("Forecast against actual")[1].split("</table>")[0]
     assert [shown in table for shown in ("1 min 50 s", "1 min 23 s", "700 MB", "612 MB")] == [True] * 4
     assert "Moon" not in table
+
+
+def test_the_forecast_of_memory_and_disk_stands_by_part(make_run: MakeRun, recipe: Recipe) -> None:
+    run_dir = make_run()
+    memory = {"weights_bytes": 300_000_000, "activations_bytes": 400_000_000, "peak_bytes": 700_000_000, "phase": "backward"}
+    forecast = {"training_seconds": 90.0, "peak_memory_bytes": 700_000_000, "memory": memory, "disk_bytes": 5000, "disk": {"data_bytes": 5000}}
+    run_dir.update_record(forecast=forecast | {"price_per_hour": 3600.0})
+    report = build(recipe, run_dir)
+    table = run_dir.report_html.read_text("utf-8").split("Forecast against actual")[1].split("</table>")[0]
+    assert [shown in table for shown in ("Base model weights", "基座模型权重", "300 MB", "Activations", "400 MB", "Disk", "Money")] == [True] * 7
+    assert report["disk"]["disk_bytes"] == sum(f.stat().st_size for f in run_dir.path.rglob("*") if f.is_file() and f.parent.name in ("data", "train.tokens"))
 
 
 def test_an_empty_run_folder_gets_a_page(tmp_path: Any, recipe: Recipe) -> None:

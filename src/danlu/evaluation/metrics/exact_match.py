@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from danlu.data.words import normalise, strip_ending
+from danlu.data.words import is_same
 from danlu.recipe.base import METRICS, MetricConfig
 
 
@@ -18,5 +18,4 @@ class ExactMatch(MetricConfig):
 
     def score(self, prediction: str, reference: str) -> float:
         """Return 0.0 or 1.0; two texts of punctuation only are compared with their punctuation."""
-        left, right = normalise(prediction), normalise(reference)
-        return float(left == right or "" != strip_ending(left) == strip_ending(right))
+        return float(is_same(prediction, reference))

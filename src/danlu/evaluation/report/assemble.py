@@ -59,6 +59,7 @@ def facts(recipe: Recipe, run_dir: RunDir, curves: Curves, coach: Sequence[dict[
         "timing": _timing(record, training, card["seconds"]),
         "memory": _memory(record, training, curves),
         "forecast": record.get("forecast"),
+        "disk": _disk(run_dir),
         "reasons": record.get("reasons", []),
         "base_model": record.get("base_model"),
         "recipe": recipe.to_dict(),
@@ -96,6 +97,17 @@ def _timing(record: dict[str, Any], training: dict[str, Any] | None, seconds: di
     if training and training.get("training_seconds") is not None:
         timing["optimizer_steps_seconds"] = training["training_seconds"]
     return timing | {f"evaluation_{name}_seconds": value for name, value in seconds.items()}
+
+
+def _disk(run_dir: RunDir) -> dict[str, int]:
+    """Bytes on disk of what a forecast speaks of."""
+    places = {"data": [run_dir.data], "checkpoints": [run_dir.checkpoints], "result": [run_dir.adapter, run_dir.model], "exports": [run_dir.exports]}
+    sizes = {f"{name}_bytes": sum(_size(folder) for folder in folders) for name, folders in places.items()}
+    return {**sizes, "disk_bytes": sum(sizes.values())}
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _memory(record: dict[str, Any], training: dict[str, Any] | None, curves: Curves) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def best_and_worst(heldout: dict[str, Any], run_dir: RunDir) -> dict[str, list[d
     count = min(NUM_CASES, (len(ranked) + 1) // 2)
     best, worst = ranked[:count], ranked[::-1][: min(NUM_CASES, len(ranked) - count)]
     rows = _rows(run_dir, {*best, *worst})
-    answers = {(a["model"], a["example"]): a for a in read_jsonl(run_dir.evaluation / "generations.jsonl") if a["example"] in rows}
+    answers = {(a["model"], a["example"]): a for a in read_jsonl(run_dir.evaluation / "generations.jsonl") if a["example"] in rows and a["suite"] == "heldout"}
     positions = {example: i for i, example in enumerate(generation["examples"])} if generation else {}
 
     def case(example: int) -> dict[str, Any]:

@@ -104,11 +104,25 @@ def _charts(report: dict[str, Any], curves: Curves) -> dict[str, Markup]:
 
 
 def _forecast(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of forecast against actual: the numbers of run.json's forecast that were measured as well."""
-    actual = {**report["timing"], **report["memory"], **(report["training"] or {})}
+    """Rows of forecast against actual, parts of a sum one level below it; a part of memory is forecast, never measured by itself."""
+    forecast, training = report["forecast"] or {}, report["training"] or {}
+    steps = training.get("step")
+    actual = {**report["timing"], **report["memory"], **training, **report.get("disk", {}), **({"num_steps": steps} if steps else {})}
+    price, seconds = forecast.get("price_per_hour"), training.get("training_seconds")
+    if price is not None and seconds is not None and forecast.get("training_seconds") is not None:
+        forecast = {**forecast, "cost": price * forecast["training_seconds"] / 3600}
+        actual["cost"] = price * seconds / 3600
     rows = []
-    for key, expected in (report["forecast"] or {}).items():
-        measured = actual.get(key)
-        if isinstance(expected, int | float) and isinstance(measured, int | float) and not isinstance(expected, bool):
-            rows.append({"name": words.name(key), "key": key, "forecast": expected, "actual": measured, "ratio": measured / expected if expected else None})
+    for key in ("num_steps", "num_tokens", "training_seconds", "cost", "peak_memory_bytes", "memory", "disk_bytes", "disk"):
+        expected = forecast.get(key)
+        if isinstance(expected, dict):
+            parts = {name: value for name, value in expected.items() if name.endswith("_bytes") and name not in forecast and name != "peak_bytes"}
+            rows += [_forecast_row(name, value, actual.get(name) if key == "disk" else None, 1) for name, value in parts.items()]
+        elif isinstance(expected, int | float) and isinstance(actual.get(key), int | float):
+            rows.append(_forecast_row(key, expected, actual[key], 0))
     return rows
+
+
+def _forecast_row(key: str, expected: float, measured: float | None, level: int) -> dict[str, Any]:
+    ratio = measured / expected if measured is not None and expected else None
+    return {"name": words.name(key), "key": key, "forecast": expected, "actual": measured, "ratio": ratio, "level": level}

@@ -14,6 +14,15 @@ SEVERITIES = {"error": "bad", "warning": "warn", "info": "muted"}
 ROUND = RETENTION | {"improved": ("Better", "变好"), "no_difference": ("No difference shown", "未见差别"), "regressed": ("Worse", "变差")}
 TONES = {"improved": "good", "no_difference": "warn", "regressed": "bad", "kept": "good", "slightly_worse": "warn", "forgotten": "bad"}
 
+_REWARDS = {
+    "exact_match": ("exact match", "完全一致"),
+    "rouge_l": ("ROUGE-L", "ROUGE-L"),
+    "number": ("right number", "数字正确"),
+    "pattern": ("form", "格式"),
+    "tags": ("tags", "标签"),
+    "json_object": ("JSON", "JSON"),
+    "length": ("length", "长度"),
+}
 _NAMES = {
     "nll_per_token": ("Loss per token", "每词元损失"),
     "perplexity": ("Perplexity", "困惑度"),
@@ -49,6 +58,19 @@ _NAMES = {
     "evaluation_seconds": ("Evaluation time", "评测时间"),
     "wall_seconds": ("Whole run", "总用时"),
     "peak_memory_bytes": ("Peak memory", "内存峰值"),
+    "process_bytes": ("Python, libraries, kernels, token cache", "Python、程序库、内核、词元缓存"),
+    "weights_bytes": ("Base model weights", "基座模型权重"),
+    "adapters_bytes": ("Adapter", "适配器"),
+    "gradients_bytes": ("Gradients", "梯度"),
+    "optimizer_bytes": ("Optimizer state", "优化器状态"),
+    "activations_bytes": ("Activations", "激活值"),
+    "temporary_bytes": ("Temporary", "临时"),
+    "disk_bytes": ("Disk", "磁盘"),
+    "data_bytes": ("Data and token cache", "数据与词元缓存"),
+    "checkpoints_bytes": ("Checkpoints", "检查点"),
+    "result_bytes": ("Adapter or model", "适配器或模型"),
+    "exports_bytes": ("Exports", "导出"),
+    "cost": ("Money", "费用"),
     "optimizer_steps_seconds": ("Optimizer steps alone", "仅优化步"),
     "evaluation_heldout_seconds": ("Held-out suite", "留出样例评测"),
     "evaluation_preference_seconds": ("Preference suite", "偏好评测"),
@@ -70,6 +92,9 @@ _NAMES = {
 def name(key: str) -> Label:
     """A key of the report in words."""
     plain = key.removesuffix("_seconds").removesuffix("_bytes").replace("_", " ")
+    if key.startswith("reward_") and key.removeprefix("reward_") in _REWARDS:
+        en, zh = _REWARDS[key.removeprefix("reward_")]
+        return f"Reward: {en}", f"奖励：{zh}"
     return _NAMES.get(key, (plain[:1].upper() + plain[1:], plain))
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from danlu.recipe.base import SUITES, SuiteConfig
+from danlu.recipe.base import SUITES, MetricConfig, SuiteConfig
 
 if TYPE_CHECKING:
     from danlu.evaluation.run import Evaluation
@@ -45,7 +45,7 @@ class Heldout(SuiteConfig):
         tasks = _tasks(evaluation, examples, positions) if recipe.evaluation.metrics else []
         for metric in recipe.evaluation.metrics if tasks else []:
             metric.score("a", "a")  # type: ignore[attr-defined]  # a missing package must show now, not after an hour of generation
-        answers = _Answers(evaluation)
+        answers = Answers(evaluation, self, recipe.evaluation.max_new_tokens)
         nats: dict[str, list[float]] = {}
         tokens: list[int] = []
         for name in MODELS:
@@ -61,7 +61,7 @@ class Heldout(SuiteConfig):
             "nats": nats,
             "dropped": encoded.account.dropped,
             "truncated": encoded.account.truncated,
-            "generation": answers.result(tasks),
+            "generation": answers.result(tasks, metrics=recipe.evaluation.metrics),
         }
 
 
@@ -96,20 +96,19 @@ def split_last_answer(example: dict[str, Any]) -> tuple[list[dict[str, Any]], st
     return None
 
 
-class _Answers:
-    """Generated answers, stored batch by batch in generations.jsonl and reused from there."""
+class Answers:
+    """Generated answers of one suite, stored batch by batch in generations.jsonl and reused from there."""
 
-    def __init__(self, evaluation: Evaluation) -> None:
-        self.evaluation = evaluation
+    def __init__(self, evaluation: Evaluation, suite: SuiteConfig, max_new_tokens: int) -> None:
+        self.evaluation, self.suite, self.max_new_tokens = evaluation, suite, max_new_tokens
         self.path = evaluation.run_dir.evaluation / "generations.jsonl"
-        self.max_new_tokens = evaluation.recipe.evaluation.max_new_tokens
         self.skipped: dict[int, str] = {}
 
     def stored(self) -> dict[tuple[str, int], dict[str, Any]]:
         """Rows by (model, example)."""
         from danlu.files import read_jsonl
 
-        rows = (row for row in read_jsonl(self.path) if row["suite"] == "heldout" and row["max_new_tokens"] == self.max_new_tokens)
+        rows = (row for row in read_jsonl(self.path) if row["suite"] == self.suite.type and row["max_new_tokens"] == self.max_new_tokens)
         return {(row["model"], row["example"]): row for row in rows}
 
     def generate(self, model: Any, name: str, tasks: list[dict[str, Any]]) -> None:
@@ -130,15 +129,21 @@ class _Answers:
 
         done = 0
         with _appending(self.path) as append:
-            for batch in generate.generate(model, self.evaluation.pair.renderer, [t["ids"] for t in tasks], max_new_tokens=self.max_new_tokens, skip=is_done):
+            prompts = [t["ids"] for t in tasks]
+            for batch in generate.generate(
+                model, self.evaluation.pair.renderer, prompts, max_new_tokens=self.max_new_tokens, skip=is_done, on_smaller=self._tell_smaller
+            ):
                 append([self._row(tasks[i], name, completion) for i, completion in sorted(batch.items())])
                 done += len(batch)
-                self.evaluation.reporter.progress(f"heldout: answers, {name}", done, len(tasks) - len(have))
+                self.evaluation.reporter.progress(f"{self.suite.type}: answers, {name}", done, len(tasks) - len(have))
+
+    def _tell_smaller(self, num_rows: int) -> None:
+        self.evaluation.reporter.event("out_of_memory", f"out of memory: answers are generated {num_rows} at a time; they do not change")
 
     def _row(self, task: dict[str, Any], name: str, completion: Any) -> dict[str, Any]:
         return {
-            "suite": "heldout",
-            "version": Heldout.version,
+            "suite": self.suite.type,
+            "version": self.suite.version,
             "model": name,
             "example": task["example"],
             "line": task["line"],
@@ -149,7 +154,7 @@ class _Answers:
             "max_new_tokens": self.max_new_tokens,
         }
 
-    def result(self, tasks: list[dict[str, Any]]) -> dict[str, Any] | None:
+    def result(self, tasks: list[dict[str, Any]], *, metrics: Sequence[MetricConfig]) -> dict[str, Any] | None:
         """Scores of each metric by example, or None when nothing was generated."""
         tasks = [t for t in tasks if t["example"] not in self.skipped]
         if not tasks:
@@ -158,7 +163,7 @@ class _Answers:
 
         rows = self.stored()
         scores: dict[str, Any] = {}
-        for metric in self.evaluation.recipe.evaluation.metrics:
+        for metric in metrics:
             both = {name: [metric.score(rows[name, t["example"]]["prediction"], t["reference"]) for t in tasks] for name in MODELS}  # type: ignore[attr-defined]
             scores[metric.type] = {"version": metric.version, "unit": metric.unit, "higher_is_better": metric.higher_is_better, **both}
         return {

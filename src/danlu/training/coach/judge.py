@@ -20,7 +20,7 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "not_finite": _CURVES | {"divergence"},
     "divergence": _CURVES,
     "learning_rate_too_high": frozenset({"gradient_clipping_always", "validation_not_improving"}),
-    "gradient_clipping_always": frozenset({"loss_flat", "learning_rate_too_low"}),
+    "learning_rate_too_low": frozenset({"gradient_clipping_always"}),
     "memorisation": frozenset({"overfitting", "validation_not_improving"}),
     "validation_not_improving": frozenset({"overfitting"}),
     "validation_too_small": frozenset({"overfitting", "validation_not_improving"}),

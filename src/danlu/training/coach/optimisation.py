@@ -18,7 +18,8 @@ HIGH_RATE = 8
 """How far from the usual rate a rate must be before a loss that hardly moves is blamed on it."""
 SMALL_SHARE = 0.2
 CLIP_RATIO = 10.0
-"""Adam does not care for the length of a gradient, so clipping that halves each one does no harm; this much drowns it in its epsilon."""
+DROWNED_RATIO = 1000.0
+"""Adam does not care for the length of a gradient, so clipping harms little until it cuts them down to its epsilon."""
 
 
 def check(history: History) -> Iterator[Diagnosis]:
@@ -126,6 +127,8 @@ def _largest_rise(means: list[float]) -> tuple[float, float, float]:
 def _not_far_enough(history: History) -> Iterator[Diagnosis]:
     """A loss that does not move: the rate is too low, or there is nothing to learn."""
     losses, rate = history.losses, history.learning_rate
+    if _clip_ratio(history) >= DROWNED_RATIO:  # that alone keeps it where it is
+        return
     if rate is None or len(losses) < MIN_STEPS or not (history.is_over or len(losses) > 0.3 * history.num_steps):
         return
     window = len(losses) // 4
@@ -193,10 +196,19 @@ def _not_far_enough(history: History) -> Iterator[Diagnosis]:
         )
 
 
+def _norms(history: History) -> list[float]:
+    return [row["grad_norm"] for row in history.steps if row.get("grad_norm") is not None]
+
+
+def _clip_ratio(history: History) -> float:
+    """How many times longer the median gradient is than what is left of it."""
+    norms = _norms(history)
+    return median(norms) / history.recipe.optim.max_grad_norm if norms else 0.0
+
+
 def _clipping(history: History) -> Iterator[Diagnosis]:
     """Gradients that are cut to almost nothing at every step."""
-    limit = history.recipe.optim.max_grad_norm
-    norms = [row["grad_norm"] for row in history.steps if row.get("grad_norm") is not None]
+    limit, norms = history.recipe.optim.max_grad_norm, _norms(history)
     if len(norms) < MIN_STEPS:
         return
     share, middle = sum(norm > limit for norm in norms) / len(norms), median(norms)
@@ -205,7 +217,7 @@ def _clipping(history: History) -> Iterator[Diagnosis]:
     value = two_digits(2 * middle)
     yield Diagnosis(
         "gradient_clipping_always",
-        "warning",
+        "warning" if middle >= DROWNED_RATIO * limit else "info",
         (
             f"{100 * share:.0f} % of the gradients were clipped; the usual one is {middle:.3g} long and is cut to {limit:g}.",
             f"{100 * share:.0f}% 的梯度被裁剪；一般长度为 {middle:.3g}，被裁到 {limit:g}。",

@@ -20,7 +20,17 @@ from torch import Tensor
 from danlu.training.batch import PackedBatch
 from danlu.training.kernels.attention import attend, attend_backward
 from danlu.training.kernels.norm import rms_norm, rms_norm_again, rms_norm_backward, rotate
-from danlu.training.kernels.projection import Projection, project, project_backward, projection_of, rebuild, split_needs
+from danlu.training.kernels.projection import (
+    NUM_TENSORS,
+    Projection,
+    project,
+    project_all,
+    project_all_backward,
+    project_backward,
+    projection_of,
+    rebuild,
+    split_needs,
+)
 
 DECODERS = ("LlamaModel", "Qwen2Model", "Qwen3Model", "MistralModel")
 """Exact class names: a subclass may compute something else."""
@@ -99,10 +109,6 @@ def _flat(projections: Sequence[Projection]) -> list[Tensor | None]:
     return [tensor for projection in projections for tensor in projection.tensors]
 
 
-def _scales(projections: Sequence[Projection]) -> list[float]:
-    return [projection.scale for projection in projections]
-
-
 def _turned(raw_THC: Tensor, weight_C: Tensor | None, eps: float, cos: Tensor, sin: Tensor) -> Tensor:
     """Head norm, where there is one, and rotation."""
     return rotate(raw_THC if weight_C is None else rms_norm(raw_THC, weight_C, eps)[0], cos, sin)
@@ -125,9 +131,9 @@ class _Attention(torch.autograd.Function):
     def forward(
         ctx: Any, part: AttentionPart, hidden_TD: Tensor, norm_D: Tensor, q_norm_C: Tensor | None, k_norm_C: Tensor | None, *tensors: Tensor | None
     ) -> Tensor:
-        q_proj, k_proj, v_proj, o_proj = rebuild(tensors, _scales(part.projections))
+        q_proj, k_proj, v_proj, o_proj = rebuild(tensors, part.projections)
         x_TD, inverse_rms = rms_norm(hidden_TD, norm_D, part.norm.variance_epsilon)
-        (q_TN, q_a), (k_TN, k_a), (v_TN, v_a) = (project(x_TD, p) for p in (q_proj, k_proj, v_proj))
+        (q_TN, k_TN, v_TN), inputs_a = project_all(x_TD, (q_proj, k_proj, v_proj))
         del x_TD
         q_raw, k_raw, v_TKC = (x.view(len(x), -1, part.head_dim) for x in (q_TN, k_TN, v_TN))
         q_THC, k_TKC = _queries_keys(part, q_raw, k_raw, q_norm_C, k_norm_C)
@@ -137,7 +143,7 @@ class _Attention(torch.autograd.Function):
             out_TN, residual = out_TN[part.rows_L], hidden_TD[part.rows_L]
         result, o_a = project(out_TN, o_proj, residual)
         ctx.part = part
-        ctx.save_for_backward(hidden_TD, norm_D, q_norm_C, k_norm_C, *tensors, inverse_rms, q_raw, k_raw, v_TKC, out_TN, q_a, k_a, v_a, o_a)
+        ctx.save_for_backward(hidden_TD, norm_D, q_norm_C, k_norm_C, *tensors, inverse_rms, q_raw, k_raw, v_TKC, out_TN, inputs_a, o_a)
         return result
 
     @staticmethod
@@ -145,8 +151,8 @@ class _Attention(torch.autograd.Function):
         (dy,) = grad_outputs
         part: AttentionPart = ctx.part
         hidden_TD, norm_D, q_norm_C, k_norm_C, *rest = ctx.saved_tensors
-        tensors, (inverse_rms, q_raw, k_raw, v_TKC, out_TN, q_a, k_a, v_a, o_a) = rest[:16], rest[16:]
-        q_proj, k_proj, v_proj, o_proj = rebuild(tensors, _scales(part.projections))
+        tensors, (inverse_rms, q_raw, k_raw, v_TKC, out_TN, inputs_a, o_a) = rest[:16], rest[16:]
+        q_proj, k_proj, v_proj, o_proj = rebuild(tensors, part.projections)
         needs, flags = ctx.needs_input_grad, ctx.needs_input_grad[5:]
         d_out, o_grads = project_backward(dy, out_TN, o_a, o_proj, split_needs(flags, 3), needs_dx=True)
         assert d_out is not None
@@ -159,11 +165,9 @@ class _Attention(torch.autograd.Function):
         dq, d_q_norm = _turned_backward(dq, q_raw, q_norm_C, q_eps, cos * part.scaling, sin * part.scaling, needs_weight=needs[3])
         dk, d_k_norm = _turned_backward(dk, k_raw, k_norm_C, k_eps, cos, sin, needs_weight=needs[4])
         x_TD = rms_norm_again(hidden_TD, norm_D, inverse_rms)
-        needs_dx, dx = needs[1] or needs[2], None
-        grads: list[Tensor | None] = []
-        for index, (d, a, projection) in enumerate(((dq, q_a, q_proj), (dk, k_a, k_proj), (dv, v_a, v_proj))):
-            dx, gradients = project_backward(d.view(len(d), -1), x_TD, a, projection, split_needs(flags, index), needs_dx=needs_dx, add_TK=dx)
-            grads += gradients
+        needs_dx = needs[1] or needs[2]
+        flat = [d.view(len(d), -1) for d in (dq, dk, dv)]
+        dx, grads = project_all_backward(flat, x_TD, inputs_a, (q_proj, k_proj, v_proj), flags[: 3 * NUM_TENSORS], needs_dx=needs_dx)
         d_norm = None
         if dx is not None:
             dx, d_norm = rms_norm_backward(dx, hidden_TD, norm_D, inverse_rms, needs_weight=needs[2])
@@ -196,13 +200,13 @@ class _FeedForward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, part: FeedForwardPart, hidden_TD: Tensor, norm_D: Tensor, *tensors: Tensor | None) -> Tensor:
-        gate_proj, up_proj, down_proj = rebuild(tensors, _scales(part.projections))
+        gate_proj, up_proj, down_proj = rebuild(tensors, part.projections)
         x_TD, inverse_rms = rms_norm(hidden_TD, norm_D, part.norm.variance_epsilon)
-        gate_TI, gate_a = project(x_TD, gate_proj)
-        up_TI, up_a = project(x_TD, up_proj)
+        (gate_TI, up_TI), inputs_a = project_all(x_TD, (gate_proj, up_proj))
+        del x_TD
         result, down_a = project(F.silu(gate_TI).mul_(up_TI), down_proj, hidden_TD)
         ctx.part = part
-        ctx.save_for_backward(hidden_TD, norm_D, *tensors, inverse_rms, gate_TI, up_TI, gate_a, up_a, down_a)
+        ctx.save_for_backward(hidden_TD, norm_D, *tensors, inverse_rms, gate_TI, up_TI, inputs_a, down_a)
         return result
 
     @staticmethod
@@ -210,8 +214,8 @@ class _FeedForward(torch.autograd.Function):
         (dy,) = grad_outputs
         part: FeedForwardPart = ctx.part
         hidden_TD, norm_D, *rest = ctx.saved_tensors
-        tensors, (inverse_rms, gate_TI, up_TI, gate_a, up_a, down_a) = rest[:12], rest[12:]
-        gate_proj, up_proj, down_proj = rebuild(tensors, _scales(part.projections))
+        tensors, (inverse_rms, gate_TI, up_TI, inputs_a, down_a) = rest[:12], rest[12:]
+        gate_proj, up_proj, down_proj = rebuild(tensors, part.projections)
         needs, flags = ctx.needs_input_grad, ctx.needs_input_grad[3:]
         silu_TI = F.silu(gate_TI)
         d_inner, down_grads = project_backward(dy, silu_TI * up_TI, down_a, down_proj, split_needs(flags, 2), needs_dx=True)
@@ -221,10 +225,9 @@ class _FeedForward(torch.autograd.Function):
         torch.ops.aten.silu_backward.grad_input(d_gate, gate_TI, grad_input=d_gate)
         x_TD = rms_norm_again(hidden_TD, norm_D, inverse_rms)
         needs_dx = needs[1] or needs[2]
-        dx, gate_grads = project_backward(d_gate, x_TD, gate_a, gate_proj, split_needs(flags, 0), needs_dx=needs_dx)
-        dx, up_grads = project_backward(d_up, x_TD, up_a, up_proj, split_needs(flags, 1), needs_dx=needs_dx, add_TK=dx)
+        dx, grads = project_all_backward((d_gate, d_up), x_TD, inputs_a, (gate_proj, up_proj), flags[: 2 * NUM_TENSORS], needs_dx=needs_dx)
         d_norm = None
         if dx is not None:
             dx, d_norm = rms_norm_backward(dx, hidden_TD, norm_D, inverse_rms, needs_weight=needs[2])
             dx.add_(dy)
-        return None, dx, d_norm, *gate_grads, *up_grads, *down_grads
+        return None, dx, d_norm, *grads, *down_grads

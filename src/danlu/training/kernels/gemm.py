@@ -23,8 +23,12 @@ def has_fast_onednn() -> bool:
         is_amd = "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
     except OSError:
         is_amd = False
-    is_built = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return is_amd and is_built and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return is_amd and has_onednn() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+def has_onednn() -> bool:
+    """Whether PyTorch was built with oneDNN's linear product."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def _takes_onednn(x: Tensor) -> bool:

@@ -20,7 +20,7 @@ class FusedLoraLinear(Linear):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Like PEFT's; falls back to it for whatever the fused node does not compute."""
         projection = None if args or kwargs else projection_of(self)
-        if projection is None or projection.a_RK is None or x.dtype != projection.weight_NK.dtype:
+        if projection is None or projection.a_RK is None or x.dtype != projection.a_RK.dtype:
             return super().forward(x, *args, **kwargs)
-        y_TN = ProjectionFunction.apply(x.reshape(-1, x.shape[-1]), projection.scale, *projection.tensors)
+        y_TN = ProjectionFunction.apply(x.reshape(-1, x.shape[-1]), projection, *projection.tensors)
         return y_TN.view(*x.shape[:-1], -1)

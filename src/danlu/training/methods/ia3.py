@@ -27,6 +27,7 @@ class IA3(MethodConfig):
     """Scale keys, values and feed-forward activations by trained factors: the fewest weights of all methods."""
 
     makes_adapter: ClassVar[bool] = True
+    usual_learning_rate: ClassVar[float | None] = 0.01
     type: Literal["ia3"] = "ia3"
     target_modules: Literal["auto"] | list[str] = "auto"
     """Linear layers that are scaled; `auto` takes keys, values and the last feed-forward layer."""

@@ -25,6 +25,7 @@ class PTuning(MethodConfig):
 
     makes_adapter: ClassVar[bool] = True
     can_merge: ClassVar[bool] = False
+    usual_learning_rate: ClassVar[float | None] = 1e-3
     type: Literal["p_tuning"] = "p_tuning"
     num_virtual_tokens: int = Field(16, ge=1)
     """Number of virtual tokens; they take as many positions of each example."""

@@ -24,6 +24,7 @@ class PTuningV2(MethodConfig):
 
     makes_adapter: ClassVar[bool] = True
     can_merge: ClassVar[bool] = False
+    usual_learning_rate: ClassVar[float | None] = 0.03
     type: Literal["p_tuning_v2"] = "p_tuning_v2"
     num_virtual_tokens: int = Field(16, ge=1)
     """Length of the prefix; it takes as many positions of each example."""

@@ -24,6 +24,7 @@ class PromptTuning(MethodConfig):
 
     makes_adapter: ClassVar[bool] = True
     can_merge: ClassVar[bool] = False
+    usual_learning_rate: ClassVar[float | None] = 0.05
     type: Literal["prompt_tuning"] = "prompt_tuning"
     num_virtual_tokens: int = Field(16, ge=1)
     """Length of the trained prompt; it takes as many positions of each example."""

@@ -100,8 +100,8 @@ class KTO(ObjectiveConfig):
         ratios_N = log_likelihoods(nll(model, batch), batch)[0] + batch.references_N
         drift = max(0.0, totals.get("drift", 0.0) / totals.get("drift_answers", 1.0))
         is_wanted_N = batch.tags_N > 0
-        sign_N = torch.where(is_wanted_N, 1.0, -1.0)
-        weight_N = torch.where(is_wanted_N, self.desirable_weight, self.undesirable_weight)
+        sign_N = 2 * is_wanted_N.double() - 1
+        weight_N = self.desirable_weight * is_wanted_N.double() + self.undesirable_weight * (~is_wanted_N).double()
         loss = (weight_N * (1 - torch.sigmoid(self.beta * sign_N * (ratios_N - drift)))).sum() / totals["answers"]
         rewards_N = self.beta * ratios_N.detach()
         numbers = {
