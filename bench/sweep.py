@@ -47,9 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = write_model(Path(folder) / "model", MODELS[arguments.model])
         print(f"{arguments.model} model, {arguments.adapters} adapters, {arguments.threads} threads, medians of {arguments.rounds} interleaved rounds")
-        print(
-            "| tokens per step, each | one after another, s/step | one pass, s/step | speed-up (CPU s) | peak of one run, MB | of the pass, MB | ratio |"
-        )
+        print("| tokens per step, each | one after another, s/step | one pass, s/step | speed-up (CPU s) | peak of one run, MB | of the pass, MB | ratio |")
         print("|--:|--:|--:|--:|--:|--:|--:|")
         for tokens in (int(text) for text in arguments.tokens.split(",")):
             found: dict[int, list[dict[str, float]]] = {1: [], arguments.adapters: []}
