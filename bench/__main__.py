@@ -60,7 +60,7 @@ def main() -> None:
     page = report.page(kept)
     print(page)
     if arguments.write:
-        report.write(arguments.write, page)
+        report.write(arguments.write, report.page({name: cell for name, cell in kept.items() if cell["task"]["shape"] != "tiny"}))
 
 
 def parse() -> argparse.Namespace:

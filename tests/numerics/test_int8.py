@@ -16,6 +16,7 @@ from danlu.training.batch import PackedBatch
 from danlu.training.benchmark import examples_of, make_model
 from danlu.training.forward import fast_nll
 from danlu.training.kernels import int8
+from danlu.training.kernels.cross_entropy import linear_cross_entropy
 
 SHAPE = {
     "vocab_size": 200,
@@ -71,7 +72,10 @@ def test_frozen_layers_are_replaced_and_head_and_adapters_are_not() -> None:
     assert int8.convert(model) == 14
 
     assert {name for name, p in model.named_parameters() if p.requires_grad} == trained
-    assert type(model.get_output_embeddings()) is nn.Linear
+    head = model.get_output_embeddings()
+    assert type(head) is nn.Linear
+    assert int8.rounded_head(head) is not None
+    assert not any("int8" in name for name in head.state_dict())
     assert not any(name.endswith("base_layer.weight") for name in model.state_dict())
 
 
@@ -92,6 +96,20 @@ def test_the_fused_layers_and_peft_s_own_forward_compute_the_same_in_integers() 
     model.get_base_model().model.config.hidden_act = "other"  # the layers' own forward with fused adapters
     model.get_base_model().model.config._attn_implementation = "danlu_packed"
     torch.testing.assert_close(fast_nll(model, batch), fused, atol=1e-5, rtol=1e-5)
+
+
+def test_the_rounded_head_gives_nearly_the_same_loss_and_its_gradient_is_that_of_the_exact_head() -> None:
+    torch.manual_seed(0)
+    hidden, weight, labels = torch.randn(20, 32, requires_grad=True), torch.randn(90, 32), torch.randint(0, 90, (20,))
+    rounded = int8.Int8Weight.of(weight)
+
+    found = linear_cross_entropy(hidden, weight, None, labels, rounded=rounded)
+
+    logits = int8.nt(int8.quantise_rows(hidden.detach()), rounded)
+    probabilities = logits.softmax(-1) - nn.functional.one_hot(labels, 90)
+    torch.testing.assert_close(found, nn.functional.cross_entropy(logits, labels, reduction="none"))
+    torch.testing.assert_close(torch.autograd.grad(found.sum(), hidden)[0], probabilities @ weight)
+    assert float(found.detach().mean()) == pytest.approx(float(linear_cross_entropy(hidden, weight, None, labels).detach().mean()), rel=0.01)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from danlu.data.pack import EncodedExample, pack
 from danlu.errors import is_out_of_memory
 from danlu.models.virtual import VirtualTokens, virtual_tokens
 from danlu.training.batch import PackedBatch
-from danlu.training.kernels import attention, decoder
+from danlu.training.kernels import attention, decoder, int8
 from danlu.training.kernels.cross_entropy import linear_cross_entropy
 from danlu.training.prompt import put_before, with_room
 
@@ -47,7 +47,9 @@ def fast_nll(model: nn.Module, batch: PackedBatch, *, weighs_rows: bool = False)
     scale, softcap = _logit_scale(causal_lm.config), getattr(causal_lm.config, "final_logit_softcapping", None)
     if _is_one_matrix(head):
         bias = getattr(head, "bias", None)
-        return linear_cross_entropy(hidden_LD, head.weight, bias, batch.labels_L, scale=scale, softcap=softcap, weighs_rows=weighs_rows)
+        return linear_cross_entropy(
+            hidden_LD, head.weight, bias, batch.labels_L, scale=scale, softcap=softcap, weighs_rows=weighs_rows, rounded=int8.rounded_head(head)
+        )
     logits_LV = head(hidden_LD).float() * scale
     if softcap is not None:
         logits_LV = torch.tanh(logits_LV / softcap) * softcap

@@ -79,9 +79,9 @@ class AdapterView(nn.Module):
         """The Transformers model below all adapters."""
         return self._shared[0].get_base_model()
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: Path, **options: Any) -> None:
         """Write the adapter as PEFT writes a lone one."""
-        self._shared[0].save_pretrained(folder, selected_adapters=[self.name])
+        self._shared[0].save_pretrained(folder, selected_adapters=[self.name], **options)
         for file in (folder / self.name).iterdir():
             shutil.move(file, folder / file.name)
         (folder / self.name).rmdir()

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from danlu.training.kernels import gemm
+from danlu.training.kernels import gemm, int8
 
 CHUNK_BYTES = 16 * 2**20
 """Most memory of one chunk of float32 logits: half of a usual last-level cache."""
@@ -34,14 +34,15 @@ def linear_cross_entropy(
     scale: float = 1.0,
     softcap: float | None = None,
     weighs_rows: bool = False,
+    rounded: int8.Int8Weight | None = None,
 ) -> Tensor:
-    """Negative log-likelihood in nats of each label [L].
+    """Negative log-likelihood in nats of each label [L]; logits come from `rounded`, the frozen head in integers, where given.
 
     Differentiable in `hidden_LD`, and in `weight_VD` and `bias_V` where they are trained. With `weighs_rows` the head's
     gradient waits for the backward pass; without, it is computed for a sum over the rows, and again (still exact) in
     the backward pass when the rows' upstream gradients turn out to differ.
     """
-    return _LinearCrossEntropy.apply(hidden_LD, weight_VD, bias_V, labels_L, _Logits(scale, softcap), weighs_rows)
+    return _LinearCrossEntropy.apply(hidden_LD, weight_VD, bias_V, labels_L, _Logits(scale, softcap, rounded), weighs_rows)
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,12 @@ class _Logits:
 
     scale: float
     softcap: float | None
+    rounded: int8.Int8Weight | None = None
 
     def log_softmax(self, hidden_LD: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Log-probabilities of a chunk [L, V] in float32, and the slope of the soft cap."""
-        logits = gemm.nt(hidden_LD, weight_VD, bias_V).float()
+        rounded = self.rounded
+        logits = gemm.nt(hidden_LD, weight_VD, bias_V).float() if rounded is None else int8.nt(int8.quantise_rows(hidden_LD), rounded, bias_V)
         slope = None
         if self.scale != 1.0:
             logits.mul_(self.scale)

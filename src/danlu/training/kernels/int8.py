@@ -8,8 +8,9 @@ neither threads nor machine.
     input gradient  dx[t, k] = s_g[t] sum_n qg[t, n] qw[n, k],            g[t, n] = dy[t, n] s_w[n],  s_g[t] = max_n |g[t, n]| / 127
 
 The second formula folds the weight's scales into dy before rounding it, so one integer weight serves both products.
-Rounding counts as the identity in the backward pass (straight through); adapters, norms, attention and the head stay
-float32. The float32 weight is not kept: such a model takes a quarter of the memory for its layers.
+Rounding counts as the identity in the backward pass (straight through). Adapters, norms and attention stay float32. The
+float32 weights of the layers are not kept: they take a quarter of the memory. A frozen head is rounded for its logits
+only: the gradient of a softmax has thousands of entries that would all be rounded to zero.
 
 Shapes: T tokens, K input width, N output width.
 Reference: per-channel weights and per-token activations as in Dettmers et al. 2022, arXiv:2208.07339, section 2.1 (without
@@ -23,6 +24,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+HEAD = ("int8_values_VD", "int8_scale_V")
+"""Buffers of an output head that is rounded beside the exact weight."""
 SMALLEST_SCALE = 1e-30
 """A row of zeros is divided by this instead of by zero."""
 
@@ -110,7 +113,7 @@ class Int8Linear(torch.nn.Module):
 
 
 def convert(model: Any) -> int:
-    """Replace every frozen linear layer of `model` but the output head; return how many."""
+    """Replace every frozen linear layer of `model`, and round its head beside the exact one; return how many layers."""
     head = model.get_output_embeddings()
     found = [
         (parent, name, child)
@@ -120,7 +123,16 @@ def convert(model: Any) -> int:
     ]
     for parent, name, child in found:
         setattr(parent, name, Int8Linear(child))
+    if found and type(head) is torch.nn.Linear and not head.weight.requires_grad:
+        for name, tensor in zip(HEAD, Int8Weight.of(head.weight), strict=True):
+            head.register_buffer(name, tensor, persistent=False)
     return len(found)
+
+
+def rounded_head(head: torch.nn.Module) -> Int8Weight | None:
+    """The integers that `convert` put beside a head's weight."""
+    found = [getattr(head, name, None) for name in HEAD]
+    return None if found[0] is None or found[1] is None else Int8Weight(found[0], found[1])
 
 
 def is_fast() -> bool:
