@@ -58,6 +58,10 @@ def run(
     world = world or World(torch.device(device))
     if world.from_main((run_dir.path / RESULT).exists()):
         return "finished"
+    if world.is_sharded and recipe.objective.makes_reward_model:
+        raise NoEffectError(
+            f"objective {recipe.objective.type} cannot be trained sharded", why="its head is new and is not divided", fix="start the run without sharding"
+        )
     reporter.stage("training")
     nll = likelihood(recipe)
     process_bytes = resident_bytes() if world.device.type == "cpu" else None
