@@ -43,12 +43,12 @@ CHATS = [
 ROWS: dict[str, list[dict[str, Any]]] = {
     "messages": CHATS,
     "text": [{"text": f"Door {n} is {COLOURS[n % 3]}. Window {n} is open."} for n in range(10)],
+    "prompt": [{"messages": chat["messages"][:1], "answer": chat["messages"][1]["content"], "columns": {}} for chat in CHATS],
     "labelled": [{"messages": chat["messages"][:1], "completion": chat["messages"][1:], "label": n % 2 == 0} for n, chat in enumerate(CHATS)],
     "preference": [
         {"messages": chat["messages"][:1], "chosen": chat["messages"][1:], "rejected": CHATS[(n + 1) % 10]["messages"][1:]} for n, chat in enumerate(CHATS)
     ],
 }
-ROWS["prompt"] = [{"messages": chat["messages"][:1], "answer": chat["messages"][1]["content"], "columns": {}} for chat in CHATS]
 OPTIONS: dict[str, dict[str, Any]] = {"grpo": {"num_answers": 4, "max_completion_tokens": 8, "rewards": [{"type": "length", "minimum": 40}], "beta": 0.01}}
 """Settings that make an objective small enough."""
 VARIANTS: dict[str, list[dict[str, Any]]] = {

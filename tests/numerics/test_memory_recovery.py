@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +139,6 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], N
     (proc / "sys/kernel/random").mkdir(parents=True)
     (proc / "sys/kernel/random/boot_id").write_text("this-boot\n")
     monkeypatch.setattr(headroom, "PROC", proc)
-    monkeypatch.setattr(headroom, "CGROUP", tmp_path / "none")
 
     def set_kills(count: int) -> None:
         (proc / "vmstat").write_text(f"nr_free_pages 7\noom_kill {count}\n")
@@ -231,7 +229,7 @@ def test_answers_are_the_same_when_batches_have_to_be_halved(small_model: Path) 
 
 
 PROGRAM = """
-import json, resource, sys
+import json, os, resource, sys
 from pathlib import Path
 import torch
 from danlu.models.headroom import status_bytes
@@ -249,15 +247,23 @@ def limited(loop):
     loop.forward_backward(small, loop.objective.totals(small[0]))  # everything is loaded and warm now: what comes is tensors
     loop.optimizer.zero_grad()
     if room:
+        limit(room)
+def limit(room):
+    if group is None:
         resource.setrlimit(resource.RLIMIT_AS, (status_bytes("VmSize") + room, resource.RLIM_INFINITY))
+    else:
+        (group / "memory.limit_in_bytes").write_text(str(int((group / "memory.usage_in_bytes").read_text()) + room))
+group = Path(sys.argv[5]) if len(sys.argv) > 5 else None
+if group is not None:
+    (group / "memory.limit_in_bytes").write_text("-1")
+    (group / "cgroup.procs").write_text(str(os.getpid()))
 Loop._forecast = limited
 print(training.run(recipe, run_dir, Reporter(run_dir), model_dir=model))
 """
 
 
-@contextmanager
-def limited_run(folder: Path, model: Path, *, room: int) -> Iterator[dict[str, Any]]:
-    """A run in a process of its own whose address space can grow by `room` bytes only."""
+def limited_run(folder: Path, model: Path, *, room: int, group: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Training in a process of its own that gets `room` bytes beyond what it holds when it is warm: of address space, or in a control group."""
     import numpy as np
 
     from danlu.data.pack import EncodedExample, TokenFile
@@ -270,17 +276,46 @@ def limited_run(folder: Path, model: Path, *, room: int) -> Iterator[dict[str, A
     training = {"dtype": "float32", "validate_every_steps": 2, "early_stopping_patience": None}
     recipe = {"base_model": str(model), "dataset": "d", "method": {"type": "full"}, "optim": optim, "training": training}
     variables = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(folder), str(model), str(room), json.dumps(recipe)]
-    done = subprocess.run(command, env=variables, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    yield {"outcome": done.stdout.strip().splitlines()[-1], **read_json(folder / "training.json")}
+    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(folder), str(model), str(room), json.dumps(recipe), *([str(group)] if group else [])]
+    return subprocess.run(command, env=variables, capture_output=True, text=True)
 
 
 @pytest.mark.slow
 def test_a_process_with_too_little_address_space_ends_finished(tmp_path: Path, small_model: Path) -> None:
     """A real limit of the system, met by real allocations: a micro batch of 16,000 tokens wants more than there is."""
-    with limited_run(tmp_path, small_model, room=100 * 2**20) as result:
-        events = [event for event in read_jsonl(tmp_path / "events.jsonl") if event["kind"] == "out_of_memory"]
+    done = limited_run(tmp_path, small_model, room=100 * 2**20)
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = read_json(tmp_path / "training.json")
+    events = [event for event in read_jsonl(tmp_path / "events.jsonl") if event["kind"] == "out_of_memory"]
 
-    assert result["outcome"] == "finished" and result["step"] == 2
+    assert done.stdout.strip().splitlines()[-1] == "finished" and result["step"] == 2
     assert events and result["micro_batch_tokens"] < 16384
+
+
+@pytest.fixture
+def control_group() -> Iterator[Path]:
+    """A control group of its own with a limit of memory that can be set (version 1, as root)."""
+    folder = Path(f"/sys/fs/cgroup/memory/danlu-test-{os.getpid()}")
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    try:
+        if not (folder / "memory.limit_in_bytes").exists():
+            pytest.skip("control groups here have no limit of memory")
+        yield folder
+    finally:
+        folder.rmdir()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_process_that_the_kernel_really_kills_ends_finished_when_started_again(tmp_path: Path, small_model: Path, control_group: Path) -> None:
+    codes = []
+    while len(codes) < 6 and 0 not in codes:
+        codes.append(limited_run(tmp_path, small_model, room=40 * 2**20, group=control_group).returncode)
+    events = [event["message"] for event in read_jsonl(tmp_path / "events.jsonl") if event["kind"] == "out_of_memory"]
+
+    assert codes[-1] == 0 and set(codes[:-1]) == {-9}
+    assert len(events) == len(codes) - 1 and all("the system ended this run for lack of memory" in message for message in events)
+    assert read_json(tmp_path / "training.json")["micro_batch_tokens"] == 16384 // 2 ** len(events)

@@ -57,12 +57,12 @@ def take_part(rank: int, size: int, folder: Path, is_sharded: bool, fails_at: in
     reporter = Acting(run_dir, rank, action)
     calls = 0
 
-    def nll(model: Any, batch: Any) -> Any:
+    def nll(model: Any, batch: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1
         if rank == 1 and calls == fails_at:
             raise MemoryError
-        return fast_nll(model, batch)
+        return fast_nll(model, batch, **options)
 
     stage.fast_nll = nll  # type: ignore[assignment]
     if size == 1:

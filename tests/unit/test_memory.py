@@ -59,6 +59,7 @@ def test_a_config_without_sizes_is_refused() -> None:
         ({}, {"method": {"type": "lora", "dropout": 0.1}}),
         ({"method": {"type": "qlora", "bits": 4}}, {"method": {"type": "qlora", "bits": 8}}),
         ({"method": {"type": "qlora", "bits": 8}, "training": {"path": "reference"}}, {"training": {"path": "reference"}}),
+        ({"training": {"compute": "int8"}}, {}),
         ({"method": {"type": "freeze", "num_layers": 2}}, {"method": {"type": "full"}}),
         ({"method": {"type": "lora", "layers": [26, 27]}}, {}),
         ({"method": {"type": "full"}, "optim": {"optimizer": "adafactor"}}, {"method": {"type": "full"}, "optim": {"optimizer": "lion"}}),

@@ -39,6 +39,13 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     (r"heldout: likelihood, tuned", "留出样例：损失，微调后"),
     (r"heldout: answers, base", "留出样例：生成回答，基座模型"),
     (r"heldout: answers, tuned", "留出样例：生成回答，微调后"),
+    (r"preference: likelihood, base", "偏好：似然，基座模型"),
+    (r"preference: likelihood, tuned", "偏好：似然，微调后"),
+    (r"rewards: answers, base", "奖励：生成回答，基座模型"),
+    (r"rewards: answers, tuned", "奖励：生成回答，微调后"),
+    (r"reference likelihoods, train", "训练集在参考模型下的似然"),
+    (r"reference likelihoods, validation", "验证集在参考模型下的似然"),
+    (r"answering prompts", "回答问题"),
     (r"retention: likelihood, base", "通用能力：损失，基座模型"),
     (r"retention: likelihood, tuned", "通用能力：损失，微调后"),
 )

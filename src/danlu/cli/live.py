@@ -123,7 +123,9 @@ class Clock:
     def line(self, fields: dict[str, Any]) -> str:
         """Step, loss, rate, speed, memory and time left."""
         parts = [f"{fields['step']}/{fields['num_steps']}", f"loss {fields['loss']:.3f}"]
-        if self._validation is not None:
+        if "reward" in fields:
+            parts.append(say(f"reward {fields['reward']:.3f}", f"奖励 {fields['reward']:.3f}"))
+        elif self._validation is not None:
             parts.append(f"val {self._validation:.3f}")
         parts += [f"lr {fields['learning_rate']:.1e}", f"{fields['tokens_per_second']:,.0f} tok/s", f"{fields['peak_memory_bytes'] / 2**30:.2f} GiB"]
         left = self._seconds_left(fields)
@@ -175,6 +177,9 @@ def event_line(kind: str, fields: dict[str, Any]) -> str:
 
 
 def _validation(fields: dict[str, Any]) -> str:
+    if "validation_reward" in fields:
+        reward = f"{fields['validation_reward']:.4f}"
+        return say(f"step {fields['step']}: mean reward of validation prompts {reward}", f"第 {fields['step']} 步：验证问题的平均奖励 {reward}")
     loss = f"{fields['validation_loss']:.4f}"
     return say(f"step {fields['step']}: validation loss {loss}", f"第 {fields['step']} 步：验证损失 {loss}")
 

@@ -60,8 +60,8 @@ _TEXTS = {
     ),
     "generation_cut": (
         "{num_cut} of {num_generated} answers of the tuned model were cut at {max_new_tokens} tokens; metrics of text see only "
-        "their beginning. Raise evaluation.max_new_tokens.",
-        "微调模型的 {num_generated} 个回答中有 {num_cut} 个在 {max_new_tokens} 个词元处被截断，文本指标只看到开头。可提高 evaluation.max_new_tokens。",
+        "their beginning. Raise {setting}.",
+        "微调模型的 {num_generated} 个回答中有 {num_cut} 个在 {max_new_tokens} 个词元处被截断，文本指标只看到开头。可提高 {setting}。",
     ),
     "degenerate_generations": (
         "{num_loops} of {num_generated} answers of the tuned model end in a loop, repeating the same words. "
@@ -129,8 +129,11 @@ def _generations(heldout: dict[str, Any] | None) -> Iterator[Caveat]:
     generation = heldout.get("generation") if heldout else None
     if not generation:
         return
+    setting = "objective.max_completion_tokens" if "scores" in (heldout or {}) else "evaluation.max_new_tokens"
     total, cut, loops = len(generation["examples"]), generation["num_cut"], generation["num_loops"]
     if cut["tuned"] > CUT_SHARE * total:
-        yield _caveat("generation_cut", num_cut=cut["tuned"], num_cut_base=cut["base"], num_generated=total, max_new_tokens=generation["max_new_tokens"])
+        yield _caveat(
+            "generation_cut", num_cut=cut["tuned"], num_cut_base=cut["base"], num_generated=total, max_new_tokens=generation["max_new_tokens"], setting=setting
+        )
     if loops["tuned"] > LOOP_SHARE * total:
         yield _caveat("degenerate_generations", num_loops=loops["tuned"], num_loops_base=loops["base"], num_generated=total)

@@ -50,11 +50,25 @@ def _machine_available() -> int:
 
 
 def _control_groups() -> Iterator[tuple[int, int]]:
-    """(limit, usage) of the control group as it is seen from inside it, version 2 or 1."""
-    for limit, usage in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
-        values = [" ".join(_lines(CGROUP / name)).strip() for name in (limit, usage)]
-        if all(value.isdigit() for value in values) and int(values[0]) < UNLIMITED:
-            yield int(values[0]), int(values[1])
+    """(limit, usage) of the control groups this process is in, version 2 or 1."""
+    for folder in _group_folders():
+        for limit, usage in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            values = [" ".join(_lines(folder / name)).strip() for name in (limit, usage)]
+            if all(value.isdigit() for value in values) and int(values[0]) < UNLIMITED:
+                yield int(values[0]), int(values[1])
+
+
+def _group_folders() -> list[Path]:
+    """Folders of the control groups this process is in, as far as they can be seen from inside, and of those above them."""
+    found: dict[Path, None] = {}
+    for line in _lines(PROC / "self" / "cgroup"):
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        root = CGROUP if number == "0" and not controllers else CGROUP / "memory" if "memory" in controllers.split(",") else None
+        if root is not None:
+            own = root / path.strip("/")
+            found |= dict.fromkeys([own, *(parent for parent in own.parents if parent.is_relative_to(root))])
+    return list(found)
 
 
 def status_bytes(name: str) -> int:
@@ -73,13 +87,15 @@ def _lines(path: Path) -> list[str]:
 
 
 def num_memory_kills() -> int | None:
-    """Processes that the kernel has killed for lack of memory: in this control group where that is told, else since the machine started."""
-    for path in (CGROUP / "memory.events", CGROUP / "memory" / "memory.oom_control", PROC / "vmstat"):
+    """Kills for lack of memory that the kernel tells of, in this process's control groups and on the machine; only its growth means something."""
+    counts = []
+    files = [folder / name for folder in _group_folders() for name in ("memory.events", "memory.oom_control")]
+    for path in (*files, PROC / "vmstat"):
         for line in _lines(path):
             name, _, value = line.partition(" ")
             if name == "oom_kill" and value.strip().isdigit():
-                return int(value)
-    return None
+                counts.append(int(value))
+    return sum(counts) if counts else None
 
 
 def boot_id() -> str:

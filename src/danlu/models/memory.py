@@ -109,12 +109,11 @@ def uses_onednn() -> bool:
 def kernels_bytes(lengths: Iterable[int], sizes: Iterable[int]) -> int:
     """Memory of the products compiled for examples of such lengths in micro batches of such sizes.
 
-    An example takes about five for each block of its attention, a micro batch a dozen; equal shapes share.
+    An example of a new length takes three for the last block of its attention, a micro batch of a new size about forty.
     """
     if not uses_onednn():
         return 0
-    blocks = sum(ceil(length / BLOCK_ROWS) for length in set(lengths))
-    return KERNEL_BYTES * min(MAX_KERNELS, 5 * blocks + 12 * len(set(sizes)))
+    return KERNEL_BYTES * min(MAX_KERNELS, 3 * len(set(lengths)) + 40 * len(set(sizes)))
 
 
 def fit(needed_bytes: int, available_bytes: int) -> Fit:
@@ -301,6 +300,8 @@ class Plan:
         # Tied to how the weights lie in their files: other number formats are held twice while they are converted.
         stored = self.compute_bytes if stored_bytes_per_weight is None else stored_bytes_per_weight
         conversion = 0 if stored == self.compute_bytes else int(stored * self.shape.num_parameters)
+        if self.computes_int8:  # rounded after the model is loaded whole
+            conversion += 3 * self.shape.linear_parameters
         optimizer = self.optimizer_bytes()
         phases = [("load", 0, conversion, 0), ("step", gradients, self.step_copies_bytes(), 0), *self.passes(gradients)]
         held = [(phase, grads, 0 if phase == "load" else optimizer, saved, temporary) for phase, grads, temporary, saved in phases]
@@ -315,12 +316,17 @@ class Plan:
 
     def weights_bytes(self) -> int:
         """The base model's weights as they are held."""
-        bits = self.quantised_bits
+        bits = 8 if self.computes_int8 else self.quantised_bits
         size = 4 if self.recipe.method.type == "full" else self.compute_bytes
         if bits is None:
             return size * self.shape.num_parameters
         linear = self.shape.linear_parameters
         return int(QUANTISED_BYTES[bits] * linear) + size * (self.shape.num_parameters - linear)
+
+    @property
+    def computes_int8(self) -> bool:
+        """Whether the layers' frozen weights are held as the 8-bit integers they are multiplied as (training/kernels/int8.py)."""
+        return self.recipe.training.compute == "int8"
 
     @property
     def quantised_bits(self) -> int | None:

@@ -88,7 +88,7 @@ def merge_adapters(
 
 def save_merged(model: PeftModel, folder: Path) -> None:
     """Write the adapter `merged` as an ordinary adapter folder."""
-    model.save_pretrained(folder, selected_adapters=["merged"])
+    model.save_pretrained(folder, selected_adapters=["merged"], save_embedding_layers=False)
     for file in (folder / "merged").iterdir():
         shutil.move(file, folder / file.name)
     (folder / "merged").rmdir()

@@ -190,7 +190,7 @@ def count_lengths(written: Recipe, dataset: Path, base: BaseModel) -> tuple[Leng
         size = dataset.stat().st_size
     except OSError as error:
         raise DataError(f"{dataset} cannot be read", why=str(error), fix="check the path") from error
-    detected = source.format.model_dump(mode="json") if hasattr(source.format, "model_dump") else "auto"
+    detected: dict[str, Any] = source.format.model_dump(mode="json")  # type: ignore[attr-defined]  # formats are pydantic models
     if written.objective.needs == "text":
         tokens, labels, num_train = _blocks(tokens, num_train, total)
     return Lengths(tokens, labels, num_train, num_validation, size), detected

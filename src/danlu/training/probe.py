@@ -107,7 +107,7 @@ def _kernels_to_come(loop: Loop, seen: Sequence[Group]) -> int:
     found = lengths_of(loop.train_set, loop.objective.group_size)
     batches = micro_batches(loop.recipe, found.tokens, found.labels, loop.state.micro_batch_tokens)
     whole = kernels_bytes(loop.train_set.lengths.tolist(), (batch.tokens for batch in batches))
-    return max(0, whole - kernels_bytes([len(sequence.ids) for group in seen for sequence in group], range(2)))
+    return max(0, whole - kernels_bytes([len(sequence.ids) for group in seen for sequence in group], range(3)))
 
 
 def corrected(parts: MemoryParts, peak_bytes: int) -> MemoryParts:

@@ -58,6 +58,10 @@ def run(
     world = world or World(torch.device(device))
     if world.from_main((run_dir.path / RESULT).exists()):
         return "finished"
+    if world.is_sharded and recipe.objective.makes_reward_model:
+        raise NoEffectError(
+            f"objective {recipe.objective.type} cannot be trained sharded", why="its head is new and is not divided", fix="start the run without sharding"
+        )
     reporter.stage("training")
     nll = likelihood(recipe)
     process_bytes = resident_bytes() if world.device.type == "cpu" else None
@@ -101,7 +105,7 @@ def _rollouts(recipe: Recipe, run_dir: RunDir, reporter: Reporter, nll: NllFunct
     add_new_tokens(tokenizer, recipe.data.new_tokens)
     renderer, reference = ChatRenderer(tokenizer), None
     # An adapter that is switched off leaves the base model, unless its start was taken out of the base weights (PiSSA).
-    is_base_at_hand = recipe.method.makes_adapter and getattr(recipe.method, "init", "default") == "default"
+    is_base_at_hand = recipe.method.makes_adapter and getattr(recipe.method, "init", None) != "pissa"
     if recipe.objective.beta and not is_base_at_hand:  # type: ignore[attr-defined]
         reference = base_model(recipe, model_dir, world.device)[0].requires_grad_(False).eval()
     return Rollouts(recipe, run_dir, reporter, renderer, nll, reference, world.device)

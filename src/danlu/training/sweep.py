@@ -1,6 +1,6 @@
 """Several adapters trained in one pass over one frozen base model; each is a run of its own, with its own loop and folder.
 
-Every member's `Loop` runs unchanged in a thread; when all have asked for the gradients of their step, these are computed
+Every member's `Loop` runs unchanged in a thread; when all have asked for the gradients of their step, the main thread computes these
 together: the rows of all members in one packed batch, adapter by adapter (kernels/shared.py). Only one thread runs at a time.
 Which member stops, saves or ends never changes what another one learns, but for rounding.
 """
@@ -11,8 +11,8 @@ import itertools
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,23 +79,25 @@ class AdapterView(nn.Module):
         """The Transformers model below all adapters."""
         return self._shared[0].get_base_model()
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: Path, **options: Any) -> None:
         """Write the adapter as PEFT writes a lone one."""
-        self._shared[0].save_pretrained(folder, selected_adapters=[self.name])
+        self._shared[0].save_pretrained(folder, selected_adapters=[self.name], **options)
         for file in (folder / self.name).iterdir():
             shutil.move(file, folder / file.name)
         (folder / self.name).rmdir()
 
 
 class Pass:
-    """Where the members' threads meet: the last one that asks computes for all that wait."""
+    """Where the members' threads meet: what they ask for is computed by the main thread, their gradients when all have asked."""
 
     def __init__(self, model: Any, nll: NllFunction, device: torch.device) -> None:
         self.model, self.nll, self.device = model, nll, device
         self.turn = threading.Condition()
         self.num_running = 0
         self.asked: dict[int, tuple[MemberLoop, Sequence[Group], Mapping[str, float]]] = {}
+        self.calls: dict[int, Callable[[], Tensor]] = {}
         self.answers: dict[int, Any] = {}
+        self.is_broken = False
         self.stop: threading.Event = threading.Event()
         self.is_stopping = False
         self.is_save_due = False
@@ -104,39 +106,74 @@ class Pass:
     def gradients(self, loop: MemberLoop, groups: Sequence[Group], totals: Mapping[str, float]) -> tuple[float, dict[str, float]]:
         """Wait for the others and return this member's loss and numbers of the step; called with `turn` held."""
         self.asked[loop.index] = (loop, groups, totals)
-        self._answer_when_complete()
-        while loop.index not in self.answers:
+        return self._answer_for(loop.index)
+
+    def on_main(self, index: int, work: Callable[[], Tensor]) -> Tensor:
+        """Have `work` done by the main thread, in this thread's gradient mode; called with `turn` held."""
+        is_grad_enabled = torch.is_grad_enabled()
+
+        def in_mode() -> Tensor:
+            with torch.set_grad_enabled(is_grad_enabled):
+                return work()
+
+        self.calls[index] = in_mode
+        return self._answer_for(index)
+
+    def _answer_for(self, index: int) -> Any:
+        self.turn.notify_all()
+        while index not in self.answers:
+            if self.is_broken:
+                raise RuntimeError(PASS_FAILED)
             self.turn.wait()
-        answer = self.answers.pop(loop.index)
+        answer = self.answers.pop(index)
         if isinstance(answer, BaseException):
             raise answer
         return answer
 
     def leave(self) -> None:
-        """Say that a member needs no more gradients; called with `turn` held."""
+        """Say that a member needs nothing more; called with `turn` held."""
         self.num_running -= 1
-        self._answer_when_complete()
+        self.turn.notify_all()
 
-    def _answer_when_complete(self) -> None:
-        if not self.asked or len(self.asked) < self.num_running:
-            return
+    def serve(self) -> None:
+        """Compute what the members ask for until all have left.
+
+        One thread computes everything: memory that threads free stays with the thread (glibc's arenas), and would be held once by each.
+        """
+        with self.turn:
+            try:
+                while self.num_running:
+                    if self.calls:
+                        self._call(*self.calls.popitem())
+                    elif self.asked and len(self.asked) == self.num_running:
+                        self._step_of_all()
+                    else:
+                        self.turn.wait(0.2)  # with a limit, so that signals are seen
+                    self.turn.notify_all()
+            finally:
+                self.is_broken = self.num_running > 0
+                self.turn.notify_all()
+
+    def _call(self, index: int, work: Callable[[], Tensor]) -> None:
+        try:
+            self.answers[index] = work()
+        except (MemoryError, RuntimeError) as error:
+            self.answers[index] = type(error)(*error.args)
+
+    def _step_of_all(self) -> None:
         asked = [self.asked[index] for index in sorted(self.asked)]
         self.asked = {}
         # Told to all at the same step, so that they stay together.
         self.is_stopping = self.stop.is_set()
-        seconds = min(loop.recipe.training.checkpoint_every_seconds for loop, _, _ in asked)
-        self.is_save_due = time.monotonic() - self._last_save > seconds
+        self.is_save_due = time.monotonic() - self._last_save > min(loop.recipe.training.checkpoint_every_seconds for loop, _, _ in asked)
         if self.is_save_due:
             self._last_save = time.monotonic()
-        answers: Sequence[Any] = [RuntimeError(PASS_FAILED) for _ in asked]
         try:
-            answers = self._compute(asked)
-        except (MemoryError, RuntimeError) as error:  # each member decides what to do about it, as it would alone
-            answers = [type(error)(*error.args) for _ in asked]
-        finally:
-            for (loop, _, _), answer in zip(asked, answers, strict=True):
+            for (loop, _, _), answer in zip(asked, self._compute(asked), strict=True):
                 self.answers[loop.index] = answer
-            self.turn.notify_all()
+        except (MemoryError, RuntimeError) as error:  # each member decides what to do about it, as it would alone
+            for loop, _, _ in asked:
+                self.answers[loop.index] = type(error)(*error.args)
 
     def _compute(self, asked: Sequence[tuple[MemberLoop, Sequence[Group], Mapping[str, float]]]) -> list[tuple[float, dict[str, float]]]:
         """Add the gradients of every member's step; return each one's loss and numbers."""
@@ -181,8 +218,11 @@ class MemberLoop(Loop):
         self.until = member.until
 
     def _own_nll(self, model: nn.Module, batch: PackedBatch) -> Tensor:
-        with rows_of([(self.adapter, 0, len(batch.ids_T))]):
-            return self.shared.nll(self.shared.model, batch)
+        def work() -> Tensor:
+            with rows_of([(self.adapter, 0, len(batch.ids_T))]):
+                return self.shared.nll(self.shared.model, batch)
+
+        return self.shared.on_main(self.index, work)
 
     def forward_backward(self, groups: Sequence[Group], totals: Mapping[str, float]) -> tuple[float, dict[str, float]]:
         return self.shared.gradients(self, groups, totals)
@@ -233,8 +273,7 @@ def train_together(members: Sequence[Member], *, model_dir: Path, device: str) -
 
     with stop_signals() as shared.stop, ThreadPoolExecutor(len(waiting)) as pool:
         threads = [pool.submit(run, index) for index in waiting]
-        while wait(threads, timeout=0.2).not_done:  # with a limit, so that signals are seen
-            pass
+        shared.serve()
     errors = [error for thread in threads if (error := thread.exception()) is not None]
     if errors:
         raise next((error for error in errors if str(error) != PASS_FAILED), errors[0])

@@ -14,8 +14,8 @@ from danlu.recipe.recipe import Recipe
 from danlu.run_dir import RunDir
 
 MakeRun = Callable[..., RunDir]
-KEYS = ["schema_version", "run_id", "state", "created", "verdict", "metrics", "retention", "heldout", "warnings", "coach", "rows", "encoded", "training"]
-KEYS += ["timing", "memory", "forecast", "disk", "reasons", "base_model", "recipe", "fingerprint", "environment", "samples", "examples"]
+KEYS = ["schema_version", "run_id", "state", "created", "verdict", "metrics", "retention", "rounds", "heldout", "warnings", "coach", "rows", "encoded"]
+KEYS += ["training", "timing", "memory", "forecast", "disk", "reasons", "base_model", "recipe", "fingerprint", "environment", "samples", "examples"]
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def _too_far(history: History) -> Iterator[Diagnosis]:
     lower = {"optim.learning_rate": two_digits(_next_lower(history, rate, 10))}
     is_falling = len(means) > width and now < means[-1 - width] - 2 * spread / width**0.5
     is_last = history.is_over or history.step >= history.num_steps
-    is_above_start = now > max(1.2 * start, start + 0.5, start + 4 * spread) or now > max(1.5 * start, start + 1)
+    is_above_start = now > max(1.1 * start, start + 0.5, start + 4 * spread) or now > max(1.5 * start, start + 1)
     is_above_low = now > max(1.5 * low, low + 1, low + 4 * spread)
     if (is_above_start and (is_last or not is_falling)) or (is_above_low and not is_falling):
         yield Diagnosis(
