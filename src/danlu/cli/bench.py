@@ -61,4 +61,4 @@ def print_bench(found: "Bench") -> None:
         console.print(say(en, zh))
     for count, libraries in found.peaks.items():
         rates = ", ".join(f"{library} {rate:.0f}" for library, rate in libraries.items() if rate)
-        console.print(say(f"Matrix peak with {count} threads, GFLOP/s: {rates}", f"{count} 线程矩阵峰值（GFLOP/s）：{rates}"))
+        console.print(say(f"Matrix peak by threads ({count}), GFLOP/s: {rates}", f"矩阵峰值，线程数 {count}（GFLOP/s）：{rates}"))

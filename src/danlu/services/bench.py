@@ -121,7 +121,7 @@ def bench(
             for system, lengths, num_threads in _systems(device, counts):
                 result = measure({**common, "shape": shape, "system": system, "lengths": lengths}, num_threads)
                 found.setdefault((name, system, lengths, num_threads), []).append(result)
-                tell(f"{number + 1}/{rounds} {name} {system} ({lengths}), {num_threads} threads: {result['tokens_per_second']:.0f} tokens/s")
+                tell(f"{number + 1}/{rounds} {name} {system} ({lengths}), threads {num_threads}: {result['tokens_per_second']:.0f} tokens/s")
     peaks = {str(n): measure({"system": "peak", "device": device, "repeats": 5}, n) for n in counts}
     rows = []
     for key, results in found.items():
