@@ -167,8 +167,8 @@ def imported_packages() -> set[str]:
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names.add(node.module.split(".")[0])
-    # pydantic_core, markupsafe and tokenizers are parts of pydantic, jinja2 and transformers and come in the version these ask for.
-    return names - set(sys.stdlib_module_names) - {"danlu", "markupsafe", "pydantic_core", "tokenizers"}
+    # pydantic_core and markupsafe are parts of pydantic and jinja2 and come in the version these ask for.
+    return names - set(sys.stdlib_module_names) - {"danlu", "markupsafe", "pydantic_core"}
 
 
 def test_what_is_declared_is_imported_and_what_is_imported_is_declared() -> None:

@@ -64,7 +64,7 @@ export: [merge]
     assert found["method.rank"].endswith("(given: 0)")
     assert found["data.mix"].startswith("mix.general: 0.0 is not a share")
     assert "installed: adapter, merged; fix: use 'merged'" in found["export.0"]
-    assert "installed: heldout, retention" in found["evaluation.suites.1"]
+    assert "installed: heldout, preference, retention" in found["evaluation.suites.1"]
 
 
 @pytest.mark.parametrize(

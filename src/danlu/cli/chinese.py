@@ -9,6 +9,12 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     (r"going on with run (.+)", r"继续运行 \1"),
     (r"going on after step (\d+) of (\d+)", r"从第 \1 步之后继续，共 \2 步"),
     (r"stopped by signal after step (\d+); start the same command to go on", r"收到信号，在第 \1 步之后停下；再次执行同一条命令即可继续"),
+    (r"stopped at a rung of its sweep after step (\d+); start the same command to go on", r"在第 \1 步之后的比较点停下；再次执行同一条命令即可继续"),
+    (r"stopped (.+) after step (\d+); start the same command to go on", r"在第 \2 步之后停下（\1）；再次执行同一条命令即可继续"),
+    (
+        r"going on after step (\d+) of (\d+), with (\d+) processes instead of (\d+): the same losses to rounding, not bitwise",
+        r"从第 \1 步之后继续，共 \2 步；进程数由 \4 改为 \3：损失在舍入误差内相同，但并非逐位相同",
+    ),
     (r"out of memory: going on with (\d+) tokens per forward pass; the loss does not change", r"内存不足：改为每次前向 \1 个词元后继续；损失不受影响"),
     (r"out of memory in the optimizer: the step is done again", "优化器内存不足：重做这一步"),
     (
@@ -25,6 +31,7 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     (r"(\w+) no longer follows this run: (.+)", r"\1 不再跟踪本次运行：\2"),
     (r"the loss became (.+)", r"损失变成了 \1"),
     (r"the gradient became (.+)", r"梯度变成了 \1"),
+    (r"the (.+) became (.+)", r"\1 变成了 \2"),
     (r"checkpoint (.+) is not used: (.+)", r"不使用检查点 \1：\2"),
     (
         r"the tokenizer has no chat template: the documented default \(User: / Assistant:\) is used and stored with the result",

@@ -58,7 +58,8 @@ def unused_columns(chosen: Format, rows: Sequence[Row]) -> list[str]:
 def _detect(rows: Sequence[Row], path: Path, needs: Kind | None) -> Format:
     formats = [cast("Format", FORMATS.parse(name)) for name in FORMATS]
     # A prompt by itself is an example for one objective only; for the others its answer stands in a column of another name.
-    formats = [candidate for candidate in formats if needs in (None, "prompt") or candidate.makes != "prompt"]
+    takes_prompts = needs == "prompt" or (needs is None and _answer_column(column_names(rows)) is None)
+    formats = [candidate for candidate in formats if takes_prompts or candidate.makes != "prompt"]
     scores = {candidate.type: candidate.detect(rows) for candidate in formats}
     formats.sort(key=lambda candidate: -scores[candidate.type])
     # A column of text can be asked and answered, or only read: what the objective needs decides.
@@ -79,9 +80,13 @@ def _detect(rows: Sequence[Row], path: Path, needs: Kind | None) -> Format:
 
 def _hint(names: Sequence[str]) -> str:
     question = next((name for wanted in ("question", "prompt", "instruction", "问题") if (name := nearest_name(wanted, names))), None)
-    answer = next((name for wanted in ("answer", "completion", "output", "答案") if (name := nearest_name(wanted, names)) and name != question), None)
-    prompt, completion = question or "<column of the prompt>", answer or "<column of the answer>"
+    prompt, completion = question or "<column of the prompt>", _answer_column([name for name in names if name != question]) or "<column of the answer>"
     return f"say which columns to use: data.format: {{type: prompt_completion, prompt: {prompt}, completion: {completion}}}"
+
+
+def _answer_column(names: Sequence[str]) -> str | None:
+    """The column that is called most like an answer."""
+    return next((name for wanted in ("answer", "completion", "output", "答案") if (name := nearest_name(wanted, names))), None)
 
 
 def _check_columns(config: FormatConfig, rows: Sequence[Row], path: Path) -> None:

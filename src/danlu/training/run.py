@@ -157,7 +157,9 @@ def _compute_in_int8(recipe: Recipe, model: Any, reporter: Reporter, world: Worl
         fix = "remove training.compute; it is for adapters in float32 on the CPU of one machine"
         raise NoEffectError("training.compute int8 has nothing to work on", why=why, fix=fix)
     if not int8.is_fast():
-        reporter.event("warning", "this processor has no integer dot products (VNNI): training.compute int8 is slower here than exact", name="slow_int8")
+        zh = "这台处理器没有整数点积指令（VNNI）：training.compute int8 在此比 exact 更慢"
+        en = "this processor has no integer dot products (VNNI): training.compute int8 is slower here than exact"
+        reporter.event("warning", en, name="slow_int8", en=en, zh=zh)
 
 
 def likelihood(recipe: Recipe) -> NllFunction:

@@ -22,7 +22,7 @@ FILES: dict[str, tuple[str, str, tuple[int, int, int]]] = {
     "sft/medical/CMtMedQA_test_multiturn_zh.json": ("alpaca", "sft", (1144, 0, 5)),
     "sft/llamafactory/glaive_toolcall_en_demo.json": ("sharegpt", "sft", (300, 0, 38)),
     "sft/llamafactory/wiki_demo.txt": ("text", "pretrain", (30, 0, 0)),
-    "sft/llamafactory/kto_en_demo.json": ("messages", "sft", (300, 150, 0)),
+    "sft/llamafactory/kto_en_demo.json": ("labelled", "sft", (300, 150, 0)),
     "sft/llamafactory/identity.json": ("alpaca", "sft", (91, 0, 0)),
     "sft/llamafactory/dpo_zh_demo.json": ("preference", "sft", (300, 0, 11)),
     "sft/llamafactory/dpo_en_demo.json": ("preference", "sft", (300, 0, 5)),
