@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from danlu.data.examples import READ_AS, Format, Kind, Row, nearest_name
+from danlu.data.examples import ANSWERS, PROMPTS, READ_AS, Format, Kind, Row, find_column, nearest_name
 from danlu.errors import FormatError
 from danlu.recipe.base import FORMATS, FormatConfig
 
@@ -58,7 +58,9 @@ def unused_columns(chosen: Format, rows: Sequence[Row]) -> list[str]:
 def _detect(rows: Sequence[Row], path: Path, needs: Kind | None) -> Format:
     formats = [cast("Format", FORMATS.parse(name)) for name in FORMATS]
     # A prompt by itself is an example for one objective only; for the others its answer stands in a column of another name.
-    takes_prompts = needs == "prompt" or (needs is None and _answer_column(column_names(rows)) is None)
+    known = (*PROMPTS, *ANSWERS)
+    others = [name for name in column_names(rows) if find_column((name,), known) is None]
+    takes_prompts = needs == "prompt" or (needs is None and _answer_column(others) is None)
     formats = [candidate for candidate in formats if takes_prompts or candidate.makes != "prompt"]
     scores = {candidate.type: candidate.detect(rows) for candidate in formats}
     formats.sort(key=lambda candidate: -scores[candidate.type])

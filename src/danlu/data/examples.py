@@ -33,6 +33,10 @@ READ_AS: dict[Kind, frozenset[Kind]] = {
 }
 """Which kinds of example a file may hold for an objective that needs the one named first."""
 
+PROMPTS = ("prompt", "messages", "conversations", "conversation", "question", "instruction", "query", "input")
+ANSWERS = ("answer", "solution", "ground_truth", "reference", "target", "expected", "completion", "response", "output", "答案", "回答")
+"""Usual names of the column of the prompt, and of a reference answer."""
+
 ROLE_NAMES = {
     "human": "user",
     "prompter": "user",

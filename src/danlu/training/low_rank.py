@@ -148,7 +148,7 @@ class LowRank(MethodConfig):
     def _check_ranks(self, sizes: dict[str, tuple[int, int]]) -> None:
         from danlu.models.structure import pattern_matches
 
-        for name, size in sizes.items():
+        for name, size in sorted(sizes.items(), key=lambda item: min(item[1])):
             key = next((key for key in self.rank_pattern if pattern_matches(key, name)), None)
             rank, setting = (self.rank, "method.rank") if key is None else (self.rank_pattern[key], f"method.rank_pattern.{key}")
             if rank > min(size):

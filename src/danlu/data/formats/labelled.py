@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from danlu.data.examples import Example, Kind, Row, RowError, find_column, require_column, share, to_text
+from danlu.data.examples import PROMPTS, Example, Kind, Row, RowError, find_column, require_column, share, to_text
 from danlu.data.formats.messages import read_tools
-from danlu.data.formats.preference import PROMPTS, read_turns
+from danlu.data.formats.preference import read_turns
 from danlu.recipe.base import FORMATS, FormatConfig
 
 COMPLETIONS = ("completion", "response", "answer", "output")

@@ -4,12 +4,11 @@ import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from danlu.data.examples import Example, Kind, Message, Row, RowError, find_column, require_column, share, to_text
+from danlu.data.examples import PROMPTS, Example, Kind, Message, Row, RowError, find_column, require_column, share, to_text
 from danlu.data.formats.messages import json_list, read_message, read_tools
 from danlu.data.formats.sharegpt import read_turn
 from danlu.recipe.base import FORMATS, FormatConfig
 
-PROMPTS = ("prompt", "messages", "conversations", "conversation", "question", "instruction", "query", "input")
 TURN = re.compile(r"\n\n(Human|Assistant): ?")
 
 

@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from danlu.data.examples import Example, Kind, Row, RowError, find_column, require_column, share, to_text
+from danlu.data.examples import ANSWERS, PROMPTS, Example, Kind, Row, RowError, find_column, require_column, share, to_text
 from danlu.data.formats.messages import read_tools
-from danlu.data.formats.preference import PROMPTS, read_turns
+from danlu.data.formats.preference import read_turns
 from danlu.recipe.base import FORMATS, FormatConfig
-
-ANSWERS = ("answer", "solution", "ground_truth", "reference", "target", "expected", "completion", "response", "output", "答案", "回答")
 
 
 @FORMATS.register
