@@ -72,7 +72,8 @@ def test_a_folder_in_place_of_a_dataset(refused: Refused, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\n\n\n", b"\x00" * 500, b"PK\x03\x04 cut off", b'{"instruction": "a", "output": ""}\n' * 3, gzip.compress(b'{"a": 1}\n' * 99, mtime=0)[:-9]]
+    "content",
+    [b"", b"\n\n\n", b"\x00" * 500, b"PK\x03\x04 cut off", b'{"instruction": "a", "output": ""}\n' * 3, gzip.compress(b'{"a": 1}\n' * 99, mtime=0)[:-9]],
 )
 def test_files_without_anything_to_learn_from(refused: Refused, tmp_path: Path, content: bytes) -> None:
     suffix = ".jsonl.gz" if content.startswith(b"\x1f\x8b") else ".jsonl"

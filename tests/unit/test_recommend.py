@@ -90,7 +90,7 @@ def test_the_micro_batch_is_as_large_as_memory_allows_and_never_below_one_exampl
 
     assert chosen(peak_bytes=peak).optim.micro_batch_tokens == 1024  # 10 GiB of the 12.8 that may be filled
     assert chosen(peak_bytes=peak, available_memory_bytes=GIB).optim.micro_batch_tokens == 704  # one example of max_seq_len
-    assert chosen().optim.micro_batch_tokens == 4096
+    assert chosen().optim.micro_batch_tokens == 1024
     assert chosen(has_gpu=True, has_bfloat16=True).optim.micro_batch_tokens == 16384
 
 

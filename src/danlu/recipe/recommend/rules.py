@@ -10,7 +10,7 @@ from danlu.recipe.recommend.facts import Choice, Facts, Goal
 
 SHARE = 0.8
 """Share of the memory that a recommendation may fill."""
-CPU_TOKENS, GPU_TOKENS = 4096, 16384
+CPU_TOKENS, GPU_TOKENS = 1024, 16384
 """More tokens per forward pass than this gain no speed."""
 MIN_TOKENS = 64
 PATIENCE = 3

@@ -56,6 +56,8 @@ def tn(x_MN: Tensor, y_MK: Tensor) -> Tensor:
     """x^T y, a new contiguous tensor [N, K]: what weight gradients are made of. The narrower operand is copied."""
     if not _takes_onednn(x_MN):
         return torch.mm(x_MN.T, y_MK)
+    # For columns cut out of a wider matrix oneDNN has only its reference code, a thousand times slower.
+    x_MN, y_MK = x_MN.contiguous(), y_MK.contiguous()
     if x_MN.shape[1] <= y_MK.shape[1]:
         return nt(x_MN.T.contiguous(), y_MK.T)
     return nt(y_MK.T.contiguous(), x_MN.T).T.contiguous()
