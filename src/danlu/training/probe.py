@@ -92,7 +92,7 @@ def measured(loop: Loop, *, process_bytes: int | None = None, price_per_hour: fl
         return found
     finally:
         loop.optimizer.zero_grad()
-    seconds = round(found["num_tokens"] * seconds_per_token / loop.world.num_processes + loop.num_steps * per_step, 1)
+    seconds = round(found["num_tokens"] * seconds_per_token / loop.world.num_processes + loop.num_steps * per_step, 3)
     found |= {"training_seconds": seconds, "cost": cost(seconds, price_per_hour)}
     if expected is None:
         return found | {"peak_memory_bytes": max(before, peak + 8 * _num_trained(loop))}
