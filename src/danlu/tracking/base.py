@@ -5,6 +5,7 @@ Keys and addresses come from that client's own settings (WANDB_API_KEY, MLFLOW_T
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from importlib.util import find_spec
 from typing import Any, ClassVar, Protocol
 
@@ -32,7 +33,7 @@ class Tracker(Protocol):
         """Send what is left."""
 
 
-class TrackerConfig(StrictModel):
+class TrackerConfig(StrictModel, ABC):
     """Base of every tracker. Its plugin file also defines `open`."""
 
     type: str
@@ -41,9 +42,9 @@ class TrackerConfig(StrictModel):
     secrets: ClassVar[tuple[str, ...]] = ()
     """Beginnings of the names of environment variables whose values may be secret: struck out of error messages."""
 
+    @abstractmethod
     def open(self, run_dir: RunDir, config: dict[str, Any], state: dict[str, Any]) -> Tracker:
         """Begin a run, or go on with the one of `state`."""
-        raise NotImplementedError
 
     def require(self) -> None:
         """Refuse at once when the client is not installed.
