@@ -23,6 +23,12 @@ The docstring of a class is its text on that page (scripts/docs.py): what it mea
     +- StorageError           DL700   disk full, read-only folder, run folder in use
     |  +- RunNotFoundError    DL701
     |  +- RunBusyError        DL702
+    |  +- DatabaseError       DL703   the database cannot be reached, is locked or damaged
+    +- NotFoundError          DL710   an id or name that does not exist
+    +- ConflictError          DL711   a change that does not fit what is stored
+    +- JobError               DL720   a job that did not come to its end
+    +- SignInError            DL730   nobody is signed in
+    +- ForbiddenError         DL731   the role does not suffice
     +- MissingExtraError      DL800   an optional part that is not installed
     +- InternalError          DL900   a defect in Danlu itself
 """
@@ -50,6 +56,10 @@ class DanluError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.why, self.fix)
+
+    def to_dict(self) -> dict[str, str]:
+        """Code and sentences as plain values, to be stored."""
+        return {"code": self.code, "what": self.what, "why": self.why, "fix": self.fix}
 
 
 def _rebuild(cls: type[DanluError], what: str, why: str, fix: str) -> DanluError:
@@ -267,6 +277,75 @@ class RunBusyError(StorageError):
     """
 
     code, http_status = "DL702", 409
+
+
+class DatabaseError(StorageError):
+    """The database cannot be used.
+
+    Why: its file or server cannot be reached, another program holds it, its disk is full, or it is damaged; the message names the reason.
+    Fix: follow the message; a damaged file is replaced by the newest backup with `danlu restore`.
+    """
+
+    code, http_status = "DL703", 503
+
+
+class NotFoundError(DanluError, LookupError):
+    """An id or a name that does not exist, or that you may not see.
+
+    Why: things are found by the ids that lists show; what belongs to others looks as if it did not exist.
+    Fix: list the things of that kind and take an id from there.
+    """
+
+    code, http_status, exit_code = "DL710", 404, 9
+
+    def __str__(self) -> str:
+        return DanluError.__str__(self)
+
+
+class ConflictError(DanluError, RuntimeError):
+    """A change that does not fit what is stored.
+
+    Why: someone else changed it first, its name is taken, something still uses it, or it is in a state in which this cannot be done.
+    Fix: load it again and repeat the change, or choose another name.
+    """
+
+    code, http_status, exit_code = "DL711", 409, 9
+
+
+class JobError(DanluError, RuntimeError):
+    """A job that did not come to its end.
+
+    Why: its process died again and again without getting further, or a job that it needs did not succeed.
+    Fix: read the log of the job; start it again when the cause is gone. It goes on from its last checkpoint.
+    """
+
+    code, exit_code = "DL720", 10
+
+
+class SignInError(DanluError, PermissionError):
+    """Nobody is signed in, or what was sent to sign in is not valid.
+
+    Why: the studio asks who you are before it shows or changes anything; a session or a key may have ended.
+    Fix: sign in again, or send a valid API key as `Authorization: Bearer dl_...`.
+    """
+
+    code, http_status, exit_code = "DL730", 401, 11
+
+    def __str__(self) -> str:
+        return DanluError.__str__(self)
+
+
+class ForbiddenError(DanluError, PermissionError):
+    """Something that your role, or the place you ask from, does not allow.
+
+    Why: projects have viewers, reviewers, editors and administrators, each with more rights than those before.
+    Fix: ask an administrator of the project for the role that the message names.
+    """
+
+    code, http_status, exit_code = "DL731", 403, 11
+
+    def __str__(self) -> str:
+        return DanluError.__str__(self)
 
 
 class MissingExtraError(DanluError, RuntimeError):

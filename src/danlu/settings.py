@@ -17,12 +17,25 @@ class Settings:
     price_per_hour: float | None = None
     """What an hour of this machine costs, in any currency (`DANLU_PRICE_PER_HOUR`); forecasts and reports then tell money."""
 
+    database: str | None = None
+    """URL of the database (`DANLU_DATABASE_URL`, e.g. `postgresql+psycopg://user:password@host/danlu`); by default a SQLite file in the home folder."""
+
     @classmethod
     def from_environment(cls) -> "Settings":
         """Return the settings of this process."""
         trackers = tuple(filter(None, (name.strip() for name in os.environ.get("DANLU_TRACK", "").split(","))))
         home = Path(os.environ.get("DANLU_HOME", "~/.danlu")).expanduser()
-        return cls(home=home, trackers=trackers, price_per_hour=_price(os.environ.get("DANLU_PRICE_PER_HOUR", "")))
+        return cls(
+            home=home,
+            trackers=trackers,
+            price_per_hour=_price(os.environ.get("DANLU_PRICE_PER_HOUR", "")),
+            database=os.environ.get("DANLU_DATABASE_URL") or None,
+        )
+
+    @property
+    def database_url(self) -> str:
+        """Where the database is."""
+        return self.database or f"sqlite:///{self.home / 'danlu.sqlite'}"
 
     @property
     def runs_dir(self) -> Path:

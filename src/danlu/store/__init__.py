@@ -1,0 +1,1 @@
+"""The database: the only place with SQL. Plain functions per noun take a connection and return frozen domain objects."""

@@ -1,0 +1,111 @@
+"""Opening the database, reading and writing in transactions.
+
+SQLite (one file in the home folder) by default, PostgreSQL by `DANLU_DATABASE_URL`; the rest of the store does not know which.
+A write transaction of SQLite takes the lock when it begins (`BEGIN IMMEDIATE`), so it never fails half way for a reader that became
+a writer, and it is on disk when it returns (`synchronous=FULL`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+
+from danlu.errors import DatabaseError
+
+__all__ = ["Connection", "Database"]
+BUSY_TIMEOUT_SECONDS = 10
+"""How long a writer waits for another one before it gives up."""
+
+
+class Database:
+    """One database. Every method of the store's modules takes a `Connection` that `reading` or `writing` gave."""
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.engine = _sqlite_engine(url) if self.is_sqlite else create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
+
+    @property
+    def path(self) -> Path | None:
+        """The file of a SQLite database."""
+        return Path(self.url.database) if self.is_sqlite and self.url.database else None
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection for a consistent look; nothing it does is kept.
+
+        Raises:
+            DatabaseError: the database cannot be reached or is damaged.
+        """
+        with _told(self), self.engine.connect() as connection:
+            if self.is_sqlite:
+                connection.exec_driver_sql("BEGIN DEFERRED")
+            yield connection
+            connection.rollback()
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction: all of it is on disk when the block ends, none of it when the block raises.
+
+        Raises:
+            DatabaseError: the database cannot be reached, is locked for too long, damaged, or the disk is full.
+        """
+        with _told(self), self.engine.connect() as connection:
+            if self.is_sqlite:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+            connection.commit()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+
+def _sqlite_engine(url: str) -> Engine:
+    # autocommit at the driver: the BEGIN of this module is the only one.
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "isolation_level": None, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _set_up(connection: Any, record: object) -> None:
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT_SECONDS * 1000}", "trusted_schema=OFF"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    return engine
+
+
+@contextmanager
+def _told(database: Database) -> Iterator[None]:
+    """Turn what the driver says into what a user can act on. Constraint violations pass: the store's modules know what they mean."""
+    from sqlalchemy.exc import IntegrityError
+
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except DBAPIError as error:
+        reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+        where = str(database.path) if database.is_sqlite else database.url.render_as_string(hide_password=True)
+        raise DatabaseError(f"the database {where} cannot be used", why=reason, fix=_fix(reason, is_sqlite=database.is_sqlite)) from error
+
+
+def _fix(reason: str, *, is_sqlite: bool) -> str:
+    plain = reason.lower()
+    if "malformed" in plain or "not a database" in plain:
+        return "restore the newest backup: `danlu restore`; the damaged file is kept beside it"
+    if "full" in plain or "no space" in plain:
+        return "make room on its disk; nothing that was acknowledged is lost"
+    if "readonly" in plain or "read-only" in plain:
+        return "give this user the right to write to the file and its folder"
+    if "locked" in plain:
+        return "try again; if it stays so, another program holds the file (a backup or a database browser)"
+    if is_sqlite:
+        return "check that its folder exists and that this user may write there"
+    return "check DANLU_DATABASE_URL and that the PostgreSQL server runs"

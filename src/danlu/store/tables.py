@@ -1,0 +1,269 @@
+"""Every table. A change here needs a migration (migrations/versions); a test compares the two.
+
+Times are seconds since 1970 (UTC, float). Ids come from `ids.new_id`. `version` counts changes of a row: it is the ETag, and an
+update that names another version than the stored one is refused. JSON columns hold what pydantic models or stages wrote; nothing
+that is searched for lies in JSON alone.
+"""
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Boolean, CheckConstraint, Column, Float, ForeignKey, Index, Integer, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+Big = BigInteger().with_variant(Integer, "sqlite")
+"""64 bits; SQLite gives a row number only to a column that it knows as INTEGER."""
+
+ROLES = ("viewer", "reviewer", "editor", "admin")
+"""Each may do what those before it may."""
+JOB_STATES = ("waiting", "queued", "running", "pausing", "cancelling", "paused", "succeeded", "failed", "cancelled")
+PRIORITIES = ("express", "standard", "saver")
+
+
+def _one_of(name: str, values: tuple[str, ...]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{name} IN ({listed})", name=name)
+
+
+def _noun(name: str, *columns: Column[Any] | UniqueConstraint | CheckConstraint | Index) -> Table:
+    """A table of things with an id, times and a version."""
+    return Table(
+        name,
+        metadata,
+        Column("id", Text, primary_key=True),
+        *columns,
+        Column("created_at", Float, nullable=False),
+        Column("updated_at", Float, nullable=False),
+        Column("version", Integer, nullable=False),
+    )
+
+
+def _project() -> Column[Any]:
+    return Column("project_id", Text, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False, index=True)
+
+
+def _creator() -> Column[Any]:
+    return Column("created_by", Text, ForeignKey("users.id", ondelete="SET NULL"))
+
+
+users = _noun(
+    "users",
+    Column("name", Text, nullable=False),
+    Column("name_key", Text, nullable=False, unique=True),  # case-folded: two names that look alike are one
+    Column("email", Text),
+    Column("password_hash", Text),  # null: signs in elsewhere (OIDC)
+    Column("oidc_subject", Text, unique=True),
+    Column("is_admin", Boolean, nullable=False),
+    Column("is_active", Boolean, nullable=False),
+    Column("preferences", Json, nullable=False),
+)
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("token_hash", Text, primary_key=True),
+    Column("user_id", Text, ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("created_at", Float, nullable=False),
+    Column("seen_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("agent", Text, nullable=False),
+)
+api_keys = _noun(
+    "api_keys",
+    Column("user_id", Text, ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("project_id", Text, ForeignKey("projects.id", ondelete="CASCADE")),  # null: every project of the user
+    Column("name", Text, nullable=False),
+    Column("secret_hash", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("expires_at", Float),
+    Column("seen_at", Float),
+    Column("revoked_at", Float),
+    _one_of("role", ROLES),
+)
+projects = _noun(
+    "projects", Column("name", Text, nullable=False), Column("description", Text, nullable=False), _creator(), Column("is_archived", Boolean, nullable=False)
+)
+members = Table(
+    "members",
+    metadata,
+    Column("project_id", Text, ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True),
+    Column("user_id", Text, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True),
+    Column("role", Text, nullable=False),
+    _one_of("role", ROLES),
+)
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("digest", Text, primary_key=True),  # SHA-256 of the content, hexadecimal
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+datasets = _noun("datasets", _project(), Column("name", Text, nullable=False), _creator(), UniqueConstraint("project_id", "name"))
+dataset_versions = _noun(
+    "dataset_versions",
+    _project(),
+    Column("dataset_id", Text, ForeignKey("datasets.id", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("file_name", Text, nullable=False),
+    Column("digest", Text, ForeignKey("artifacts.digest"), nullable=False, index=True),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("report", Json),  # what `danlu data inspect` says; null until it was looked at
+    Column("parent_id", Text, ForeignKey("dataset_versions.id", ondelete="SET NULL")),
+    _creator(),
+    UniqueConstraint("dataset_id", "number"),
+)
+runs = _noun(
+    "runs",
+    _project(),
+    Column("name", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("recipe", Json, nullable=False),  # as written
+    Column("resolved", Json),
+    Column("fingerprint", Text),
+    Column("base_model", Text, nullable=False),
+    Column("dataset_version_id", Text, ForeignKey("dataset_versions.id", ondelete="RESTRICT"), index=True),
+    Column("verdict", Text),
+    Column("summary", Json),  # the numbers that lists and cards show
+    Column("error", Json),
+    Column("started_at", Float),
+    Column("finished_at", Float),
+    _creator(),
+    Index(None, "project_id", "state"),
+)
+run_points = Table(
+    "run_points",
+    metadata,
+    Column("run_id", Text, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("kind", Text, primary_key=True),  # `train` or `validation`: one line of metrics.jsonl each
+    Column("values", Json, nullable=False),
+    sqlite_with_rowid=False,
+)
+run_events = Table(
+    "run_events",
+    metadata,
+    Column("run_id", Text, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),  # line of events.jsonl, from 0
+    Column("kind", Text, nullable=False),
+    Column("fields", Json, nullable=False),
+    sqlite_with_rowid=False,
+)
+jobs = _noun(
+    "jobs",
+    _project(),
+    Column("run_id", Text, ForeignKey("runs.id", ondelete="CASCADE"), index=True),
+    Column("kind", Text, nullable=False),
+    Column("payload", Json, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("priority", Text, nullable=False),
+    Column("position", Float, nullable=False),  # order inside the priority class; smaller goes first
+    Column("num_slots", Integer, nullable=False),
+    Column("not_before", Float),
+    Column("attempt", Integer, nullable=False),  # fencing: what an older attempt says is refused
+    Column("progress", Float, nullable=False),  # grows while work is done; attempts without growth are counted
+    Column("attempts_without_progress", Integer, nullable=False),
+    Column("progress_at_start", Float, nullable=False),
+    Column("is_paused_by_user", Boolean, nullable=False),  # else it only made room, and goes on by itself
+    Column("worker_id", Text),
+    Column("pid", Integer),
+    Column("pid_started", BigInteger),  # /proc/PID/stat field 22: a pid alone may be another process after a restart
+    Column("heartbeat_at", Float),
+    Column("result", Json),
+    Column("error", Json),
+    Column("started_at", Float),
+    Column("finished_at", Float),
+    _creator(),
+    _one_of("state", JOB_STATES),
+    _one_of("priority", PRIORITIES),
+    Index(None, "state", "priority", "position"),
+)
+job_needs = Table(
+    "job_needs",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("needs_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True, index=True),
+)
+slots = Table(
+    "slots",
+    metadata,
+    Column("worker_home", Text, primary_key=True),
+    Column("number", Integer, primary_key=True),  # a slot exists once, so it cannot be given twice
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="RESTRICT"), nullable=False, index=True),
+    Column("attempt", Integer, nullable=False),
+)
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("home", Text, nullable=False, unique=True),  # one supervisor per home folder of a host
+    Column("pid", Integer, nullable=False),
+    Column("pid_started", BigInteger, nullable=False),
+    Column("num_slots", Integer, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("heartbeat_at", Float, nullable=False),
+)
+evaluations = _noun(
+    "evaluations",
+    _project(),
+    Column("run_id", Text, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("report", Json, nullable=False),
+)
+models = _noun(
+    "models",
+    _project(),
+    Column("name", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("run_id", Text, ForeignKey("runs.id", ondelete="RESTRICT"), nullable=False, index=True),
+    Column("kind", Text, nullable=False),  # `adapter` or `model`
+    Column("digest", Text, ForeignKey("artifacts.digest"), nullable=False, index=True),
+    Column("verdict", Text),
+    _creator(),
+    UniqueConstraint("project_id", "name", "number"),
+)
+exports = _noun(
+    "exports",
+    _project(),
+    Column("run_id", Text, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("type", Text, nullable=False),
+    Column("digest", Text, ForeignKey("artifacts.digest"), nullable=False, index=True),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("verification", Json, nullable=False),
+)
+votes = _noun(
+    "votes",
+    _project(),
+    Column("messages", Json, nullable=False),
+    Column("answers", Json, nullable=False),  # [{"model", "text"}, ...] as they were shown
+    Column("winner", Integer),  # index of the better answer; null for a tie
+    _creator(),
+)
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("number", Big, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False, index=True),
+    Column("user_id", Text),  # no foreign key: the log outlives the user
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False, index=True),
+    Column("project_id", Text, index=True),
+    Column("address", Text),
+    Column("fields", Json, nullable=False),
+)
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("user_id", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("request_hash", Text, nullable=False),
+    Column("response", Json),  # null while the first request is under way
+    Column("created_at", Float, nullable=False, index=True),
+)
