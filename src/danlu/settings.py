@@ -23,7 +23,7 @@ class Settings:
     """URL of the database (`DANLU_DATABASE_URL`, e.g. `postgresql+psycopg://user:password@host/danlu`); by default a SQLite file in the home folder."""
 
     artifacts: str | None = None
-    """Where datasets, models and exports are kept (`DANLU_ARTIFACT_URL`: a folder, `s3://bucket/folder`, `gs://...`, `az://...`); by default in the home folder."""
+    """Where datasets, models and exports are kept (`DANLU_ARTIFACT_URL`: a folder, `s3://bucket/folder`, `gs://...`, `az://...`); by default in the home."""
 
     min_free_bytes: int = 512 * 1024 * 1024
     """What is always left free on the disk (`DANLU_MIN_FREE_BYTES`)."""
