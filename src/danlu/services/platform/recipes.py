@@ -100,7 +100,8 @@ def check_recipe(call: Call, body: RecipeText) -> CheckedRecipe:
             raise RecipeError("give either recipe or text", why="one of them is checked", fix="leave the other out")
         recipe = validate(body.recipe if body.recipe is not None else parse_yaml(body.text or "", "the text"), source="recipe")
     except RecipeError as error:
-        return CheckedRecipe(False, None, None, error.what.splitlines())
+        lines = [line.strip() for line in error.what.splitlines()]
+        return CheckedRecipe(False, None, None, lines[1:] or [f"{error.what}: {error.why}"])
     return CheckedRecipe(True, recipe.to_dict(), yaml.safe_dump(recipe.to_dict(), allow_unicode=True, sort_keys=False), [])
 
 
