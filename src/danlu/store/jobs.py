@@ -119,7 +119,7 @@ def claim(connection: Connection, *, worker_id: str, home: str, total_slots: int
     """Give the next job that may start to this worker, with slots; None when there is none or its slots are taken."""
     now = time.time() if now is None else now
     _serialise(connection)
-    job = _next(connection, now, total_slots)
+    job = _next(connection, now, 0) or _next(connection, now, total_slots)  # what needs no slot (a chat) waits for none
     if job is None:
         return None
     taken = set(connection.execute(select(slots.c.number).where(slots.c.worker_home == home)).scalars())

@@ -103,7 +103,9 @@ def read_file(platform: Platform, actor: Actor, export_id: str, name: str, start
     content = get_export(platform, actor, export_id)
     found = next((file for file in content.files if file.name == name), None)
     if found is None:
-        raise NotFoundError(f"this export has no file {name[:80]!r}", why=f"it has {', '.join(file.name for file in content.files[:20])}", fix="take one of these")
+        raise NotFoundError(
+            f"this export has no file {name[:80]!r}", why=f"it has {', '.join(file.name for file in content.files[:20])}", fix="take one of these"
+        )
     path = platform.run_folder(content.export.run_id) / "exports" / content.export.type / found.name
     if not path.is_file() or path.is_symlink() or path.stat().st_size != found.size_bytes:
         raise StorageError(f"{found.name} is not the file that was verified", why="it is missing, or has another size", fix="export the run again")

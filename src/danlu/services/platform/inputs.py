@@ -140,6 +140,22 @@ def local_models(platform: Platform) -> dict[str, Path]:
     return {LOCAL + path.name: path for path in found if FOLDER_NAME.fullmatch(path.name) and (path / "config.json").is_file()}
 
 
+def base_model_path(platform: Platform, name: str) -> str | None:
+    """Folder of a base model that anyone may name; None for an embedded one or one of the hub, which go by their names.
+
+    Raises:
+        UnknownNameError: it is none.
+    """
+    known = local_models(platform) if name.startswith(LOCAL) else {}
+    if name in known:
+        return str(known[name].resolve())
+    if name in EMBEDDED or (HUB_NAME.fullmatch(name) and not name.startswith(("danlu/", LOCAL))):
+        return None
+    raise UnknownNameError(
+        f"unknown base model {name[:80]!r}", why="it is neither embedded, nor in the home folder, nor a hub name", fix="use danlu/tiny, or list the base models"
+    )
+
+
 @dataclass
 class _Search:
     platform: Platform
@@ -164,7 +180,7 @@ class _Search:
         if example is not None:
             self.found.paths[name] = str(example)
             return name
-        if _is_path(name):
+        if is_path(name):
             return self.path(name, "dataset")
         raise NotFoundError(
             f"this project has no dataset {name[:80]!r}",
@@ -174,21 +190,12 @@ class _Search:
 
     def base_model(self, name: str) -> str:
         """The name of a base model, once it is known to be one that may be used."""
-        if name in EMBEDDED:
-            return name
-        if name.startswith(LOCAL):
-            known = local_models(self.platform)
-            if name not in known:
-                raise UnknownNameError(f"there is no base model {name[:80]!r}", why=f"there are {', '.join(known) or 'none'}", fix="list the base models")
-            self.found.paths[name] = str(known[name].resolve())
-            return name
-        if _is_path(name):
+        if is_path(name):
             return self.path(name, "base_model")
-        if HUB_NAME.fullmatch(name) and not name.startswith("danlu/"):
-            return name
-        raise UnknownNameError(
-            f"unknown base model {name[:80]!r}", why="it is neither embedded, nor in the home folder, nor a hub name", fix="use danlu/tiny, or list the base models"
-        )
+        path = base_model_path(self.platform, name)
+        if path is not None:
+            self.found.paths[name] = path
+        return name
 
     def run(self, name: str) -> str:
         """The id of a run of this project."""
@@ -213,5 +220,6 @@ class _Search:
         return name
 
 
-def _is_path(name: str) -> bool:
+def is_path(name: str) -> bool:
+    """Whether a name is meant as a path on the server."""
     return name.startswith(("/", "~", ".")) or "\\" in name or name.count("/") > 1 or ".." in name

@@ -14,7 +14,7 @@ import orjson
 import yaml
 from pydantic import Field
 
-from danlu.errors import DanluError, JobError, RecipeError
+from danlu.errors import DanluError, JobError, RecipeError, error_from
 from danlu.executors.local import KEPT_ENVIRONMENT
 from danlu.recipe.base import StrictModel
 from danlu.recipe.load import parse_yaml, validate
@@ -164,14 +164,5 @@ def _ask(question: dict[str, Any]) -> dict[str, Any]:
         raise JobError("the preview crashed", why=f"its process ended with code {done.returncode}", fix="check the base model and the data file")
     answer: dict[str, Any] = orjson.loads(done.stdout)
     if "error" in answer:
-        raise _error(answer["error"])
+        raise error_from(answer["error"])
     return answer
-
-
-def _error(told: dict[str, str]) -> DanluError:
-    """The error that another process told, of the same class."""
-    classes = [DanluError]
-    for cls in classes:
-        classes += cls.__subclasses__()
-    found = next((cls for cls in classes if cls.code == told["code"]), DanluError)
-    return found(told["what"], why=told["why"], fix=told["fix"])

@@ -116,7 +116,9 @@ def submit_merge(call: Call, project_id: str, body: NewMerge) -> Run:
             raise ConflictError(f"run {run.id} has not finished", why=f"it is {run.state}", fix="wait for it, or resume it")
         if run.base_model != runs[0].base_model:
             raise ConflictError(
-                f"runs {runs[0].id} and {run.id} have different base models", why=f"{runs[0].base_model} and {run.base_model}", fix="merge runs over the same one"
+                f"runs {runs[0].id} and {run.id} have different base models",
+                why=f"{runs[0].base_model} and {run.base_model}",
+                fix="merge runs over the same one",
             )
     folders = [str(call.platform.run_folder(run.id)) for run in runs]
     more = {"folders": folders, **body.model_dump(include={"how", "weights", "rank", "density"})}

@@ -31,10 +31,10 @@ class Sweep(JobKind):
         """Begin or go on; every member is a run folder that is gone on with."""
         from danlu.recipe.load import validate
         from danlu.recipe.sweep import SweepConfig
+        from danlu.run_dir import RunDir
         from danlu.services.exports import write_manifests
         from danlu.services.reports import build_report
         from danlu.services.sweeps import sweep
-        from danlu.run_dir import RunDir
 
         run_dir = RunDir.create(Path(self.run_dir))
         recipe = validate(self.recipe, source="recipe")
