@@ -14,12 +14,12 @@ from typing import Any
 
 from danlu import bundled
 from danlu.errors import ForbiddenError, NotFoundError, UnknownNameError
-from danlu.files import storage_errors
 from danlu.models.catalogue import EMBEDDED
 from danlu.recipe.load import validate
 from danlu.recipe.recipe import Recipe
 from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
+from danlu.services.platform.storage import cached_file
 from danlu.store.datasets import DATASET_VERSIONS, DATASETS, DatasetVersion
 from danlu.store.engine import Connection
 from danlu.store.runs import MODELS, RUNS, Run
@@ -58,10 +58,7 @@ def fetch(platform: Platform, artifacts: Mapping[str, str]) -> None:
         StorageError: one is missing or damaged, or the disk is full.
     """
     for path, digest in artifacts.items():
-        if not Path(path).exists():
-            with storage_errors(Path(path)):
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
-            platform.artifacts.fetch(digest, Path(path))
+        cached_file(platform, digest, Path(path).name)
 
 
 def find_inputs(platform: Platform, connection: Connection, actor: Actor, project_id: str, values: Mapping[str, Any]) -> Inputs:
@@ -123,11 +120,6 @@ def version_of(connection: Connection, project_id: str, name: str) -> tuple[str,
     return f"{stem}@{newest.number}", newest
 
 
-def cache_path(platform: Platform, digest: str, file_name: str) -> Path:
-    """Where the copy of an artifact lies; the suffix of its name tells readers what it is."""
-    return platform.home / "cache" / digest / (Path(file_name).name or "data")
-
-
 def roots(platform: Platform) -> list[Path]:
     """Folders below which administrators may name files and models."""
     return [*platform.settings.roots, platform.home.resolve() / "data", platform.home.resolve() / "models"]
@@ -171,7 +163,7 @@ class _Search:
         version = version_of(self.connection, self.project_id, name)
         if version is not None:
             pinned, row = version
-            path = str(cache_path(self.platform, row.digest, row.file_name))
+            path = str(self.platform.home / "cache" / row.digest / row.file_name)
             self.found.paths[pinned], self.found.artifacts[path] = path, row.digest
             if is_main:
                 self.found.dataset_version_id = row.id

@@ -92,7 +92,7 @@ def get_sweep(call: Call, run_id: str) -> SweepTable:
     if job.kind != "sweep":
         raise NotFoundError(f"run {run_id} is no sweep", why=f"it is carried out by a job of kind {job.kind}", fix="submit a sweep")
     path = call.platform.run_folder(run_id) / "sweep" / "results.json"
-    found = read_json(path) if path.exists() else {"state": job.state, "members": []}
+    found: dict[str, Any] = read_json(path) if path.exists() else {"state": job.state, "members": []}
     members = [{name: value for name, value in member.items() if name != "path"} for member in found["members"]]
     return SweepTable(run_id, found["state"], found.get("best"), members)
 

@@ -32,7 +32,6 @@ class Sweep(JobKind):
         from danlu.recipe.load import validate
         from danlu.recipe.sweep import SweepConfig
         from danlu.run_dir import RunDir
-        from danlu.services.exports import write_manifests
         from danlu.services.reports import build_report
         from danlu.services.sweeps import sweep
 
@@ -43,7 +42,6 @@ class Sweep(JobKind):
             return "paused", {}
         shutil.copytree(result.best, run_dir.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*NOT_KEPT))
         report = build_report(run_dir)
-        write_manifests(run_dir)
         return "succeeded", {"verdict": (report.get("verdict") or {}).get("label"), "best": result.best.name}
 
     def progress(self) -> float:
