@@ -37,6 +37,7 @@ The docstring of a class is its text on that page (scripts/docs.py): what it mea
     +- InternalError          DL900   a defect in Danlu itself
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -68,6 +69,15 @@ class DanluError(Exception):
 
 def _rebuild(cls: type[DanluError], what: str, why: str, fix: str) -> DanluError:
     return cls(what, why=why, fix=fix)
+
+
+def error_from(told: Mapping[str, str]) -> DanluError:
+    """The error that another process told by `to_dict`, of the same class where this version has it."""
+    classes = [DanluError]
+    for cls in classes:
+        classes += cls.__subclasses__()
+    found = next((cls for cls in classes if cls.code == told["code"]), DanluError)
+    return found(told["what"], why=told["why"], fix=told["fix"])
 
 
 class RecipeError(DanluError, ValueError):

@@ -22,6 +22,9 @@ class Settings:
     database: str | None = None
     """URL of the database (`DANLU_DATABASE_URL`, e.g. `postgresql+psycopg://user:password@host/danlu`); by default a SQLite file in the home folder."""
 
+    roots: tuple[Path, ...] = ()
+    """Folders whose data files and models administrators may name by path, besides `data` and `models` in the home folder (`DANLU_ROOTS`, with colons)."""
+
     artifacts: str | None = None
     """Where datasets, models and exports are kept (`DANLU_ARTIFACT_URL`: a folder, `s3://bucket/folder`, `gs://...`, `az://...`); by default in the home."""
 
@@ -44,6 +47,7 @@ class Settings:
             trackers=trackers,
             price_per_hour=_price(os.environ.get("DANLU_PRICE_PER_HOUR", "")),
             database=os.environ.get("DANLU_DATABASE_URL") or None,
+            roots=tuple(Path(name).expanduser().resolve() for name in os.environ.get("DANLU_ROOTS", "").split(os.pathsep) if name.strip()),
             artifacts=os.environ.get("DANLU_ARTIFACT_URL") or None,
             min_free_bytes=cls.min_free_bytes if (free := _bytes("DANLU_MIN_FREE_BYTES")) is None else free,
             project_quota_bytes=_bytes("DANLU_PROJECT_QUOTA_BYTES"),
