@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
@@ -40,6 +41,10 @@ def application(platform: Platform, *, host: str = "127.0.0.1", **network: Any) 
     @app.exception_handler(DanluError)
     async def _told(request: Request, error: DanluError) -> JSONResponse:
         return JSONResponse(error.to_dict(), error.http_status)
+
+    @app.exception_handler(RequestValidationError)
+    async def _mistaken(request: Request, error: RequestValidationError) -> JSONResponse:
+        return JSONResponse({"code": "", "places": [list(map(str, found["loc"])) for found in error.errors()]}, 422)
 
     app.include_router(router(get_actor), prefix="/api/v1")
     app.include_router(sign_in.router(get_actor), prefix="/api/v1")

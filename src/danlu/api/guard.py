@@ -70,8 +70,17 @@ class _SessionEnded(OSError):
 class Guard:
     """The middleware."""
 
-    def __init__(self, app: ASGIApp, security: Security, *, body_seconds: float = BODY_SECONDS, silence_seconds: float = SILENCE_SECONDS) -> None:
-        self.app, self.security, self.body_seconds, self.silence_seconds = app, security, body_seconds, silence_seconds
+    def __init__(
+        self,
+        app: ASGIApp,
+        security: Security,
+        *,
+        body_seconds: float = BODY_SECONDS,
+        silence_seconds: float = SILENCE_SECONDS,
+        check_seconds: float = CHECK_EVERY_SECONDS,
+    ) -> None:
+        self.app, self.security = app, security
+        self.body_seconds, self.silence_seconds, self.check_seconds = body_seconds, silence_seconds, check_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -91,7 +100,8 @@ class Guard:
             await _refuse(scope, incoming, send, error)
             return
         if scope["type"] == "websocket":
-            await self.app(scope, _Watched(self.security, scope, receive).receive, send)
+            watched = _Watched(self, scope, receive, send)
+            await self.app(scope, watched.receive, watched.send)
         else:
             exchange = _Exchange(self, scope, incoming, receive, send)
             try:
@@ -106,13 +116,13 @@ class Guard:
 
     def _check_rate(self, incoming: Incoming) -> None:
         """Raises: TooManyRequestsError."""
-        if self.security.is_single_user_request(incoming):
-            return
         credential = incoming.bearer or incoming.session_token
         if credential is None:
-            rates.attempt("anonymous requests", incoming.client, most=ANONYMOUS_PER_MINUTE, seconds=60)
+            if self.security.is_single_user_request(incoming):
+                return
+            rates.attempt(f"anonymous requests {self.security.platform.home}", incoming.client, most=ANONYMOUS_PER_MINUTE, seconds=60)
         else:
-            rates.attempt("requests", hash_token(credential), incoming.client, most=self.security.network.rate_limit, seconds=60)
+            rates.attempt(f"requests {self.security.platform.home}", hash_token(credential), incoming.client, most=self.security.network.rate_limit, seconds=60)
 
 
 class _Exchange:
@@ -161,7 +171,7 @@ class _Exchange:
             self.has_begun = True
             self.is_stream = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in message.get("headers", []))
             message = {**message, "headers": _with_ours(list(message.get("headers", [])), self.incoming)}
-        elif self.is_stream and time.monotonic() - self.checked_at > CHECK_EVERY_SECONDS:
+        elif self.is_stream and time.monotonic() - self.checked_at > self.guard.check_seconds:
             self.checked_at = time.monotonic()
             if not await run_in_threadpool(self.guard.security.is_still_valid, self.scope):
                 await self._send({"type": "http.response.body", "body": b""})
@@ -179,17 +189,25 @@ class _Exchange:
 class _Watched:
     """A websocket that ends soon after its session."""
 
-    def __init__(self, security: Security, scope: Scope, receive: Receive) -> None:
-        self.security, self.scope, self._receive, self.checked_at = security, scope, receive, time.monotonic()
+    def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
+        self.guard, self.scope, self._receive, self._send = guard, scope, receive, send
+        self.checked_at, self.has_ended = time.monotonic(), False
 
     async def receive(self) -> Message:
-        """Pass on a message while the session lasts, then say that the other side is gone."""
+        """Pass on a message while the session lasts; then close, and say that the other side is gone."""
         message = await self._receive()
-        if message["type"] == "websocket.receive" and time.monotonic() - self.checked_at > CHECK_EVERY_SECONDS:
+        if message["type"] == "websocket.receive" and time.monotonic() - self.checked_at > self.guard.check_seconds:
             self.checked_at = time.monotonic()
-            if not await run_in_threadpool(self.security.is_still_valid, self.scope):
+            if not await run_in_threadpool(self.guard.security.is_still_valid, self.scope):
+                await self._send({"type": "websocket.close", "code": 1008, "reason": "the session has ended"})
+                self.has_ended = True
                 return {"type": "websocket.disconnect", "code": 1008, "reason": "the session has ended"}
         return message
+
+    async def send(self, message: Message) -> None:
+        """Pass on a message, unless it was closed here."""
+        if not self.has_ended:
+            await self._send(message)
 
 
 def _check_sizes(scope: Scope, incoming: Incoming) -> None:

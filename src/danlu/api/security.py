@@ -132,10 +132,11 @@ class Security:
     def _actor(self, incoming: Incoming) -> Actor:
         address = incoming.client
         if "authorization" in incoming.headers:
-            rates.check("wrong keys", address, most=rates.WRONG_KEYS, seconds=60)
+            scope = f"wrong keys {self.platform.home}"
+            rates.check(scope, address, most=rates.WRONG_KEYS, seconds=60)
             found = actor_of_key(self.platform, incoming.bearer or "", address)
             if found is None:
-                rates.attempt("wrong keys", address, most=rates.WRONG_KEYS, seconds=60)
+                rates.attempt(scope, address, most=rates.WRONG_KEYS, seconds=60)
                 raise SignInError("this API key is not valid", why="it was revoked, has expired, or is mistyped", fix="make another one in the studio")
             return found
         if incoming.session_token is not None:
