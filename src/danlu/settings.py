@@ -20,6 +20,18 @@ class Settings:
     database: str | None = None
     """URL of the database (`DANLU_DATABASE_URL`, e.g. `postgresql+psycopg://user:password@host/danlu`); by default a SQLite file in the home folder."""
 
+    log_format: str = "plain"
+    """How the server and the worker log (`DANLU_LOG_FORMAT`): `plain` for people, `json` for programs."""
+
+    log_level: str = "INFO"
+    """What they log (`DANLU_LOG_LEVEL`): DEBUG, INFO, WARNING or ERROR."""
+
+    smtp_url: str | None = None
+    """Mail server for notices (`DANLU_SMTP_URL`): `smtp://user:password@host:587` (STARTTLS), `smtps://...` or, without either, `smtp+plain://host:25`."""
+
+    mail_from: str = "danlu@localhost"
+    """Sender of notices (`DANLU_MAIL_FROM`)."""
+
     @classmethod
     def from_environment(cls) -> "Settings":
         """Return the settings of this process."""
@@ -30,6 +42,10 @@ class Settings:
             trackers=trackers,
             price_per_hour=_price(os.environ.get("DANLU_PRICE_PER_HOUR", "")),
             database=os.environ.get("DANLU_DATABASE_URL") or None,
+            log_format="json" if os.environ.get("DANLU_LOG_FORMAT", "").strip().lower() == "json" else "plain",
+            log_level=_level(os.environ.get("DANLU_LOG_LEVEL", "")),
+            smtp_url=os.environ.get("DANLU_SMTP_URL") or None,
+            mail_from=os.environ.get("DANLU_MAIL_FROM") or "danlu@localhost",
         )
 
     @property
@@ -49,3 +65,8 @@ def _price(text: str) -> float | None:
         return max(0.0, float(text)) if text.strip() else None
     except ValueError:
         return None
+
+
+def _level(text: str) -> str:
+    level = text.strip().upper()
+    return level if level in ("DEBUG", "INFO", "WARNING", "ERROR") else "INFO"

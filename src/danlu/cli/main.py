@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from danlu.cli import bench, chat, data, demo, export, forecast, merge, recipe, run, sweep
+from danlu.cli import bench, chat, data, demo, export, forecast, merge, recipe, run, studio, sweep
 from danlu.errors import DanluError, InternalError
 
 app = typer.Typer(
@@ -37,6 +37,8 @@ app.command("merge")(merge.merge)
 app.command("sweep", context_settings=EXTRA)(sweep.sweep)
 app.command("demo")(demo.demo)
 app.command("bench")(bench.bench)
+app.command("studio")(studio.studio)
+app.command("worker")(studio.worker)
 app.add_typer(data.app, name="data")
 app.add_typer(recipe.app, name="recipe")
 
