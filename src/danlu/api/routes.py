@@ -37,6 +37,8 @@ PROBLEM: dict[int | str, dict[str, Any]] = {
     "default": {"description": "An error: what happened, why, what to do.", "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
 }
 
+UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "Nothing has changed since the answer whose ETag was sent."}}
+
 
 def router(get_actor: GetActor) -> APIRouter:
     """Return the routes of every operation; `get_actor` says who asks."""
@@ -55,7 +57,7 @@ def router(get_actor: GetActor) -> APIRouter:
             description=described,
             response_model=None if operation.status == 204 or is_download else operation.types["return"],
             response_class=downloads.AnyFile if is_download else downloads.Json,
-            responses=downloads.described() if is_download else None,
+            responses={**(UNCHANGED if operation.verb == "GET" else {}), **(downloads.described() if is_download else {})},
             openapi_extra={"parameters": _headers(operation), "x-right": operation.right},
         )
     return made

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -100,7 +101,10 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop on a signal, once; a second one does not wait for requests under way."""
+        """Stop on a signal, once; a second one does not wait for requests under way. Only a program's main thread hears signals."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def stop(number: int, frame: FrameType | None) -> None:
             self.handle_exit(number, frame)
