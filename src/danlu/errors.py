@@ -30,6 +30,7 @@ The docstring of a class is its text on that page (scripts/docs.py): what it mea
     +- UploadError            DL753   a chunk that is damaged or does not fit, a file that is not the announced one
     +- NotFoundError          DL710   an id or name that does not exist
     +- ConflictError          DL711   a change that does not fit what is stored
+    |  +- OutdatedError       DL761   it was changed since it was read
     +- JobError               DL720   a job that did not come to its end
     +- SignInError            DL730   nobody is signed in
     +- ForbiddenError         DL731   the role does not suffice
@@ -43,6 +44,9 @@ The docstring of a class is its text on that page (scripts/docs.py): what it mea
     +- ExposedError           DL739   a server that anyone could use
     +- OutboundError          DL740   an address that must not be asked
     +- ProviderError          DL741   the identity provider
+    +- RequestError           DL760   a request that does not fit what the API takes
+    |  +- MethodError         DL762   nothing is done in this way at this address
+    +- TooManyStreamsError    DL763
     +- MissingExtraError      DL800   an optional part that is not installed
     +- InternalError          DL900   a defect in Danlu itself
 """
@@ -376,6 +380,16 @@ class ConflictError(DanluError, RuntimeError):
     code, http_status, exit_code = "DL711", 409, 9
 
 
+class OutdatedError(ConflictError):
+    """A change of something that was changed since it was read.
+
+    Why: a change names the version it was made for (`If-Match` in REST), so that nobody overwrites what another one wrote in between.
+    Fix: load it again and repeat the change.
+    """
+
+    code, http_status = "DL761", 412
+
+
 class JobError(DanluError, RuntimeError):
     """A job that did not come to its end.
 
@@ -513,6 +527,36 @@ class ProviderError(DanluError, RuntimeError):
     """
 
     code, http_status, exit_code = "DL741", 502, 11
+
+
+class RequestError(DanluError, ValueError):
+    """A request that does not fit what the API takes; `errors` lists every mistake with its place.
+
+    Why: addresses, headers, options and bodies are checked as a whole before anything is done.
+    Fix: correct every place that is listed; docs/rest.md has each operation with its types and bounds.
+    """
+
+    code, http_status, exit_code = "DL760", 422, 2
+
+
+class MethodError(RequestError):
+    """Nothing is done with this method at this address.
+
+    Why: each address takes the methods that docs/rest.md lists, and no others.
+    Fix: use one of the methods that the `Allow` header of the answer names.
+    """
+
+    code, http_status = "DL762", 405
+
+
+class TooManyStreamsError(DanluError, RuntimeError):
+    """More streams are open than the server can bear.
+
+    Why: every page that follows a run holds a connection open.
+    Fix: close pages that nobody looks at; ask again later, or read the events by page instead of as a stream.
+    """
+
+    code, http_status = "DL763", 503
 
 
 class MissingExtraError(DanluError, RuntimeError):

@@ -87,6 +87,17 @@ class Settings:
     """Limits that are set to something else than a number of bytes; the platform refuses to open with them."""
     network: Network = Network()
     """How the studio is reached and who may enter."""
+    log_format: str = "plain"
+    """How the server and the worker log (`DANLU_LOG_FORMAT`): `plain` for people, `json` for programs."""
+
+    log_level: str = "INFO"
+    """What they log (`DANLU_LOG_LEVEL`): DEBUG, INFO, WARNING or ERROR."""
+
+    smtp_url: str | None = None
+    """Mail server for notices (`DANLU_SMTP_URL`): `smtp://user:password@host:587` (STARTTLS), `smtps://...` or, without either, `smtp+plain://host:25`."""
+
+    mail_from: str = "danlu@localhost"
+    """Sender of notices (`DANLU_MAIL_FROM`)."""
 
     @classmethod
     def from_environment(cls) -> "Settings":
@@ -103,6 +114,10 @@ class Settings:
             project_quota_bytes=_bytes("DANLU_PROJECT_QUOTA_BYTES"),
             misunderstood=tuple(name for name in LIMITS if os.environ.get(name, "").strip() and _bytes(name) is None),
             network=Network.from_environment(),
+            log_format="json" if os.environ.get("DANLU_LOG_FORMAT", "").strip().lower() == "json" else "plain",
+            log_level=_level(os.environ.get("DANLU_LOG_LEVEL", "")),
+            smtp_url=os.environ.get("DANLU_SMTP_URL") or None,
+            mail_from=os.environ.get("DANLU_MAIL_FROM") or "danlu@localhost",
         )
 
     @property
@@ -144,3 +159,8 @@ def _bytes(name: str) -> int | None:
     """A whole number of bytes; None when it is not set, or is no such number."""
     text = os.environ.get(name, "").strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+def _level(text: str) -> str:
+    level = text.strip().upper()
+    return level if level in ("DEBUG", "INFO", "WARNING", "ERROR") else "INFO"

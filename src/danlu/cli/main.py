@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from danlu.cli import backup, bench, chat, data, demo, export, forecast, merge, recipe, run, sweep
+from danlu.cli import backup, bench, chat, data, demo, export, forecast, merge, recipe, run, studio, sweep
 from danlu.errors import DanluError, InternalError
 
 app = typer.Typer(
@@ -40,6 +40,8 @@ app.command("bench")(bench.bench)
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.command("check")(backup.check)
+app.command("studio")(studio.studio)
+app.command("worker")(studio.worker)
 app.add_typer(data.app, name="data")
 app.add_typer(recipe.app, name="recipe")
 

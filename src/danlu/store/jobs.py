@@ -20,7 +20,7 @@ from sqlalchemy import Connection, and_, case, delete, exists, func, insert, or_
 from danlu.errors import ConflictError, JobError, NoEffectError
 from danlu.store import datasets, runs
 from danlu.store.rows import Noun
-from danlu.store.tables import PRIORITIES, job_needs, jobs, slots
+from danlu.store.tables import JOB_STATES, PRIORITIES, job_needs, jobs, slots
 
 MAX_ATTEMPTS_WITHOUT_PROGRESS = 3
 """A job that dies so often without getting further is given up."""
@@ -295,6 +295,18 @@ def queue(connection: Connection, *, project_id: str | None = None) -> list[Job]
     if project_id is not None:
         statement = statement.where(jobs.c.project_id == project_id)
     return [Job(**row) for row in connection.execute(statement).mappings()]
+
+
+def counts(connection: Connection) -> dict[str, int]:
+    """Number of jobs by state."""
+    found = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
+    return dict.fromkeys(JOB_STATES, 0) | {str(state): int(number) for state, number in found}
+
+
+def waiting_since(connection: Connection, now: float) -> float | None:
+    """Since when the oldest job that could start has waited; None when none could."""
+    may_start = and_(jobs.c.state == "queued", or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now))
+    return connection.execute(select(func.min(func.coalesce(jobs.c.not_before, jobs.c.created_at))).where(may_start)).scalar()
 
 
 def _next(connection: Connection, now: float, total_slots: int) -> Job | None:

@@ -10,6 +10,7 @@ from danlu.store import members
 from danlu.store.datasets import DATASET_VERSIONS, DATASETS
 from danlu.store.engine import Connection
 from danlu.store.jobs import JOBS
+from danlu.store.notices import SUBSCRIPTIONS
 from danlu.store.rows import Noun
 from danlu.store.runs import EVALUATIONS, EXPORTS, MODELS, RUNS
 from danlu.store.tables import ROLES
@@ -32,6 +33,7 @@ OWNED: dict[str, Noun[Any]] = {
     "rating_id": RATINGS,
     "run_id": RUNS,
     "upload_id": UPLOADS,
+    "subscription_id": SUBSCRIPTIONS,
     "vote_id": VOTES,
 }
 """Parameters that name something that belongs to a project."""
