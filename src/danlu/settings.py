@@ -20,6 +20,9 @@ class Settings:
     database: str | None = None
     """URL of the database (`DANLU_DATABASE_URL`, e.g. `postgresql+psycopg://user:password@host/danlu`); by default a SQLite file in the home folder."""
 
+    worker_slots: int | None = None
+    """Jobs that run at a time (`DANLU_WORKER_SLOTS`); by default one for each GPU, or one."""
+
     @classmethod
     def from_environment(cls) -> "Settings":
         """Return the settings of this process."""
@@ -30,6 +33,7 @@ class Settings:
             trackers=trackers,
             price_per_hour=_price(os.environ.get("DANLU_PRICE_PER_HOUR", "")),
             database=os.environ.get("DANLU_DATABASE_URL") or None,
+            worker_slots=_count(os.environ.get("DANLU_WORKER_SLOTS", "")),
         )
 
     @property
@@ -49,3 +53,8 @@ def _price(text: str) -> float | None:
         return max(0.0, float(text)) if text.strip() else None
     except ValueError:
         return None
+
+
+def _count(text: str) -> int | None:
+    """A number of 1 or more; None for what is none."""
+    return int(text) if text.strip().isdigit() and int(text) > 0 else None
