@@ -36,11 +36,12 @@ class ForkedExecutor(LocalExecutor):
 
 def main(socket_path: str) -> None:
     """Serve until killed."""
+    import peft
+
     import danlu.evaluation.run
     import danlu.training.run
     import job_child
     import job_kinds
-    import peft
 
     assert all((danlu, peft, job_child, job_kinds))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel takes the dead away

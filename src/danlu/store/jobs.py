@@ -355,7 +355,7 @@ def _is_of(home: str) -> ColumnElement[bool]:
 
 
 def _last(connection: Connection) -> float:
-    return connection.execute(select(func.max(jobs.c.position))).scalar() or 0.0
+    return float(connection.execute(select(func.max(jobs.c.position))).scalar() or 0.0)
 
 
 def _place_before(connection: Connection, before: str, job_id: str) -> float:
