@@ -7,6 +7,7 @@ import builtins
 import errno
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -17,8 +18,12 @@ KINDS = ("KILL", "ENOSPC", "EIO")
 CALLS = ("fsync", "mkdir", "rename", "replace", "write")
 
 
-def install(*, folder: str, point: int | None = None, kind: str = "", log: str | None = None) -> None:
-    """Let the call number `point` below `folder` fail once; with `log`, write down all of them instead."""
+def install(*, folder: str, point: int | None = None, kind: str = "", log: str | None = None) -> Callable[[str, Any], None]:
+    """Let the call number `point` below `folder` fail once; with `log`, write down all of them instead.
+
+    Returns:
+        What counts a call that is made elsewhere (a commit of the database).
+    """
     real = {name: getattr(os, name) for name in CALLS} | {"open": os.open, "io": io.open}
     count = [0]
 
@@ -61,12 +66,13 @@ def install(*, folder: str, point: int | None = None, kind: str = "", log: str |
     for name in CALLS:
         setattr(os, name, faulty(name))
     io.open = builtins.open = faulty_open  # type: ignore[assignment]
+    return met
 
 
-def places(log: Path) -> list[int]:
-    """One number for each place in the code that saves something: the last time it does."""
-    last: dict[tuple[str, ...], int] = {}
+def places(log: Path) -> dict[int, str]:
+    """One number for each place in the code that saves a file of some name: the last time it does."""
+    last: dict[tuple[str, str, str], int] = {}
     for line in log.read_text().splitlines():
         number, name, path, place = line.split("\t")
-        last[name, place, Path(path).suffix] = int(number)
-    return sorted(last.values())
+        last[name, re.sub(r"\d+", "N", Path(path).name), place.rpartition("/")[2]] = int(number)
+    return {number: " ".join(key) for key, number in sorted(last.items(), key=lambda item: item[1])}

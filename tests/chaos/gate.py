@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from danlu.errors import DatabaseError
-from danlu.executors.processes import family, kill_family, start_time
+from danlu.executors.processes import kill_family, start_time
 from danlu.files import read_json, read_jsonl, write_json
 from danlu.services.platform.platform import Platform
 from danlu.settings import Settings
@@ -193,14 +193,18 @@ class Gate:
             self.look()
             self.check()
         finally:
-            for process in [*self.processes.values(), *filter(None, [self.zygote])]:
-                process.kill()
-                process.wait()
-            for folder in (self.home / "jobs").glob("job_*"):
-                if family(folder):
-                    kill_family(folder)
-            self.platform.close()
+            self.stop()
         return self.figures
+
+    def stop(self) -> None:
+        """Leave no process behind."""
+        for process in [*self.processes.values(), *filter(None, [self.zygote])]:
+            process.kill()
+            process.wait()
+        for job in self.running():
+            name = self.home / "jobs" / job.id / f"attempt-{job.attempt}" / "pid.json"
+            kill_family(name.parents[1], read_json(name)["pid"] if name.exists() else None)
+        self.platform.close()
 
     def is_over(self) -> bool:
         self.look()
@@ -239,7 +243,7 @@ class Gate:
             if job.state == "failed" or (job.state == "cancelled" and job.id not in asked and job.id in submitted):
                 wrong.append(f"{job.id} ended as {job.state} and nobody asked for it: {job.error}")
             wrong += self._double_runs(job)
-            wrong += self._harm(job)
+            wrong += self.harm(job, self.home / "runs" / str(job.run_id))
             if job.state == "cancelled" and job.id in cancelled:
                 self.figures.cancelled.append(max(0.0, (job.finished_at or 0) - cancelled[job.id]))
             result = self.home / "jobs" / job.id / f"attempt-{job.attempt}" / "result.json"
@@ -251,11 +255,10 @@ class Gate:
         lines = list(read_jsonl(marks)) if marks.exists() else []
         return [f"{job.id}: {line['folder']} began beside {line['alive_beside']}" for line in lines if line.get("alive_beside")]
 
-    def _harm(self, job: Job) -> list[str]:
+    def harm(self, job: Job, run: Path) -> list[str]:
         """What is damaged in a run's folder, or differs from an undisturbed run."""
         from danlu.training.checkpoint import problem
 
-        run = self.home / "runs" / str(job.run_id)
         found = [f"{folder}: {problem(folder)}" for folder in run.glob("checkpoints/step-*") if problem(folder)]
         if job.state != "succeeded":
             return found

@@ -21,7 +21,7 @@ from danlu.executors.base import Attempt, Executor, Status
 from danlu.executors.local import LocalExecutor
 from danlu.executors.processes import start_time
 from danlu.executors.slots import Slots
-from danlu.files import storage_errors, write_bytes, write_json
+from danlu.files import storage_errors, sweep, write_bytes, write_json
 from danlu.services.platform.platform import Platform
 from danlu.store import jobs, workers
 from danlu.store.engine import Connection, Database
@@ -81,6 +81,8 @@ class Supervisor:
             RunBusyError: another supervisor works on this home folder.
         """
         with self.lock():
+            with suppress(StorageError):  # what stays is only in the way
+                sweep(self.home / "jobs")
             while not is_stopping():
                 try:
                     self.tick()
