@@ -98,6 +98,8 @@ class Settings:
 
     mail_from: str = "danlu@localhost"
     """Sender of notices (`DANLU_MAIL_FROM`)."""
+    worker_slots: int | None = None
+    """Jobs that run at a time (`DANLU_WORKER_SLOTS`); by default one for each GPU, or one."""
 
     @classmethod
     def from_environment(cls) -> "Settings":
@@ -118,6 +120,7 @@ class Settings:
             log_level=_level(os.environ.get("DANLU_LOG_LEVEL", "")),
             smtp_url=os.environ.get("DANLU_SMTP_URL") or None,
             mail_from=os.environ.get("DANLU_MAIL_FROM") or "danlu@localhost",
+            worker_slots=_slots(os.environ.get("DANLU_WORKER_SLOTS", "")),
         )
 
     @property
@@ -164,3 +167,8 @@ def _bytes(name: str) -> int | None:
 def _level(text: str) -> str:
     level = text.strip().upper()
     return level if level in ("DEBUG", "INFO", "WARNING", "ERROR") else "INFO"
+
+
+def _slots(text: str) -> int | None:
+    """A number of 1 or more; None for what is none."""
+    return int(text) if text.strip().isdigit() and int(text) > 0 else None
