@@ -29,6 +29,7 @@ The docstring of a class is its text on that page (scripts/docs.py): what it mea
     +- JobError               DL720   a job that did not come to its end
     +- SignInError            DL730   nobody is signed in
     +- ForbiddenError         DL731   the role does not suffice
+    +- ServerError            DL780   a Danlu server that cannot be reached
     +- MissingExtraError      DL800   an optional part that is not installed
     +- InternalError          DL900   a defect in Danlu itself
 """
@@ -343,6 +344,19 @@ class ForbiddenError(DanluError, PermissionError):
     """
 
     code, http_status, exit_code = "DL731", 403, 11
+
+    def __str__(self) -> str:
+        return DanluError.__str__(self)
+
+
+class ServerError(DanluError, ConnectionError):
+    """A Danlu server that cannot be reached, or that answers what no Danlu server of this version answers.
+
+    Why: the address is mistyped, the server does not run, something stands between, or the versions differ; the message names what was met.
+    Fix: check `--server` (`DANLU_SERVER`) and that `danlu studio` runs there; what was sent is sent again safely.
+    """
+
+    code, http_status, exit_code = "DL780", 502, 12
 
     def __str__(self) -> str:
         return DanluError.__str__(self)
