@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from danlu.cli import bench, chat, data, demo, export, forecast, merge, nouns, queue, recipe, run, sweep
+from danlu.cli import bench, chat, data, demo, doctor, export, forecast, merge, nouns, queue, recipe, run, sweep
 from danlu.errors import DanluError, InternalError
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app.command("merge")(merge.merge)
 app.command("sweep", context_settings=EXTRA)(sweep.sweep)
 app.command("demo")(demo.demo)
 app.command("bench")(bench.bench)
+app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(recipe.app, name="recipe")
 app.command("submit", context_settings=EXTRA)(queue.submit)

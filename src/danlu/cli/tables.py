@@ -47,15 +47,17 @@ MAX_COLUMNS = 8
 
 def show(operation: Operation[..., Any], result: Any, *, as_json: bool) -> None:
     """Print what an operation answered."""
+    from danlu.store.rows import Page
+
     if as_json:
         write_json(operation.types["return"], result)
     elif result is None:
         typer.echo(say("Done.", "完成。"))
     elif isinstance(result, list):
         print_rows(result)
-    elif is_dataclass(result) and isinstance(getattr(result, "items", None), list):
+    elif isinstance(result, Page):
         print_rows(result.items)
-        if getattr(result, "next", None):
+        if result.next is not None:
             typer.echo(say(f"More: --after {result.next}", f"还有更多：--after {result.next}"))
     else:
         print_one(result)

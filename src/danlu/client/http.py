@@ -62,7 +62,9 @@ class HttpTransport:
             ServerError: the server cannot be reached, or answers what this version does not understand.
         """
         arguments = inspect.signature(operation.function).bind(None, *args, **kwargs).arguments
-        response = self.send(operation.verb, *_request(operation, arguments))
+        path, query, body = _request(operation, arguments)
+        version = arguments.get("version")
+        response = self.send(operation.verb, path, query, body, {} if version is None else {"If-Match": f'"{version}"'})
         result = operation.types.get("return")
         if operation.status == 204 or result in (None, type(None)):
             return None  # type: ignore[return-value]
@@ -82,27 +84,24 @@ class HttpTransport:
             told.setdefault("Content-Type", "application/json")
         if verb == "POST":
             told.setdefault("Idempotency-Key", uuid.uuid4().hex)
-        has_been_sent = False
+        was_lost = False  # an earlier attempt may have been carried out, and its answer lost
         for attempt in range(ATTEMPTS):
             is_last = attempt == ATTEMPTS - 1
             try:
                 response = self._client.request(verb, path, params=dict(query), content=body, headers=told)
-            except httpx.ConnectError as error:
-                if is_last:
-                    raise unreachable(self.url, error) from error
-                self._wait(attempt)
             except httpx.HTTPError as error:
-                if is_last or verb == "PATCH":
+                was_lost = was_lost or not isinstance(error, httpx.ConnectError)
+                if is_last or (was_lost and verb == "PATCH"):
                     raise unreachable(self.url, error) from error
-                has_been_sent = True
                 self._wait(attempt)
-            else:
-                if response.status_code in BUSY and not is_last and (verb != "PATCH" or response.status_code == 429):
-                    self._wait(attempt, response.headers.get("Retry-After"))
-                    continue
-                if response.is_success or (verb == "DELETE" and response.status_code == 404 and has_been_sent):
-                    return response  # the delete whose answer was lost has been done
+                continue
+            if response.is_success or (was_lost and verb == "DELETE" and response.status_code == 404):
+                return response
+            is_busy = response.status_code in BUSY and (verb != "PATCH" or response.status_code == 429)
+            is_under_way = was_lost and verb == "POST" and response.status_code == 409
+            if is_last or not (is_busy or is_under_way):
                 raise error_of(response)
+            self._wait(attempt, response.headers.get("Retry-After"))
         raise AssertionError("the last attempt returns or raises")
 
     @contextmanager
@@ -155,7 +154,7 @@ def _request(operation: Operation[..., Any], arguments: Mapping[str, Any]) -> tu
         elif name == operation.body:
             assert isinstance(value, BaseModel)
             body = value.model_dump_json(exclude_unset=True).encode()
-        elif name in operation.types and value is not None:
+        elif name in operation.types and name != "version" and value is not None:
             query[name] = TypeAdapter(operation.types[name]).dump_python(value, mode="json")
     return path, query, body
 

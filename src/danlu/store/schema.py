@@ -55,6 +55,11 @@ def revision(database: Database) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
+def newest() -> str | None:
+    """The revision of this version."""
+    return _scripts().get_current_head()
+
+
 def differences(database: Database) -> list[object]:
     """What the tables of the database lack to be those of `tables.py`, as Alembic's own operations."""
     with database.reading() as connection:
