@@ -220,9 +220,12 @@ def cli_page() -> str:
 
 def commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield (words, command) of a command tree, parents first."""
+    from danlu.cli.nouns import NounGroup
+
     yield path, command
-    for name in getattr(command, "commands", ()):  # those of a group that is made from operations are not there yet: they get one line each
-        yield from commands(command.get_command(None, name), (*path, name))
+    if not isinstance(command, NounGroup):
+        for name, child in getattr(command, "commands", {}).items():
+            yield from commands(child, (*path, name))
 
 
 def parameter_row(parameter: Any) -> str:

@@ -77,8 +77,13 @@ def group(name: str) -> typer.Typer:
     app.callback()(lambda: None)  # else a group of one command would be that command
     for operation in load_all().values():
         if group_name(operation.noun) == name:
-            app.command(command_name(operation), help=inspect.getdoc(operation.function))(command(operation))
+            app.command(command_name(operation), help=meaning_of(operation))(command(operation))
     return app
+
+
+def meaning_of(operation: Operation[..., Any]) -> str:
+    """What an operation does, without the errors that it raises: those say for themselves what they mean."""
+    return (inspect.getdoc(operation.function) or "").partition("\nRaises:")[0].strip()
 
 
 def group_name(noun: str) -> str:
@@ -136,7 +141,7 @@ def _parameters(operation: Operation[..., Any]) -> Iterator[inspect.Parameter]:
             for field_name, field in hint.model_fields.items():
                 yield _field(field_name, field)
         else:
-            shown = _option(name, MEANINGS.get(name, ""))
+            shown = _option(name, MEANINGS.get(name, ""), hint)
             yield _keyword(name, Annotated[_typer_type(hint), shown], None if parameter.default is parameter.empty else parameter.default)
     yield _keyword("as_json", Annotated[bool, JSON], False)
     yield _keyword("server", Annotated[str | None, SERVER], None)
@@ -152,12 +157,15 @@ def _field(name: str, field: FieldInfo) -> inspect.Parameter:
         meaning += " As JSON, or @FILE."
     required = field.is_required()
     return _keyword(
-        name, Annotated[_typer_type(field.annotation, is_optional=not required), _option(name, meaning)], inspect.Parameter.empty if required else None
+        name,
+        Annotated[_typer_type(field.annotation, is_optional=not required), _option(name, meaning, field.annotation)],
+        inspect.Parameter.empty if required else None,
     )
 
 
-def _option(name: str, meaning: str) -> Any:
-    return typer.Option(f"--{name.replace('_', '-')}", help=meaning)
+def _option(name: str, meaning: str, hint: Any = None) -> Any:
+    words = name.replace("_", "-")
+    return typer.Option(f"--{words}/--no-{words}" if bool in _arms(hint) else f"--{words}", help=meaning)
 
 
 def _keyword(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
