@@ -47,6 +47,7 @@ The docstring of a class is its text on that page (scripts/docs.py): what it mea
     +- RequestError           DL760   a request that does not fit what the API takes
     |  +- MethodError         DL762   nothing is done in this way at this address
     +- TooManyStreamsError    DL763
+    +- ServerError            DL780   a Danlu server that cannot be reached
     +- MissingExtraError      DL800   an optional part that is not installed
     +- InternalError          DL900   a defect in Danlu itself
 """
@@ -557,6 +558,19 @@ class TooManyStreamsError(DanluError, RuntimeError):
     """
 
     code, http_status = "DL763", 503
+
+
+class ServerError(DanluError, ConnectionError):
+    """A Danlu server that cannot be reached, or that answers what no Danlu server of this version answers.
+
+    Why: the address is mistyped, the server does not run, something stands between, or the versions differ; the message names what was met.
+    Fix: check `--server` (`DANLU_SERVER`) and that `danlu studio` runs there; what was sent is sent again safely.
+    """
+
+    code, http_status, exit_code = "DL780", 502, 12
+
+    def __str__(self) -> str:
+        return DanluError.__str__(self)
 
 
 class MissingExtraError(DanluError, RuntimeError):

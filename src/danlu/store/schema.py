@@ -55,9 +55,14 @@ def revision(database: Database) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
+def newest() -> str | None:
+    """The revision of this version."""
+    return _scripts().get_current_head()
+
+
 def is_current(database: Database) -> bool:
     """Whether the tables are those of this version."""
-    return revision(database) == _scripts().get_current_head()
+    return revision(database) == newest()
 
 
 def differences(database: Database) -> list[object]:
