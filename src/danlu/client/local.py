@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import ParamSpec, TypeVar
 
-from danlu.executors.local import start_time
+from danlu.executors.processes import start_time
 from danlu.files import storage_errors
 from danlu.services.platform.access import Actor
 from danlu.services.platform.operations import Operation
