@@ -70,12 +70,12 @@ def commands(path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
 
 
 def test_every_operation_has_a_command_of_its_own() -> None:
-    wanted = {name: (nouns.group_name(operation.noun), nouns.command_name(operation)) for name, operation in OPERATIONS.items() if name not in WITHOUT_COMMAND}
+    wanted = {name: (nouns.group_of(operation), nouns.command_name(operation)) for name, operation in OPERATIONS.items() if name not in WITHOUT_COMMAND}
     there = commands()
 
     assert {name: " ".join(words) for name, words in wanted.items() if words not in there} == {}, "a new noun needs a line in danlu.cli.nouns.NOUNS"
     assert [words for words, count in Counter(wanted.values()).items() if count > 1] == []
-    assert set(nouns.NOUNS) == {operation.noun for operation in OPERATIONS.values() if operation.name not in WITHOUT_COMMAND}
+    assert set(nouns.NOUNS) == {nouns.group_of(operation) for operation in OPERATIONS.values() if operation.name not in WITHOUT_COMMAND}
 
 
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=lambda operation: operation.name)
@@ -85,7 +85,7 @@ def test_a_command_takes_everything_that_its_operation_takes(operation: Operatio
     wanted = set(operation.types) - {"return"}
     if operation.body:
         wanted = (wanted - {operation.body}) | set(operation.types[operation.body].model_fields)
-    assert taken == wanted | {"as_json", "server"}
+    assert taken - {"out"} == wanted | {"as_json", "server"}
 
 
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=lambda operation: operation.name)

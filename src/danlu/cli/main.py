@@ -53,7 +53,7 @@ for _noun, _help in nouns.NOUNS.items():
     _group = typer.Typer(cls=nouns.NounGroup, no_args_is_help=not _is_runs, invoke_without_command=_is_runs, rich_markup_mode=None)
     if _is_runs:
         _group.callback()(run.runs)
-    app.add_typer(_group, name=nouns.group_name(_noun), help=_help)
+    app.add_typer(_group, name=_noun, help=_help)
 
 
 def _version(value: bool) -> None:

@@ -11,6 +11,7 @@ import re
 import sys
 import types
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
@@ -23,13 +24,31 @@ if TYPE_CHECKING:
     from danlu.services.platform.operations import Operation
 
 NOUNS: dict[str, str] = {
+    "audit": "Who did what, and when.",
+    "datasets": "Datasets: bring files in, look at their rows, correct them.",
+    "engines": "Models that are loaded to answer.",
+    "exports": "Runs as files that other tools load, verified.",
+    "invitations": "Accounts and new passwords by tokens that can be used once.",
     "jobs": "The queue: look at jobs, hold them back, reorder and cancel them.",
+    "keys": "API keys.",
+    "models": "The registry of models, and the base models of the machine.",
     "projects": "Projects and their members.",
+    "recipes": "Recipes on the platform: check them, see what they would take.",
     "runs": "Runs: those of this home's folders; with a command, those of the platform.",
+    "sessions": "Where you are signed in.",
+    "storage": "The room that things take.",
+    "system": "How the installation stands.",
+    "uploads": "Files that are on their way; `danlu datasets add` does all of it.",
+    "users": "Users, and yourself.",
+    "votes": "Votes and ratings on answers.",
 }
-"""Groups, by the module of services/platform whose operations they hold; a test compares them."""
-GROUP_NAMES: dict[str, str] = {}
-"""Groups that are called otherwise than their module."""
+"""Groups of commands; a test compares them with the operations."""
+GROUP_NAMES = {"chat": "engines", "downloads": "runs", "proofs": "runs", "rows": "datasets", "sweeps": "runs", "watching": "runs"}
+"""The group of a module of services/platform, where it is not called like it."""
+OPERATION_GROUPS = {"download_dataset_version": "datasets", "download_export_file": "exports", "download_model_file": "models"}
+"""The group of an operation, where it is not that of its module."""
+COMMAND_NAMES = {"end_sessions": "end-all"}
+"""Commands that the rule would call like another one."""
 SERVER = typer.Option(
     "--server", envvar="DANLU_SERVER", help="Address of a studio; without one, this machine's home folder. The API key is taken from DANLU_TOKEN."
 )
@@ -45,7 +64,7 @@ MEANINGS = {
     "version": "Do it only when nobody has changed it since this version.",
 }
 """Help of options that stand in no model."""
-SECRET = re.compile("password|secret|token")
+SECRET = re.compile("(^|_)(password|secret|token)$")
 """Never words of a command line, which others on the machine can read: asked for, or read from standard input."""
 
 
@@ -75,8 +94,12 @@ def group(name: str) -> typer.Typer:
 
     app = typer.Typer(rich_markup_mode=None)
     app.callback()(lambda: None)  # else a group of one command would be that command
+    if name == "datasets":
+        from danlu.cli.datasets import add
+
+        app.command("add")(add)
     for operation in load_all().values():
-        if group_name(operation.noun) == name:
+        if group_of(operation) == name:
             app.command(command_name(operation), help=meaning_of(operation))(command(operation))
     return app
 
@@ -86,15 +109,18 @@ def meaning_of(operation: Operation[..., Any]) -> str:
     return (inspect.getdoc(operation.function) or "").partition("\nRaises:")[0].strip()
 
 
-def group_name(noun: str) -> str:
-    """The group that holds the operations of a module."""
-    return GROUP_NAMES.get(noun, noun)
+def group_of(operation: Operation[..., Any]) -> str:
+    """The group that holds the command of an operation."""
+    return OPERATION_GROUPS.get(operation.name) or GROUP_NAMES.get(operation.noun, operation.noun)
 
 
 def command_name(operation: Operation[..., Any]) -> str:
     """`list_projects` -> list, `get_project` -> show, `set_member` -> set-member, `list_run_jobs` -> jobs."""
+    if operation.name in COMMAND_NAMES:
+        return COMMAND_NAMES[operation.name]
     verb, *words = operation.name.split("_")
-    rest = [word for word in words if word not in (operation.noun, operation.noun.removesuffix("s"))]
+    group = group_of(operation)
+    rest = [word for word in words if word not in (group, group.removesuffix("s"))]
     if verb in ("list", "get", "read") and rest:
         return "-".join(rest)
     return "-".join(["show" if verb == "get" else verb, *rest])
@@ -105,15 +131,19 @@ def command(operation: Operation[..., Any]) -> Callable[..., None]:
     parameters = {parameter.name: parameter for parameter in _parameters(operation)}
 
     def run(**given: Any) -> None:
-        from danlu.cli.tables import show
+        from danlu.cli.tables import show, show_saved
 
-        as_json, server = given.pop("as_json"), given.pop("server")
+        as_json, server, out = given.pop("as_json"), given.pop("server"), given.pop("out", None)
         with studio(server) as opened:
             arguments = dict(_arguments(operation, given))
             if "project_id" in arguments and operation.noun != "projects":
                 named = arguments["project_id"]
                 arguments["project_id"] = opened.project_id(named) if named is not None or _is_in_path(operation, "project_id") else None
-            show(operation, opened.transport.call(operation, **arguments), as_json=as_json)
+            result = opened.transport.call(operation, **arguments)
+            if _is_file(operation):
+                show_saved(result, out, as_json=as_json)
+            else:
+                show(operation, result, as_json=as_json)
 
     run.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
     run.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
@@ -143,6 +173,10 @@ def _parameters(operation: Operation[..., Any]) -> Iterator[inspect.Parameter]:
         else:
             shown = _option(name, MEANINGS.get(name, ""), hint)
             yield _keyword(name, Annotated[_typer_type(hint), shown], None if parameter.default is parameter.empty else parameter.default)
+    if _is_file(operation):
+        yield _keyword(
+            "out", Annotated[Path | None, typer.Option("--out", help="File to write; by default named as the studio names it, in this folder.")], None
+        )
     yield _keyword("as_json", Annotated[bool, JSON], False)
     yield _keyword("server", Annotated[str | None, SERVER], None)
 
@@ -174,6 +208,12 @@ def _keyword(name: str, annotation: Any, default: Any = inspect.Parameter.empty)
 
 def _is_in_path(operation: Operation[..., Any], name: str) -> bool:
     return f"{{{name}}}" in operation.path
+
+
+def _is_file(operation: Operation[..., Any]) -> bool:
+    from danlu.services.platform.downloads import Download
+
+    return operation.types["return"] is Download
 
 
 def _arms(hint: Any) -> list[Any]:
@@ -235,8 +275,6 @@ def _structured(name: str, text: str) -> Any:
     from danlu.recipe.load import read_yaml
 
     if text.startswith("@"):
-        from pathlib import Path
-
         return read_yaml(Path(text[1:]))
     try:
         return orjson.loads(text)

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,6 +14,7 @@ import typer
 from danlu.text import printable, say
 
 if TYPE_CHECKING:
+    from danlu.services.platform.downloads import Download
     from danlu.services.platform.operations import Operation
 
 HEADINGS = {
@@ -61,6 +63,19 @@ def show(operation: Operation[..., Any], result: Any, *, as_json: bool) -> None:
             typer.echo(say(f"More: --after {result.next}", f"还有更多：--after {result.next}"))
     else:
         print_one(result)
+
+
+def show_saved(download: Download, target: Path | None, *, as_json: bool) -> None:
+    """Write a file, and say where; into this folder under its own name when no other is given."""
+    from danlu.client.transfers import save
+
+    if target is None:
+        target = Path(PurePosixPath(download.file_name.replace("\\", "/")).name.lstrip(".") or "download")
+    save(download, target)
+    if as_json:
+        write_json(Any, {"file": str(target), "size_bytes": download.size_bytes})
+    else:
+        typer.echo(printable(say(f"Written: {target}", f"已写入：{target}")))
 
 
 def write_json(hint: Any, value: Any) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+POLL_SECONDS = 0.5
+
 
 @dataclass(frozen=True)
 class Happening:

@@ -11,19 +11,22 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, ParamSpec, TypeVar
-from urllib.parse import quote, urlsplit
+from typing import Any, Literal, ParamSpec, TypeVar
+from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import danlu
+from danlu.client.events import Happening, messages
 from danlu.client.problems import error_of, unexpected, unreachable
-from danlu.errors import NoEffectError
+from danlu.errors import DanluError, NoEffectError, OutdatedError
+from danlu.services.platform.downloads import Download
 from danlu.services.platform.operations import Operation
+from danlu.store.uploads import Upload
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,6 +36,7 @@ FIRST_WAIT_SECONDS = 0.2
 MAX_WAIT_SECONDS = 30.0
 BUSY = (429, 502, 503, 504)
 """The server (or what stands before it) says: not now."""
+STREAMS = {"runs": "events/stream", "jobs": "log/stream"}
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -63,17 +67,18 @@ class HttpTransport:
         """
         arguments = inspect.signature(operation.function).bind(None, *args, **kwargs).arguments
         path, query, body = _request(operation, arguments)
+        result = operation.types["return"]
+        if result is Download:
+            return self._download(path, query)  # type: ignore[return-value]
         version = arguments.get("version")
         response = self.send(operation.verb, path, query, body, {} if version is None else {"If-Match": f'"{version}"'})
-        result = operation.types.get("return")
-        if operation.status == 204 or result in (None, type(None)):
+        if operation.status == 204:
             return None  # type: ignore[return-value]
-        try:
-            return _adapter(operation).validate_json(response.content)  # type: ignore[no-any-return]
-        except ValidationError as error:
-            raise unexpected(response, f"{error.error_count()} fields are not as this version knows them") from error
+        return self._read(response, result)  # type: ignore[no-any-return]
 
-    def send(self, verb: str, path: str, query: Mapping[str, Any], body: bytes | None, headers: Mapping[str, str] | None = None) -> httpx.Response:
+    def send(
+        self, verb: str, path: str, query: Mapping[str, Any], body: bytes | None, headers: Mapping[str, str] | None = None, *, also_fine: Sequence[int] = ()
+    ) -> httpx.Response:
         """Send a request, again where that is safe, and return the answer.
 
         Raises:
@@ -95,7 +100,7 @@ class HttpTransport:
                     raise unreachable(self.url, error) from error
                 self._wait(attempt)
                 continue
-            if response.is_success or (was_lost and verb == "DELETE" and response.status_code == 404):
+            if response.is_success or response.status_code in also_fine or (was_lost and verb == "DELETE" and response.status_code == 404):
                 return response
             is_busy = response.status_code in BUSY and (verb != "PATCH" or response.status_code == 429)
             is_under_way = was_lost and verb == "POST" and response.status_code == 409
@@ -121,12 +126,65 @@ class HttpTransport:
         except httpx.HTTPError as error:
             raise unreachable(self.url, error) from error
 
+    def append(self, upload_id: str, offset: int, chunk: bytes, sha256: str) -> Upload:
+        """Add a chunk to an upload. Sent again after a lost answer, the studio says where the upload stands (ConflictError)."""
+        headers = {"Content-Type": "application/octet-stream", "X-Content-SHA256": sha256}
+        response = self.send("PUT", f"/uploads/{quote(upload_id, safe='')}/data", {"offset": offset}, chunk, headers)
+        made: Upload = self._read(response, Upload)
+        return made
+
+    def follow(self, noun: Literal["runs", "jobs"], id: str, position: str | None = None) -> Iterator[Happening]:
+        """What happens to a run, or in the log of a job. A stream that is cut is taken up again where it was."""
+        path = f"/{noun}/{quote(id, safe='')}/{STREAMS[noun]}"
+        failures = 0
+        while True:
+            headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": position} if position else {})
+            try:
+                with self.stream(path, headers=headers) as response:
+                    for found in messages(response.iter_lines()):
+                        failures = 0
+                        if found.kind == "end":
+                            return
+                        position = found.position or position
+                        yield found
+            except DanluError as error:
+                if error.http_status not in BUSY or failures + 1 >= ATTEMPTS:
+                    raise
+            failures += 1
+            self._wait(failures)
+
     def wake(self) -> None:
         """The server has its worker."""
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def _download(self, path: str, query: Mapping[str, Any]) -> Download:
+        """A file to be read from the server, in parts, while it stays the same."""
+        first = self.send("GET", path, query, None, {"Range": "bytes=0-0", "Accept": "*/*"}, also_fine=(416,))
+        if first.status_code == 416 and first.headers.get("Content-Range") == "bytes */0":
+            return Download("", 0, "empty", lambda start, length: iter(()))
+        size = re.fullmatch(r"bytes (?:0-0|\*)/(\d{1,19})", first.headers.get("Content-Range", ""))
+        tag, name = first.headers.get("ETag", ""), re.search(r"filename\*=UTF-8''([^;\s]+)", first.headers.get("Content-Disposition", ""))
+        if size is None or not tag or name is None:
+            raise unexpected(first, "it is no file that can be read in parts")
+
+        def read(start: int, length: int) -> Iterator[bytes]:
+            if length <= 0:
+                return
+            with self.stream(path, query, {"Range": f"bytes={start}-{start + length - 1}", "If-Match": tag, "Accept": "*/*"}) as response:
+                if response.status_code != 206 or response.headers.get("ETag") != tag:
+                    raise OutdatedError("the file was changed while it was read", why="its content is another one now", fix="download it again")
+                yield from response.iter_bytes()
+
+        return Download(unquote(name[1]), int(size[1]), tag.strip('"'), read)
+
+    def _read(self, response: httpx.Response, hint: Any) -> Any:
+        try:
+            return _adapter(hint).validate_json(response.content)
+        except ValidationError as error:
+            raise unexpected(response, f"{error.error_count()} fields are not as this version knows them") from error
 
     def _wait(self, attempt: int, told: str | None = None) -> None:
         seconds = FIRST_WAIT_SECONDS * 2**attempt * random.uniform(0.8, 1.2)  # so that many clients do not come back at once
@@ -160,5 +218,5 @@ def _request(operation: Operation[..., Any], arguments: Mapping[str, Any]) -> tu
 
 
 @cache
-def _adapter(operation: Operation[..., Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(operation.types["return"])
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint)

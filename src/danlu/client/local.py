@@ -6,14 +6,24 @@ import os
 import socket
 import subprocess
 import sys
-from typing import ParamSpec, TypeVar
+import time
+from collections.abc import Iterator
+from typing import Literal, ParamSpec, TypeVar
 
+import orjson
+
+from danlu.client.events import POLL_SECONDS, Happening
 from danlu.executors.processes import start_time
 from danlu.files import storage_errors
+from danlu.services.platform import uploads
 from danlu.services.platform.access import Actor
+from danlu.services.platform.jobs import get_job
 from danlu.services.platform.operations import Operation
 from danlu.services.platform.platform import Platform
+from danlu.services.platform.runs import get_run
+from danlu.services.platform.streams import LogSource, RunSource
 from danlu.store import workers
+from danlu.store.uploads import Upload
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,6 +50,28 @@ class LocalTransport:
         if operation.verb == "POST":
             self.wake()
         return result
+
+    def append(self, upload_id: str, offset: int, chunk: bytes, sha256: str) -> Upload:
+        """Add a chunk to an upload."""
+        return uploads.append(self.platform, self.actor, upload_id, offset=offset, chunk=chunk, sha256=sha256)
+
+    def follow(self, noun: Literal["runs", "jobs"], id: str, position: str | None = None) -> Iterator[Happening]:
+        """What happens to a run, or in the log of a job."""
+        if noun == "runs":
+            self.call(get_run, id)
+        else:
+            self.call(get_job, id)
+        source = (RunSource if noun == "runs" else LogSource)(self.platform, id)
+        position = position or source.start
+        while True:
+            found = source.read(position)
+            for message in found:
+                position = message.position or position
+                yield Happening(message.event, orjson.loads(message.data), message.position)
+            if not found and source.is_over():
+                return
+            if not found:
+                time.sleep(POLL_SECONDS)
 
     def wake(self) -> None:
         """Start a worker when jobs wait and nobody works on this home.
@@ -68,6 +100,8 @@ class LocalTransport:
         _STARTED[:] = [child for child in _STARTED if child.poll() is None]
         if _STARTED:
             return True
+        home = workers.home_id(self.platform.database, self.platform.home)
         with self.platform.database.reading() as connection:
-            known = [worker for worker in workers.all_workers(connection) if worker.home == str(self.platform.home)]
-        return any(worker.host != socket.gethostname() or start_time(worker.pid) == worker.pid_started for worker in known)
+            known = [worker for worker in workers.all_workers(connection) if worker.home == home]
+        here, now = socket.gethostname(), time.time()
+        return any(start_time(worker.pid) == worker.pid_started if worker.host == here else worker.is_alive(now) for worker in known)

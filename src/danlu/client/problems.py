@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import cache
-from typing import Any
-
 import httpx
 
-from danlu.errors import DanluError, ServerError
+from danlu.errors import DanluError, ServerError, error_from
 
 MAX_SHOWN = 200
 
@@ -19,18 +15,13 @@ def error_of(response: httpx.Response) -> DanluError:
         return unexpected(response)
     try:
         told = response.json()
-        return error_from(told | {"what": told.get("what") or told.get("detail") or told.get("title") or f"refused with {response.status_code}"})
-    except (ValueError, AttributeError, TypeError):
+        what, code, why, fix = (str(told.get(name) or "") for name in ("detail", "code", "why", "fix"))
+    except (ValueError, AttributeError):
         return unexpected(response)
-
-
-def error_from(told: Mapping[str, Any]) -> DanluError:
-    """The error of a code and its sentences (`DanluError.to_dict`), as the class of that code."""
-    code, what, why, fix = (str(told.get(name) or "") for name in ("code", "what", "why", "fix"))
-    cls = _classes().get(code)
-    if cls is not None:
-        return cls(what, why=why, fix=fix)
-    return ServerError(what, why=why or f"{code or 'an answer without a code'} is not known to this version", fix=fix or "update Danlu here or there")
+    error = error_from({"code": code, "what": what, "why": why, "fix": fix})
+    if error.code != code:
+        return ServerError(f"{code or response.status_code}: {what}", why=why or "this version does not know the code", fix=fix or "update Danlu here or there")
+    return error
 
 
 def unexpected(response: httpx.Response, why: str = "") -> ServerError:
@@ -51,13 +42,3 @@ def unreachable(url: str, error: httpx.HTTPError) -> ServerError:
     """No answer at all."""
     why = str(error)[:MAX_SHOWN] or type(error).__name__
     return ServerError(f"no answer from {url}", why=why, fix="check the address and that the server runs (`danlu studio`); what was asked can be asked again")
-
-
-@cache
-def _classes() -> dict[str, type[DanluError]]:
-    def tree(root: type[DanluError]) -> Iterator[type[DanluError]]:
-        yield root
-        for child in root.__subclasses__():
-            yield from tree(child)
-
-    return {cls.code: cls for cls in reversed(list(tree(DanluError)))}

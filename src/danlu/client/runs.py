@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
-from danlu.client.jobs import POLL_SECONDS
-from danlu.client.problems import error_from
+from danlu.client.events import POLL_SECONDS, Happening
+from danlu.client.report import Report
+from danlu.client.transfers import save
 from danlu.client.transport import Method, Noun, covers
-from danlu.errors import JobError
+from danlu.errors import JobError, error_from
 from danlu.recipe.recipe import Recipe
-from danlu.services.platform import runs
+from danlu.services.platform import downloads, proofs, runs, sweeps, watching
 from danlu.services.platform.jobs import Priority
 from danlu.services.platform.runs import NewRun, RunState
+from danlu.services.platform.watching import Kind
 from danlu.store.jobs import Job
 from danlu.store.rows import Page
 from danlu.store.runs import Run
@@ -24,8 +27,29 @@ OVER = ("succeeded", "failed", "cancelled")
 class Runs(Noun):
     """Runs: executions of recipes."""
 
-    jobs = Method(runs.list_run_jobs)
+    cases = Method(proofs.list_cases)
+    change = Method(runs.change_run)
+    compare = Method(proofs.compare_runs)
+    continue_ = Method(runs.continue_run)
+    curves = Method(watching.get_curves)
     delete = Method(runs.delete_run)
+    diagnoses = Method(watching.list_diagnoses)
+    download_report = Method(downloads.download_report)
+    duplicate = Method(runs.duplicate_run)
+    evaluation = Method(proofs.get_evaluation)
+    evaluations = Method(proofs.list_evaluations)
+    events = Method(watching.list_events)
+    forecast = Method(watching.get_forecast)
+    jobs = Method(runs.list_run_jobs)
+    merge = Method(sweeps.submit_merge)
+    points = Method(watching.list_points)
+    proof = Method(proofs.get_proof)
+    report = Method(proofs.get_report)
+    resume = Method(runs.resume_run)
+    samples = Method(watching.list_samples)
+    stop = Method(runs.stop_run)
+    sweep = Method(sweeps.submit_sweep)
+    sweep_table = Method(sweeps.get_sweep)
 
     @covers(runs.submit_run)
     def submit(
@@ -96,6 +120,22 @@ class RunHandle:
                 self._runs.studio.jobs.cancel(job.id)
         return self.refresh()
 
+    def report(self) -> Report:
+        """The proof of a finished run.
+
+        Raises:
+            NotFoundError: it has none (yet).
+        """
+        return Report(self._runs.report(self.id))
+
+    def save_report(self, target: str | Path) -> Path:
+        """Write the report as one page (HTML) that needs nothing else."""
+        return save(self._runs.download_report(self.id), Path(target).expanduser())
+
+    def follow(self) -> Iterator[Happening]:
+        """Events (`event`), numbers (`point`) and the run itself whenever it changes (`run`), from its beginning until it is over."""
+        return self._runs.transport.follow("runs", self.id)
+
     def log(self, *, follow: bool = False) -> Iterator[str]:
         """The logs of its jobs, in order, piece by piece; with `follow` until nothing more will come."""
         for job in self.jobs():
@@ -104,7 +144,7 @@ class RunHandle:
     def wait(
         self, on_step: Callable[[dict[str, Any]], object] | None = None, *, timeout_seconds: float | None = None, poll_seconds: float = POLL_SECONDS
     ) -> RunHandle:
-        """Wait until the run is over; `on_step` is given each measurement as it comes.
+        """Wait until the run is over; `on_step` is given what was measured at each step as it comes: `{"step": 10, "loss": 2.1, ...}`.
 
         Raises:
             DanluError: what ended the run, when it failed.
@@ -112,7 +152,13 @@ class RunHandle:
         """
         self._runs.transport.wake()
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        while not self.refresh().is_over:
+        seen = dict.fromkeys(get_args(Kind), -1)
+        while True:
+            is_over = self.refresh().is_over  # before the points: the last ones must not be missed
+            if on_step is not None:
+                self._tell(on_step, seen)
+            if is_over:
+                break
             if deadline is not None and time.monotonic() > deadline:
                 raise JobError(
                     f"run {self.id} is {self.state} after {timeout_seconds:g} seconds", why="it takes longer", fix="wait again; it goes on meanwhile"
@@ -123,6 +169,14 @@ class RunHandle:
         if self.state != "succeeded":
             raise JobError(f"run {self.id} is {self.state}", why="somebody cancelled it", fix="resume its job; it goes on from its last checkpoint")
         return self
+
+    def _tell(self, on_step: Callable[[dict[str, Any]], object], seen: dict[Kind, int]) -> None:
+        """Hand on what was measured since; of each kind separately, since a validation may come after the steps behind it."""
+        for kind in seen:
+            while points := self._runs.points(self.id, kind=kind, after=seen[kind]):
+                for point in points:
+                    on_step({"step": point.step, **point.values})
+                seen[kind] = points[-1].step
 
     def __repr__(self) -> str:
         return f"<run {self.id} {self.state}>"

@@ -12,10 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+from danlu.client.accounts import Audit, Invitations, Keys, Sessions, Users
+from danlu.client.datasets import Datasets, Storage, Uploads
 from danlu.client.http import HttpTransport
+from danlu.client.installation import System
 from danlu.client.jobs import Jobs
 from danlu.client.local import LocalTransport
 from danlu.client.projects import Projects
+from danlu.client.recipes import Recipes
+from danlu.client.results import Chat, Exports, Models, Votes
 from danlu.client.runs import Runs
 from danlu.client.transport import Transport
 from danlu.services.platform.platform import Platform
@@ -29,9 +34,23 @@ class Studio:
         self.transport = transport
         self.default_project = project
         """Project (id or name) that is meant where none is named."""
-        self.projects = Projects(self)
-        self.runs = Runs(self)
+        self.audit = Audit(self)
+        self.chat = Chat(self)
+        self.datasets = Datasets(self)
+        self.exports = Exports(self)
+        self.invitations = Invitations(self)
         self.jobs = Jobs(self)
+        self.keys = Keys(self)
+        self.models = Models(self)
+        self.projects = Projects(self)
+        self.recipes = Recipes(self)
+        self.runs = Runs(self)
+        self.sessions = Sessions(self)
+        self.storage = Storage(self)
+        self.system = System(self)
+        self.uploads = Uploads(self)
+        self.users = Users(self)
+        self.votes = Votes(self)
 
     @classmethod
     def open(cls, path: str | Path | None = None, *, project: str | None = None, worker: bool = True) -> Self:

@@ -12,9 +12,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
+from danlu.client.events import Happening
 from danlu.services.platform.operations import Operation
+from danlu.store.uploads import Upload
 
 if TYPE_CHECKING:
     from danlu.client.studio import Studio
@@ -38,6 +40,16 @@ class Transport(Protocol):
             DanluError: what the operation raises, the same here and there.
             ServerError: the server cannot be reached.
         """
+
+    def append(self, upload_id: str, offset: int, chunk: bytes, sha256: str) -> Upload:
+        """Add a chunk to an upload; it is on disk when this returns.
+
+        Raises:
+            ConflictError: the upload stands elsewhere.
+        """
+
+    def follow(self, noun: Literal["runs", "jobs"], id: str, position: str | None = None) -> Iterator[Happening]:
+        """What happens to a run, or in the log of a job, after a position, until it is over."""
 
     def wake(self) -> None:
         """See to it that queued jobs are worked on."""

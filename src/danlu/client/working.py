@@ -13,18 +13,18 @@ import time
 from collections.abc import Callable
 
 from danlu.errors import DatabaseError, RunBusyError
-from danlu.executors.local import LocalExecutor
 from danlu.services.platform.platform import Platform
-from danlu.store import jobs
+from danlu.store import jobs, workers
 from danlu.worker.supervisor import Supervisor
 
 IDLE_SECONDS = 10.0
 
 
 def has_work(platform: Platform) -> bool:
-    """Whether a job runs or waits. One that a person has paused does not count: nothing happens to it by itself."""
+    """Whether a job runs or waits that this home may carry out. One that a person has paused does not count: nothing happens to it by itself."""
+    home = workers.home_id(platform.database, platform.home)
     with platform.database.reading() as connection:
-        return any(job.state != "paused" for job in jobs.queue(connection))
+        return any(job.state != "paused" and job.home in (None, home) for job in jobs.queue(connection))
 
 
 def until_idle(platform: Platform, *, idle_seconds: float = IDLE_SECONDS, clock: Callable[[], float] = time.monotonic) -> Callable[[], bool]:
@@ -51,7 +51,7 @@ def main() -> int:
     platform = Platform.open()
     is_idle = until_idle(platform)
     try:
-        Supervisor(platform.database, platform.home, LocalExecutor(platform.home)).run(lambda: asked.is_set() or is_idle())
+        Supervisor.of(platform).run(lambda: asked.is_set() or is_idle())
     except RunBusyError:
         return 0
     finally:

@@ -8,25 +8,12 @@ from typing import Any
 
 import pytest
 import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
 
-from danlu.api.routes import router
+from danlu.api.app import create_app
 from danlu.client import Studio
 from danlu.client.local import LocalTransport
-from danlu.errors import DanluError
-from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
-
-
-def problem(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, DanluError)
-    told = error.to_dict()
-    return JSONResponse(told | {"detail": told["what"]}, error.http_status, media_type="application/problem+json")
-
-
-def owner(request: Request) -> Actor:
-    return Actor.local()
 
 
 class Server(uvicorn.Server):
@@ -51,11 +38,7 @@ class Server(uvicorn.Server):
 @pytest.fixture
 def url(platform: Platform) -> Iterator[str]:
     """Address of a server over the platform."""
-    app = FastAPI()
-    app.state.platform = platform
-    app.add_exception_handler(DanluError, problem)
-    app.include_router(router(owner), prefix="/api/v1")
-    server = Server(app)
+    server = Server(create_app(platform))
     yield server.start()
     server.stop()
 

@@ -46,11 +46,12 @@ def busy(platform: Platform) -> Any:
     """Hold the home's worker lock and be its worker, so that none is started."""
     import socket
 
-    from danlu.executors.local import start_time
+    from danlu.executors.processes import start_time
     from danlu.store import workers
 
+    home, started = workers.home_id(platform.database, platform.home), start_time(os.getpid()) or 0
     with platform.database.writing() as connection:
-        workers.register(connection, workers.Worker("wrk_t", socket.gethostname(), str(platform.home), os.getpid(), start_time(os.getpid()) or 0, 1, 0.0, 0.0))
+        workers.register(connection, workers.Worker("wrk_t", socket.gethostname(), home, str(platform.home), os.getpid(), started, 1, 0.0, 0.0))
 
 
 def test_a_project_is_made_shown_changed_and_deleted(danlu: Danlu) -> None:

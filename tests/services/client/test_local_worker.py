@@ -10,7 +10,6 @@ import pytest
 
 from danlu import Studio
 from danlu.client.working import has_work, until_idle
-from danlu.executors.local import LocalExecutor
 from danlu.services.platform.platform import Platform
 from danlu.store import jobs
 from danlu.store.jobs import Job
@@ -38,7 +37,7 @@ def test_a_local_studio_gets_its_work_done(platform: Platform, rows_file: Path) 
 
 
 def test_a_second_worker_leaves_at_once(platform: Platform) -> None:
-    with Supervisor(platform.database, platform.home, LocalExecutor(platform.home)).lock():
+    with Supervisor.of(platform).lock():
         environment = os.environ | {"DANLU_HOME": str(platform.home)}
         done = subprocess.run([sys.executable, "-m", "danlu.client.working"], env=environment, capture_output=True, text=True, timeout=90)
 

@@ -1,5 +1,7 @@
 """The Python API: the same calls, results and errors on a home folder and on a server."""
 
+from typing import Any
+
 import pytest
 
 from danlu import Recipe, Studio
@@ -7,21 +9,26 @@ from danlu.errors import ConflictError, DanluError, JobError, NotFoundError, Rec
 from danlu.services.platform.jobs import Move
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.projects import ProjectChange
-from danlu.store import jobs
+from danlu.store import jobs, workers
+from danlu.store.engine import Connection
 from danlu.store.rows import Page
-from danlu.store.runs import RUNS, Run
+from danlu.store.runs import Run
 
 RECIPE = {"base_model": "danlu/tiny", "dataset": "danlu/zhangjiajie"}
 
 
-def finish(platform: Platform, run_id: str, state: str, error: DanluError | None = None) -> None:
-    """Let a run and its jobs be over, as a worker would."""
+def claim(connection: Connection, platform: Platform) -> jobs.Job:
+    """Take the next job, as the home's worker does."""
+    found = jobs.claim(connection, worker_id="w", home=workers.home_id(platform.database, platform.home), total_slots=1)
+    assert found is not None
+    return found
+
+
+def finish(platform: Platform, state: str, error: DanluError | None = None) -> None:
+    """Let the next job, and with it its run, be over, as a worker does."""
     with platform.database.writing() as connection:
-        for job in jobs.JOBS.all(connection, run_id=run_id):
-            claimed = jobs.claim(connection, worker_id="w", home="h", total_slots=1)
-            assert claimed is not None and claimed.id == job.id
-            jobs.finish(connection, job.id, claimed.attempt, state, error=error.to_dict() if error else None)
-        RUNS.update(connection, run_id, state=state, error=error.to_dict() if error else None)
+        job = claim(connection, platform)
+        jobs.finish(connection, job.id, job.attempt, state, error=error.to_dict() if error else None)
 
 
 def test_a_project_is_made_read_changed_and_deleted(studio: Studio) -> None:
@@ -103,41 +110,42 @@ def test_jobs_are_reordered_held_and_cancelled(studio: Studio) -> None:
     assert studio.jobs.resume(second).state == "queued"
 
 
-def test_a_log_is_read_to_its_end_and_goes_over_to_the_next_attempt(studio: Studio, platform: Platform, log_of) -> None:  # type: ignore[no-untyped-def]
+def test_a_log_is_followed_to_its_end_and_over_to_the_next_attempt(studio: Studio, platform: Platform, log_of: Any) -> None:
     [job] = studio.runs.submit(RECIPE).jobs()
     with platform.database.writing() as connection:
-        jobs.claim(connection, worker_id="w", home="h", total_slots=1)
+        claimed = claim(connection, platform)
     log_of(job.id, 1, "loading\n丹炉\n")
-    steps = iter(["second line\n", "lost", "again\n"])
+    assert claimed.id == job.id and "".join(studio.jobs.log(job.id)) == "loading\n丹炉\n"
 
-    def next_step(seconds: float) -> None:
-        step = next(steps)
-        with platform.database.writing() as connection:
-            if step == "lost":
+    pieces = []
+    for piece in studio.jobs.log(job.id, follow=True):
+        pieces.append(piece)
+        if "丹炉" in piece:
+            log_of(job.id, 1, "second line\n")
+        elif "second" in piece:
+            with platform.database.writing() as connection:
                 jobs.lost(connection, job.id, 1, reason="killed")
-                jobs.claim(connection, worker_id="w", home="h", total_slots=1)
-            elif step == "again\n":
-                log_of(job.id, 2, step)
+                claim(connection, platform)
+            log_of(job.id, 2, "again\n")
+        else:
+            with platform.database.writing() as connection:
                 jobs.finish(connection, job.id, 2, "succeeded")
-            else:
-                log_of(job.id, 1, step)
 
-    assert "".join(studio.jobs.log(job.id)) == "loading\n丹炉\n"
-    assert "".join(studio.jobs.log(job.id, follow=True, sleep=next_step)) == "loading\n丹炉\nsecond line\nagain\n"
+    assert "".join(pieces) == "loading\n丹炉\nsecond line\nagain\n"
 
 
 def test_waiting_ends_with_the_run(studio: Studio, platform: Platform) -> None:
     run = studio.runs.submit(RECIPE)
     with pytest.raises(JobError, match="is queued after 0.01 seconds"):
         run.wait(timeout_seconds=0.01, poll_seconds=0.01)
-    finish(platform, run.id, "succeeded")
+    finish(platform, "succeeded")
 
     assert run.wait().state == "succeeded"
 
 
 def test_waiting_for_a_failed_run_raises_what_ended_it(studio: Studio, platform: Platform) -> None:
     run = studio.runs.submit(RECIPE)
-    finish(platform, run.id, "failed", error := RecipeError("too long", why="a", fix="b"))
+    finish(platform, "failed", error := RecipeError("too long", why="a", fix="b"))
 
     with pytest.raises(RecipeError) as caught:
         run.wait()
@@ -147,7 +155,7 @@ def test_waiting_for_a_failed_run_raises_what_ended_it(studio: Studio, platform:
 
 def test_waiting_for_a_cancelled_run_says_so(studio: Studio, platform: Platform) -> None:
     run = studio.runs.submit(RECIPE)
-    finish(platform, run.id, "cancelled")
+    finish(platform, "cancelled")
 
     with pytest.raises(JobError, match="is cancelled"):
         run.wait()
