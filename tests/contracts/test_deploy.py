@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def test_the_image_runs_as_a_user_without_rights_and_holds_no_secret() -> None:
 
     assert of("USER") == ["10001:10001"] and names.index("USER") > max(place for place, name in enumerate(names) if name == "RUN")
     assert not SECRET.search((DEPLOY / "Dockerfile").read_text("utf-8"))
+    assert "DANLU_AUTH=users" in " ".join(of("ENV"))
     assert [rest for rest in of("FROM") if ":latest" in rest or ":" not in rest] == []
 
 
@@ -114,6 +116,15 @@ def test_compose_takes_every_secret_from_the_environment_file() -> None:
     assert asked - {"DANLU_PORT"} == offered
     assert not SECRET.search(text)
     assert re.findall(r"(?m)^\w*PASSWORD=(.*)$", (DEPLOY / "example.env").read_text("utf-8")) == ["", ""]
+
+
+def test_every_setting_that_compose_passes_on_is_one_and_its_store_is_in_the_image() -> None:
+    settings = (REPOSITORY / "src/danlu/settings.py").read_text("utf-8")
+    passed = set(compose()["services"]["studio"]["environment"])
+    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+
+    assert [name for name in passed if name.startswith("DANLU_") and name not in settings] == []
+    assert "DANLU_ARTIFACT_URL=s3://" in (DEPLOY / "example.env").read_text("utf-8") and "s3" in re.findall(r"\w+", extras["all"][0])
 
 
 def test_the_unit_starts_a_command_that_exists_and_leaves_jobs_alone() -> None:

@@ -87,13 +87,17 @@ class Examination:
         return {"is_ready": self.is_ready, "checks": [asdict(check) for check in self.checks], "extras": extras}
 
 
+STUDIO = ("alembic", "anyio", "authlib", "fastapi", "httpx", "joserfc", "limits", "prometheus_client", "pwdlib", "sqlalchemy", "starlette", "uvicorn")
 EXTRAS: dict[str, tuple[tuple[str, ...], str, str]] = {
     "train": (("huggingface_hub", "jinja2", "peft", "safetensors", "tokenizers", "torch", "transformers"), "training and chat", "训练与对话"),
     "eval": (("sacrebleu",), "BLEU and chrF in the proof", "评测中的 BLEU 与 chrF"),
     "quant": (("bitsandbytes",), "method qlora, optimiser adamw_8bit", "qlora 方法与 adamw_8bit 优化器"),
     "sweep": (("optuna",), "danlu sweep --optuna", "danlu sweep --optuna"),
-    "studio": (("alembic", "fastapi", "httpx", "sqlalchemy"), "the platform: queue, REST, Python API, accounts", "平台：队列、REST、Python 接口、账户"),
+    "studio": (STUDIO, "the platform: queue, REST, Python API, accounts", "平台：队列、REST、Python 接口、账户"),
     "postgres": (("psycopg",), "the platform on PostgreSQL", "用 PostgreSQL 的平台"),
+    "s3": (("fsspec", "s3fs"), "files of the platform on S3", "平台文件存放在 S3"),
+    "gcs": (("fsspec", "gcsfs"), "files of the platform on Google Cloud Storage", "平台文件存放在 Google Cloud Storage"),
+    "azure": (("adlfs", "fsspec"), "files of the platform on Azure", "平台文件存放在 Azure"),
     "tensorboard": (("tensorboard",), "runs followed in TensorBoard", "用 TensorBoard 跟踪运行"),
     "wandb": (("wandb",), "runs followed in Weights & Biases", "用 Weights & Biases 跟踪运行"),
     "mlflow": (("mlflow",), "runs followed in MLflow", "用 MLflow 跟踪运行"),
