@@ -30,12 +30,11 @@ def found(settings: Settings) -> dict[str, Check]:
 
 def test_the_extras_are_those_of_the_package(repository: Path) -> None:
     extras = tomllib.loads((repository / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
-    modules = {"psycopg[binary]": "psycopg", "mlflow-skinny": "mlflow"}
     packages = {
         name: {
-            modules.get(package, package.replace("-", "_"))
-            for package in (re.split(r"[>=<;]", entry)[0] for entry in entries)
-            if not package.startswith("danlu[")
+            package.replace("-", "_").replace("mlflow_skinny", "mlflow")
+            for package in (re.split(r"[\[>=<;]", entry)[0] for entry in entries)
+            if package != "danlu"
         }
         for name, entries in extras.items()
     }
