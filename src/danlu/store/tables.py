@@ -71,12 +71,25 @@ users = _noun(
 sessions = Table(
     "sessions",
     metadata,
-    Column("token_hash", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("token_hash", Text, nullable=False, unique=True),
     Column("user_id", Text, ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("created_at", Float, nullable=False),
     Column("seen_at", Float, nullable=False),
     Column("expires_at", Float, nullable=False),
     Column("agent", Text, nullable=False),
+    Column("address", Text),
+)
+one_time_tokens = Table(
+    "one_time_tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),  # `first_admin`, `invitation` or `oidc`: store/tokens.py
+    Column("token_hash", Text, nullable=False, unique=True),
+    Column("fields", Json, nullable=False),
+    _creator(),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
 )
 api_keys = _noun(
     "api_keys",

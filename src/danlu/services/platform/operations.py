@@ -96,12 +96,12 @@ class Operation(Generic[P, R]):
         database = platform.database
         if self.verb == "GET" and not self.own_transaction:
             with database.reading() as connection:
-                project_id = check(connection, actor, self.right, named)
+                project_id = check(connection, actor, self.right, named, changes=self.verb != "GET")
                 return self.function(Call(platform, actor, project_id, connection), *args, **kwargs)
         if self.own_transaction:
             return self._in_own_transactions(platform, actor, receipt, named, args, kwargs)
         with database.writing() as connection:
-            project_id = check(connection, actor, self.right, named)
+            project_id = check(connection, actor, self.right, named, changes=self.verb != "GET")
             if receipt is not None:
                 receipt.begin(connection)
             result = self.function(Call(platform, actor, project_id, connection), *args, **kwargs)
@@ -115,7 +115,7 @@ class Operation(Generic[P, R]):
     ) -> R:
         database = platform.database
         with database.reading() as connection:
-            project_id = check(connection, actor, self.right, named)
+            project_id = check(connection, actor, self.right, named, changes=self.verb != "GET")
         if receipt is not None:
             with database.writing() as connection:
                 receipt.begin(connection)
@@ -138,7 +138,8 @@ class Operation(Generic[P, R]):
             return
         subject = next((str(value) for name, value in named.items() if name != "project_id"), None) or getattr(result, "id", None) or project_id or ""
         project_id = project_id or getattr(result, "project_id", None)
-        audit.append(connection, user_id=actor.user_id, action=self.name, subject=subject, project_id=project_id, address=actor.address)
+        by_key = {} if actor.key_id is None else {"key_id": actor.key_id}
+        audit.append(connection, user_id=actor.user_id, action=self.name, subject=subject, project_id=project_id, address=actor.address, **by_key)
 
     @property
     def name(self) -> str:

@@ -9,6 +9,7 @@ from pydantic import Field
 from danlu.errors import ConflictError
 from danlu.recipe.base import StrictModel
 from danlu.recipe.load import validate
+from danlu.services.platform import quotas
 from danlu.services.platform.jobs import Priority
 from danlu.services.platform.operations import Call, operation
 from danlu.store import jobs
@@ -39,6 +40,7 @@ def submit_run(call: Call, project_id: str, body: NewRun) -> Run:
     Raises:
         RecipeError: the recipe has mistakes; all of them are told.
     """
+    quotas.check_jobs(call, project_id)
     recipe = validate(body.recipe, source="recipe")
     made = RUNS.insert(
         call.connection,
