@@ -271,16 +271,29 @@ def schema_name(schema: dict[str, Any]) -> str:
 
 # --- command line
 
+GENERATED = "On this machine's home folder, or with `--server` on a studio. `{} COMMAND --help` has the arguments; each command takes `--json`."
+
 
 def cli_page() -> str:
     """One section per command: usage, what it does, its arguments and options."""
     from typer.main import get_command
 
     from danlu.cli.main import app
+    from danlu.cli.nouns import NounGroup
 
     lines = [NOTE, "# The command line", ""]
     for path, command in commands(get_command(app), ("danlu",)):
         lines += [f"## {' '.join(path)}", "", " ".join((command.help or "").split()), ""]
+        if isinstance(command, NounGroup):
+            children = ((name, command.get_command(None, name)) for name in command.list_commands(None))
+            lines += [
+                GENERATED.format(" ".join(path)),
+                "",
+                "| | |",
+                "|---|---|",
+                *(f"| `{name}` | {child.get_short_help_str(200)} |" for name, child in children),
+                "",
+            ]
         rows = [parameter_row(parameter) for parameter in command.params if not getattr(parameter, "hidden", False)]
         if rows:
             lines += ["| | | |", "|---|---|---|", *rows, ""]
@@ -289,9 +302,12 @@ def cli_page() -> str:
 
 def commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield (words, command) of a command tree, parents first."""
+    from danlu.cli.nouns import NounGroup
+
     yield path, command
-    for name, child in getattr(command, "commands", {}).items():
-        yield from commands(child, (*path, name))
+    if not isinstance(command, NounGroup):
+        for name, child in getattr(command, "commands", {}).items():
+            yield from commands(child, (*path, name))
 
 
 def parameter_row(parameter: Any) -> str:
@@ -301,7 +317,7 @@ def parameter_row(parameter: Any) -> str:
     else:
         written = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
     fallback = parameter.default
-    shown = "required" if parameter.required else "" if fallback in (None, False, (), []) or callable(fallback) else f"default `{fallback}`"
+    shown = "required" if parameter.required else "" if fallback in (None, False, "", (), []) or callable(fallback) else f"default `{fallback}`"
     meaning = " ".join((getattr(parameter, "help", None) or "").split()).replace("|", "\\|")
     return f"| {written} | {meaning} | {shown} |"
 

@@ -67,7 +67,7 @@ def test_help_is_quick() -> None:
 
 
 def test_the_public_names_are_these() -> None:
-    assert danlu.__all__ == ["DanluError", "Recipe", "__version__", "list_runs", "load_recipe", "report", "resume", "run"]
+    assert danlu.__all__ == ["DanluError", "Recipe", "Studio", "__version__", "list_runs", "load_recipe", "report", "resume", "run"]
     assert all(getattr(danlu, name).__doc__ for name in danlu.__all__)
 
 

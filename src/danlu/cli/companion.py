@@ -86,6 +86,6 @@ def companion_of(home: Path) -> int | None:
 
 def start_time(pid: int) -> int | None:
     """When a process began, so that its number cannot be mistaken for another process's."""
-    from danlu.executors.local import start_time as of_process
+    from danlu.executors.processes import start_time as of_process
 
     return of_process(pid)

@@ -7,6 +7,8 @@ a writer, and it is on disk when it returns (`synchronous=FULL`).
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,7 @@ NUM_CONNECTIONS = 20
 """As many threads of one process use the database at a time; more wait."""
 # Values of a statement are users' data: they stay out of error messages and logs.
 _POOL: dict[str, Any] = {"pool_size": NUM_CONNECTIONS, "max_overflow": 4, "pool_timeout": BUSY_TIMEOUT_SECONDS, "hide_parameters": True}
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 class Database:
@@ -34,7 +37,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = _sqlite_engine(url) if self.is_sqlite else create_engine(url, pool_pre_ping=True, **_POOL)
+        self.engine = _sqlite_engine(url) if self.is_sqlite else _postgresql_engine(url)
 
     @property
     def path(self) -> Path | None:
@@ -84,6 +87,15 @@ def _sqlite_engine(url: str) -> Engine:
         cursor.close()
 
     return engine
+
+
+def _postgresql_engine(url: str) -> Engine:
+    return create_engine(url, pool_pre_ping=True, json_serializer=_plain_json, **_POOL)
+
+
+def _plain_json(value: Any) -> str:
+    """JSON without the character NUL, which PostgreSQL cannot hold: a job's result must not be refused for it."""
+    return _NUL.sub(r"\1", json.dumps(value))
 
 
 @contextmanager

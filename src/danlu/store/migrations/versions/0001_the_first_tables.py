@@ -16,8 +16,20 @@ def upgrade() -> None:
         sa.Column("digest", sa.Text(), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("put_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("digest", name=op.f("pk_artifacts")),
     )
+    op.create_table(
+        "artifact_parts",
+        sa.Column("folder_digest", sa.Text(), nullable=False),
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["digest"], ["artifacts.digest"], name=op.f("fk_artifact_parts_digest")),
+        sa.ForeignKeyConstraint(["folder_digest"], ["artifacts.digest"], name=op.f("fk_artifact_parts_folder_digest"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("folder_digest", "digest", name=op.f("pk_artifact_parts")),
+    )
+    with op.batch_alter_table("artifact_parts", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_artifact_parts_digest"), ["digest"], unique=False)
+
     op.create_table(
         "audit_log",
         sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -70,11 +82,13 @@ def upgrade() -> None:
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("host", sa.Text(), nullable=False),
         sa.Column("home", sa.Text(), nullable=False),
+        sa.Column("folder", sa.Text(), nullable=False),
         sa.Column("pid", sa.Integer(), nullable=False),
         sa.Column("pid_started", sa.BigInteger(), nullable=False),
         sa.Column("num_slots", sa.Integer(), nullable=False),
         sa.Column("started_at", sa.Float(), nullable=False),
         sa.Column("heartbeat_at", sa.Float(), nullable=False),
+        sa.Column("alarm", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
         sa.UniqueConstraint("home", name=op.f("uq_workers_home")),
     )
@@ -180,6 +194,7 @@ def upgrade() -> None:
         sa.Column("messages", JSON, nullable=False),
         sa.Column("answers", JSON, nullable=False),
         sa.Column("winner", sa.Integer(), nullable=True),
+        sa.Column("is_blind", sa.Boolean(), nullable=False),
         sa.Column("created_by", sa.Text(), nullable=True),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("updated_at", sa.Float(), nullable=False),
@@ -219,6 +234,34 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_dataset_versions_project_id"), ["project_id"], unique=False)
 
     op.create_table(
+        "uploads",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("project_id", sa.Text(), nullable=False),
+        sa.Column("dataset_id", sa.Text(), nullable=True),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("file_name", sa.Text(), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("sha256", sa.Text(), nullable=True),
+        sa.Column("received_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("dataset_version_id", sa.Text(), nullable=True),
+        sa.Column("expires_at", sa.Float(), nullable=False),
+        sa.Column("created_by", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("updated_at", sa.Float(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.CheckConstraint("state IN ('open', 'finished')", name=op.f("ck_uploads_state")),
+        sa.ForeignKeyConstraint(["created_by"], ["users.id"], name=op.f("fk_uploads_created_by"), ondelete="SET NULL"),
+        sa.ForeignKeyConstraint(["dataset_id"], ["datasets.id"], name=op.f("fk_uploads_dataset_id"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["dataset_version_id"], ["dataset_versions.id"], name=op.f("fk_uploads_dataset_version_id"), ondelete="SET NULL"),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_uploads_project_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_uploads")),
+    )
+    with op.batch_alter_table("uploads", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_uploads_expires_at"), ["expires_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_uploads_project_id"), ["project_id"], unique=False)
+
+    op.create_table(
         "runs",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("project_id", sa.Text(), nullable=False),
@@ -234,12 +277,13 @@ def upgrade() -> None:
         sa.Column("error", JSON, nullable=True),
         sa.Column("started_at", sa.Float(), nullable=True),
         sa.Column("finished_at", sa.Float(), nullable=True),
+        sa.Column("discarded_at", sa.Float(), nullable=True),
         sa.Column("created_by", sa.Text(), nullable=True),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("updated_at", sa.Float(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["created_by"], ["users.id"], name=op.f("fk_runs_created_by"), ondelete="SET NULL"),
-        sa.ForeignKeyConstraint(["dataset_version_id"], ["dataset_versions.id"], name=op.f("fk_runs_dataset_version_id"), ondelete="RESTRICT"),
+        sa.ForeignKeyConstraint(["dataset_version_id"], ["dataset_versions.id"], name=op.f("fk_runs_dataset_version_id")),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_runs_project_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_runs")),
     )
@@ -304,6 +348,7 @@ def upgrade() -> None:
         sa.Column("attempts_without_progress", sa.Integer(), nullable=False),
         sa.Column("progress_at_start", sa.Float(), nullable=False),
         sa.Column("is_paused_by_user", sa.Boolean(), nullable=False),
+        sa.Column("home", sa.Text(), nullable=True),
         sa.Column("worker_id", sa.Text(), nullable=True),
         sa.Column("pid", sa.Integer(), nullable=True),
         sa.Column("pid_started", sa.BigInteger(), nullable=True),
@@ -329,6 +374,7 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_jobs_project_id"), ["project_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_jobs_run_id"), ["run_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_jobs_state_priority_position"), ["state", "priority", "position"], unique=False)
+        batch_op.create_index(batch_op.f("ix_jobs_position"), ["position"], unique=False)
 
     op.create_table(
         "models",
@@ -347,7 +393,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["created_by"], ["users.id"], name=op.f("fk_models_created_by"), ondelete="SET NULL"),
         sa.ForeignKeyConstraint(["digest"], ["artifacts.digest"], name=op.f("fk_models_digest")),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_models_project_id"), ondelete="CASCADE"),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_models_run_id"), ondelete="RESTRICT"),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_models_run_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_models")),
         sa.UniqueConstraint("project_id", "name", "number", name=op.f("uq_models_project_id_name_number")),
     )
@@ -376,6 +422,48 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("run_id", "step", "kind", name=op.f("pk_run_points")),
         sqlite_with_rowid=False,
     )
+    op.create_table(
+        "run_reads",
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("metrics_file", sa.BigInteger(), nullable=True),
+        sa.Column("metrics_offset", sa.BigInteger(), nullable=False),
+        sa.Column("events_offset", sa.BigInteger(), nullable=False),
+        sa.Column("num_events", sa.Integer(), nullable=False),
+        sa.Column("num_bad_lines", sa.Integer(), nullable=False),
+        sa.Column("read_until", sa.Float(), nullable=True),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_run_reads_run_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("run_id", name=op.f("pk_run_reads")),
+    )
+    op.create_table(
+        "removals",
+        sa.Column("folder", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("folder", name=op.f("pk_removals")),
+    )
+    op.create_table(
+        "ratings",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("project_id", sa.Text(), nullable=False),
+        sa.Column("run_id", sa.Text(), nullable=True),
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("messages", JSON, nullable=False),
+        sa.Column("answer", sa.Text(), nullable=False),
+        sa.Column("score", sa.Integer(), nullable=False),
+        sa.Column("correction", sa.Text(), nullable=True),
+        sa.Column("created_by", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("updated_at", sa.Float(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.CheckConstraint("score BETWEEN 1 AND 5", name=op.f("ck_ratings_score")),
+        sa.ForeignKeyConstraint(["created_by"], ["users.id"], name=op.f("fk_ratings_created_by"), ondelete="SET NULL"),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_ratings_project_id"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_ratings_run_id"), ondelete="SET NULL"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_ratings")),
+    )
+    with op.batch_alter_table("ratings", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_ratings_project_id"), ["project_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_ratings_run_id"), ["run_id"], unique=False)
+
     op.create_table(
         "job_needs",
         sa.Column("job_id", sa.Text(), nullable=False),
@@ -473,6 +561,13 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_job_needs_needs_id"))
 
     op.drop_table("job_needs")
+    with op.batch_alter_table("ratings", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_ratings_run_id"))
+        batch_op.drop_index(batch_op.f("ix_ratings_project_id"))
+
+    op.drop_table("ratings")
+    op.drop_table("removals")
+    op.drop_table("run_reads")
     op.drop_table("run_points")
     op.drop_table("run_events")
     with op.batch_alter_table("models", schema=None) as batch_op:
@@ -482,6 +577,7 @@ def downgrade() -> None:
 
     op.drop_table("models")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_jobs_position"))
         batch_op.drop_index(batch_op.f("ix_jobs_state_priority_position"))
         batch_op.drop_index(batch_op.f("ix_jobs_run_id"))
         batch_op.drop_index(batch_op.f("ix_jobs_project_id"))
@@ -504,6 +600,11 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_runs_dataset_version_id"))
 
     op.drop_table("runs")
+    with op.batch_alter_table("uploads", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_uploads_project_id"))
+        batch_op.drop_index(batch_op.f("ix_uploads_expires_at"))
+
+    op.drop_table("uploads")
     with op.batch_alter_table("dataset_versions", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_dataset_versions_project_id"))
         batch_op.drop_index(batch_op.f("ix_dataset_versions_digest"))
@@ -543,4 +644,8 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_audit_log_at"))
 
     op.drop_table("audit_log")
+    with op.batch_alter_table("artifact_parts", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_artifact_parts_digest"))
+
+    op.drop_table("artifact_parts")
     op.drop_table("artifacts")
