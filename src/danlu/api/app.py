@@ -36,7 +36,7 @@ def create_app(platform: Platform, *, host: str = "127.0.0.1") -> FastAPI:
 def describe() -> dict[str, Any]:
     """Return the OpenAPI description: the same for every installation."""
     app = FastAPI(title="Danlu", version=danlu.__version__, description="Everything that can be done with Danlu, as HTTP.", separate_input_output_schemas=False)
-    app.include_router(_api(security.actor_of_request), prefix=PREFIX)
+    app.include_router(_api(security.actor_of_request, is_described=True), prefix=PREFIX)
     made = app.openapi()
     schemas = made.setdefault("components", {}).setdefault("schemas", {})
     schemas["Problem"], schemas["Mistake"] = problems.schema(), problems.mistake_schema()
@@ -48,9 +48,9 @@ def describe() -> dict[str, Any]:
     return made
 
 
-def _api(get_actor: GetActor) -> APIRouter:
+def _api(get_actor: GetActor, *, is_described: bool = False) -> APIRouter:
     made = APIRouter()
-    made.include_router(routes.router(get_actor))
+    made.include_router(routes.router(get_actor, is_described=is_described))
     made.include_router(stream.router(get_actor))
     made.include_router(uploads.router(get_actor))
     made.include_router(sign_in.router(get_actor))
