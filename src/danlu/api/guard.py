@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from danlu.api.incoming import SAFE_VERBS, Incoming, check_host, check_origin
 from danlu.errors import CrossSiteError, DanluError, MediaTypeError, TooLargeError, TooSlowError
+from danlu.logs import request_id
 from danlu.services.platform import rates
 from danlu.services.platform.tokens import csrf_token, hash_token
 
@@ -285,7 +286,7 @@ async def _refuse(scope: Scope, incoming: Incoming, send: Send, error: DanluErro
         await send({"type": "websocket.close", "code": 1008, "reason": error.what[:100]})
         return
     told = {"type": f"urn:danlu:error:{error.code}", "title": (type(error).__doc__ or "").strip().splitlines()[0], "status": error.http_status}
-    body = orjson.dumps({**told, "detail": error.what, "code": error.code, "why": error.why, "fix": error.fix})
+    body = orjson.dumps({**told, "detail": error.what, "code": error.code, "why": error.why, "fix": error.fix, "request_id": request_id.get(), "errors": []})
     headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
     if error.http_status == 429:
         headers.append((b"retry-after", b"60"))

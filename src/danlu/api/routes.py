@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Coroutine
+from functools import cache
 from hashlib import blake2b
 from typing import Annotated, Any, get_args, get_origin
 from urllib.parse import urlencode
@@ -31,6 +32,7 @@ from danlu.store.rows import MAX_PAGE, Page
 GetActor = Callable[[Request], Actor]
 ID = Path(max_length=80, pattern="^[0-9a-z_]+$")
 MAX_NUMBER = 2**53
+NUMBER = Path(ge=0, le=MAX_NUMBER)
 TEXT_PATTERN = r"^[^\x00-\x1f\x7f]*$"
 KEY_PATTERN = re.compile(r"[\x21-\x7e]{1,255}")
 PROBLEM: dict[int | str, dict[str, Any]] = {
@@ -40,8 +42,8 @@ PROBLEM: dict[int | str, dict[str, Any]] = {
 UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "Nothing has changed since the answer whose ETag was sent."}}
 
 
-def router(get_actor: GetActor) -> APIRouter:
-    """Return the routes of every operation; `get_actor` says who asks."""
+def router(get_actor: GetActor, *, is_described: bool = False) -> APIRouter:
+    """Return the routes of every operation; `get_actor` says who asks. What they answer is only described when it is asked for: it takes time."""
     made = APIRouter(route_class=StrictRoute, responses=PROBLEM)
     for operation in load_all().values():
         described = inspect.getdoc(operation.function) or ""
@@ -55,7 +57,7 @@ def router(get_actor: GetActor) -> APIRouter:
             tags=[operation.noun],
             summary=described.splitlines()[0],
             description=described,
-            response_model=None if operation.status == 204 or is_download else operation.types["return"],
+            response_model=operation.types["return"] if is_described and operation.status != 204 and not is_download else None,
             response_class=downloads.AnyFile if is_download else downloads.Json,
             responses={**(UNCHANGED if operation.verb == "GET" else {}), **(downloads.described() if is_download else {})},
             openapi_extra={"parameters": _headers(operation), "x-right": operation.right},
@@ -108,7 +110,8 @@ def _endpoint(operation: Operation[..., Any], get_actor: GetActor) -> Callable[.
         if parameter.name == "version":
             continue
         hint = operation.types[parameter.name]
-        kind = ID if parameter.name in in_path else Body() if parameter.name == operation.body else _option(operation, parameter.name, hint)
+        in_address = NUMBER if hint is int else ID
+        kind = in_address if parameter.name in in_path else Body() if parameter.name == operation.body else _option(operation, parameter.name, hint)
         parameters.append(inspect.Parameter(parameter.name, keyword, annotation=Annotated[hint, kind], default=parameter.default))
     endpoint.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     endpoint.__name__ = operation.name
@@ -131,14 +134,23 @@ def _is_page(hint: Any) -> bool:
     return get_origin(hint) is Page or hint is Page
 
 
+@cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint)
+
+
 class _Answer:
     """What is done for one request of one operation, in a thread."""
 
     def __init__(self, operation: Operation[..., Any], get_actor: GetActor) -> None:
         self.operation, self.get_actor = operation, get_actor
         self.has_version = "version" in operation.types
-        result = operation.types["return"]
-        self.encode = None if operation.status == 204 or result is downloads.Download else TypeAdapter(result).dump_json
+        self.has_body = operation.status != 204
+        self.is_download = operation.types["return"] is downloads.Download
+
+    def encode(self, result: Any) -> bytes:
+        """The answer as JSON."""
+        return _adapter(self.operation.types["return"]).dump_json(result)
 
     def __call__(self, request: Request, arguments: dict[str, Any]) -> Response:
         operation, platform, actor = self.operation, request.app.state.platform, self.get_actor(request)
@@ -158,13 +170,13 @@ class _Answer:
             receipt.leave()
 
     def _kept(self, result: Any) -> dict[str, Any]:
-        body = self.encode(result).decode() if self.encode else None
+        body = self.encode(result).decode() if self.has_body else None
         return {"status": self.operation.status, "body": body, "etag": _version_tag(result)}
 
     def _send(self, request: Request, result: Any) -> Response:
-        if self.operation.status == 204:
+        if not self.has_body:
             return Response(status_code=204)
-        if self.encode is None:
+        if self.is_download:
             return downloads.send(request, result)
         tag = _version_tag(result)
         wanted = request.headers.get("if-none-match") if self.operation.verb == "GET" else None

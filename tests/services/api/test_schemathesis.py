@@ -24,7 +24,7 @@ from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
 from danlu.settings import Settings
 
-NUM_EXAMPLES = int(os.environ.get("DANLU_FUZZ_EXAMPLES", "10"))
+NUM_EXAMPLES = int(os.environ.get("DANLU_FUZZ_EXAMPLES", "6"))
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 OWNER = Actor.local()
 pytestmark = pytest.mark.timeout(3600)
