@@ -37,13 +37,14 @@ NOUNS: dict[str, str] = {
     "runs": "Runs: those of this home's folders; with a command, those of the platform.",
     "sessions": "Where you are signed in.",
     "storage": "The room that things take.",
+    "subscriptions": "Who is told when runs end: webhooks and mail.",
     "system": "How the installation stands.",
     "uploads": "Files that are on their way; `danlu datasets add` does all of it.",
     "users": "Users, and yourself.",
     "votes": "Votes and ratings on answers.",
 }
 """Groups of commands; a test compares them with the operations."""
-GROUP_NAMES = {"chat": "engines", "downloads": "runs", "proofs": "runs", "rows": "datasets", "sweeps": "runs", "watching": "runs"}
+GROUP_NAMES = {"chat": "engines", "downloads": "runs", "notices": "subscriptions", "proofs": "runs", "rows": "datasets", "sweeps": "runs", "watching": "runs"}
 """The group of a module of services/platform, where it is not called like it."""
 OPERATION_GROUPS = {"download_dataset_version": "datasets", "download_export_file": "exports", "download_model_file": "models"}
 """The group of an operation, where it is not that of its module."""

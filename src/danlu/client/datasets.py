@@ -8,7 +8,7 @@ from pathlib import Path
 from danlu.client.transfers import upload
 from danlu.client.transport import Method, Noun, covers
 from danlu.errors import DataError, NotFoundError
-from danlu.services.platform import datasets, storage, uploads
+from danlu.services.platform import datasets, downloads, storage, uploads
 from danlu.services.platform import rows as rows_of
 from danlu.services.platform.datasets import NewDataset
 from danlu.store.datasets import Dataset, DatasetVersion
@@ -47,6 +47,7 @@ class Datasets(Noun):
     change = Method(datasets.change_dataset)
     columns = Method(rows_of.map_columns)
     delete = Method(datasets.delete_dataset)
+    download_version = Method(downloads.download_dataset_version)
     edit = Method(rows_of.edit_rows)
     examples = Method(datasets.list_examples)
     findings = Method(rows_of.list_findings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from danlu.client.transport import Method, Noun, covers
-from danlu.services.platform import chat, exports, models, votes
+from danlu.services.platform import chat, downloads, exports, models, votes
 from danlu.services.platform.exports import NewExport
 from danlu.services.platform.models import NewModel
 from danlu.store.jobs import Job
@@ -18,6 +18,7 @@ class Models(Noun):
     delete = Method(models.delete_model)
     lineage = Method(models.get_lineage)
     base = Method(models.list_base_models)
+    download_file = Method(downloads.download_model_file)
 
     @covers(models.register_model)
     def register(self, run_id: str, name: str) -> Model:
@@ -35,6 +36,7 @@ class Exports(Noun):
 
     get = Method(exports.get_export)
     delete = Method(exports.delete_export)
+    download_file = Method(downloads.download_export_file)
 
     @covers(exports.submit_export)
     def submit(self, run_id: str, type: str) -> Job:

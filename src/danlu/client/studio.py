@@ -15,7 +15,7 @@ from typing import Self
 from danlu.client.accounts import Audit, Invitations, Keys, Sessions, Users
 from danlu.client.datasets import Datasets, Storage, Uploads
 from danlu.client.http import HttpTransport
-from danlu.client.installation import System
+from danlu.client.installation import Subscriptions, System
 from danlu.client.jobs import Jobs
 from danlu.client.local import LocalTransport
 from danlu.client.projects import Projects
@@ -47,6 +47,7 @@ class Studio:
         self.runs = Runs(self)
         self.sessions = Sessions(self)
         self.storage = Storage(self)
+        self.subscriptions = Subscriptions(self)
         self.system = System(self)
         self.uploads = Uploads(self)
         self.users = Users(self)
