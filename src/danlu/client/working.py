@@ -15,6 +15,7 @@ from collections.abc import Callable
 from danlu.errors import DatabaseError, RunBusyError
 from danlu.services.platform.platform import Platform
 from danlu.store import jobs, workers
+from danlu.worker.housekeeping import Housekeeper
 from danlu.worker.supervisor import Supervisor
 
 IDLE_SECONDS = 10.0
@@ -49,12 +50,20 @@ def main() -> int:
     asked = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
     platform = Platform.open()
-    is_idle = until_idle(platform)
+    housekeeper, is_idle = Housekeeper(platform), until_idle(platform)
+
+    def is_stopping() -> bool:
+        if not housekeeper.is_alive():
+            housekeeper.start()  # asked for the first time: the lock of the home is ours
+        return asked.is_set() or is_idle()
+
     try:
-        Supervisor.of(platform).run(lambda: asked.is_set() or is_idle())
+        Supervisor.of(platform).run(is_stopping)
     except RunBusyError:
         return 0
     finally:
+        if housekeeper.is_alive():
+            housekeeper.stop()
         platform.close()
     return 0
 
