@@ -2,6 +2,7 @@
 
 import inspect
 from collections import Counter
+from functools import cache
 from typing import Any
 
 import pytest
@@ -21,6 +22,13 @@ WITHOUT_METHOD: dict[str, str] = {}
 """Operations that make no sense in Python, each with its reason."""
 WITHOUT_COMMAND: dict[str, str] = {}
 """Operations that make no sense on the command line, each with its reason."""
+
+WITHOUT_JSON = {
+    "recipe schema": "prints a JSON Schema and nothing else",
+    "studio": "runs until it is stopped; its log is JSON with DANLU_LOG_FORMAT=json",
+    "worker": "the same",
+}
+"""Commands whose answer is no data, each with its reason."""
 
 
 def methods() -> dict[str, list[str]]:
@@ -58,15 +66,24 @@ def test_every_operation_has_a_rest_operation_id() -> None:
     assert Counter(ids) == Counter(list(OPERATIONS))
 
 
-def commands(path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
-    """Every command as its words."""
+@cache
+def commands() -> dict[tuple[str, ...], Any]:
+    """Every command by its words."""
 
-    def walk(command: Any, words: tuple[str, ...]) -> set[tuple[str, ...]]:
-        context = typer.Context(command)
-        names = command.list_commands(context) if hasattr(command, "list_commands") else []
-        return {words}.union(*(walk(command.get_command(context, name), (*words, name)) for name in names))
+    def walk(command: Any, words: tuple[str, ...]) -> dict[tuple[str, ...], Any]:
+        context, found = typer.Context(command), {words: command}
+        for name in command.list_commands(context) if hasattr(command, "list_commands") else ():
+            found |= walk(command.get_command(context, name), (*words, name))
+        return found
 
-    return walk(typer.main.get_command(app), path)
+    return walk(typer.main.get_command(app), ())
+
+
+def test_every_command_can_answer_in_json() -> None:
+    leaves = {" ".join(words): command for words, command in commands().items() if not hasattr(command, "list_commands")}
+
+    without = {words for words, command in leaves.items() if not any("--json" in parameter.opts for parameter in command.params)}
+    assert without == set(WITHOUT_JSON)
 
 
 def test_every_operation_has_a_command_of_its_own() -> None:
