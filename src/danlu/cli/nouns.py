@@ -185,7 +185,7 @@ def _parameters(operation: Operation[..., Any]) -> Iterator[inspect.Parameter]:
 def _field(name: str, field: FieldInfo) -> inspect.Parameter:
     """The option of a body's field."""
     meaning = " ".join((field.description or "").split())
-    if SECRET.search(name):
+    if _is_secret(name, field):
         asked = _option(name, meaning + " It is asked for, or read from standard input.")
         return _keyword(name, Annotated[bool, typer.Option(f"--{name.replace('_', '-')}", help=asked.help, hidden=field.is_required())], False)
     if _is_structured(field.annotation):
@@ -258,7 +258,7 @@ def _body(model: type[BaseModel], given: dict[str, Any]) -> BaseModel:
     values = {}
     for name, field in model.model_fields.items():
         value = given[name]
-        if SECRET.search(name):
+        if _is_secret(name, field):
             if value or field.is_required():
                 values[name] = _ask(name)
         elif value is not None and value != []:
@@ -281,6 +281,10 @@ def _structured(name: str, text: str) -> Any:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise typer.BadParameter(f"--{name.replace('_', '-')}: {error}; give JSON, or @FILE") from error
+
+
+def _is_secret(name: str, field: FieldInfo) -> bool:
+    return not field.repr or SECRET.search(name) is not None
 
 
 def _ask(name: str) -> str:
