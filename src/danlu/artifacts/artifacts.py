@@ -102,14 +102,14 @@ class Artifacts:
             self._put(staged, digest, len(content), blocks, parts)
         return Stored(digest, len(content))
 
-    def put_folder(self, folder: Path) -> Stored:
-        """Keep a folder: each file, and a manifest of them, whose digest is the folder's.
+    def put_folder(self, folder: Path, *, is_final: bool = False) -> Stored:
+        """Keep a folder: each file (`is_final`: see `put_file`), and a manifest of them, whose digest is the folder's.
 
         Raises:
             UnsafeModelError: it holds a link, a device, or a name that other systems read differently.
         """
         with storage_errors(folder):
-            files = [(name, self.put_file(path)) for name, path in plain_files(folder)]
+            files = [(name, self.put_file(path, is_final=is_final)) for name, path in plain_files(folder)]
         entries = [{"name": name, "digest": stored.digest, "size_bytes": stored.size_bytes} for name, stored in files]
         manifest = self.put_bytes(orjson.dumps({"danlu_folder": 1, "files": entries}), parts=sorted({stored.digest for _, stored in files}))
         return Stored(manifest.digest, sum(stored.size_bytes for _, stored in files))
