@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from danlu.services.platform import receipts, system
+from danlu.services.platform import receipts, storage, system
 from danlu.services.platform.platform import Platform
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ class Housekeeper(threading.Thread):
         self.chores = [
             Chore("watch", 30.0, lambda: _watch(platform)),
             Chore("receipts", 600.0, lambda: receipts.sweep(platform)),
+            Chore("garbage", 6 * 3600.0, lambda: storage.collect(platform)),
         ]
 
     def run(self) -> None:
