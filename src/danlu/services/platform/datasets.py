@@ -11,7 +11,6 @@ from danlu.artifacts import Stored
 from danlu.errors import ConflictError, NotFoundError
 from danlu.recipe.base import StrictModel
 from danlu.services.platform import quotas
-from danlu.services.platform.downloads import Download
 from danlu.services.platform.file_names import Name
 from danlu.services.platform.inputs import base_model_path
 from danlu.services.platform.operations import Call, operation
@@ -159,15 +158,6 @@ def show_example(call: Call, dataset_version_id: str, number: int, body: Example
     }
     with call.platform.database.writing() as connection:
         return _submit(connection, call.platform, version, "show_example", payload, created_by=call.actor.user_id)
-
-
-@operation("GET", "/dataset-versions/{dataset_version_id}/content", right="viewer")
-def download_dataset(call: Call, dataset_version_id: str) -> Download:
-    """The file of a version as it was brought in; each piece is verified before it is sent."""
-    version = DATASET_VERSIONS.get(call.connection, dataset_version_id)
-    kept = call.platform.artifacts
-    kept.size(version.digest)  # a file that is missing is told now, not in the middle of the answer
-    return Download(version.file_name, version.size_bytes, version.digest, lambda start, length: kept.read(version.digest, start, length))
 
 
 def add_version(
