@@ -234,7 +234,7 @@ def test_a_dataset_is_renamed_and_stays_while_a_run_rests_on_it(platform: Platfo
         datasets.get_dataset_version(platform, OWNER, other.id)
 
 
-@pytest.mark.parametrize("name", ["", "   ", "x" * 10_000, "a\x1b[31mb", "a\u202eb", "line\nbreak", "\ud800"])
+@pytest.mark.parametrize("name", ["", "   ", "x" * 10_000, "a\x1b[31mb", "a\u202eb", "line\nbreak", "\ud800", "support@2"])
 def test_names_that_could_harm_are_refused(name: str) -> None:
     with pytest.raises((ValidationError, UnicodeError)):
         DatasetChange(name=name)

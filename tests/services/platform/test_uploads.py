@@ -204,6 +204,17 @@ def test_others_can_neither_add_to_an_upload_nor_see_it(platform: Platform, proj
             send(platform, upload, 0, 100, actor)
 
 
+def test_a_name_that_is_taken_is_told_before_anything_is_sent(platform: Platform, project_id: str) -> None:
+    datasets.create_dataset(platform, OWNER, project_id, datasets.NewDataset(example="danlu/zhangjiajie", name="rows"))
+
+    with pytest.raises(ConflictError, match="exists already"):
+        begin(platform, project_id, name="rows")
+    upload = begin(platform, project_id)
+    send(platform, upload, 0, len(CONTENT))
+    made = uploads.finish_upload(platform, OWNER, upload.id)
+    assert datasets.get_dataset(platform, OWNER, made.dataset_id).name == "rows 2"
+
+
 def test_a_dataset_of_another_project_is_no_target(platform: Platform, project_id: str) -> None:
     other = projects.create_project(platform, OWNER, NewProject(name="other")).id
     theirs = datasets.create_dataset(platform, OWNER, other, datasets.NewDataset(example="danlu/zhangjiajie"))

@@ -11,7 +11,7 @@ from danlu.artifacts import Stored
 from danlu.errors import ConflictError, NotFoundError
 from danlu.recipe.base import StrictModel
 from danlu.services.platform import quotas
-from danlu.services.platform.file_names import Name
+from danlu.services.platform.file_names import DatasetName
 from danlu.services.platform.inputs import base_model_path
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
@@ -32,14 +32,14 @@ class NewDataset(StrictModel):
 
     example: str = Field(max_length=200)
     """One of the names that `list_examples` gives, such as `danlu/zhangjiajie`."""
-    name: Name | None = None
+    name: DatasetName | None = None
     """What to call it; the example's name when left out."""
 
 
 class DatasetChange(StrictModel):
     """What to change of a dataset; its versions stay as they are."""
 
-    name: Name
+    name: DatasetName
     """What people call it."""
 
 
