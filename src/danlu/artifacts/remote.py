@@ -56,7 +56,10 @@ class Bucket:
     def take(self, staged: Path, name: str) -> None:
         """Upload the file; an object appears when it is whole, or not at all."""
         with _told(name):
-            self.files.put_file(str(staged), self._object(name))
+            try:
+                self.files.put_file(str(staged), self._object(name))
+            except FileNotFoundError as error:
+                raise StorageError(f"there is no bucket for {self.root}", why=str(error), fix="make it, or correct DANLU_ARTIFACT_URL") from error
         if self.size(name) != staged.stat().st_size:
             raise StorageError(f"the upload of {name} is not whole", why="the object has another size than the file", fix="try again")
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from danlu.data.pack import EncodedExample
+from danlu.data.templates import check_template, time_limit
 from danlu.errors import TemplateError
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class ChatRenderer:
         template = tokenizer.chat_template
         if not isinstance(template, str):
             template = template.get("default", next(iter(template.values())))
+        check_template(template)
         self.has_generation_spans = "{% generation" in template or "{%- generation" in template
 
     def prompt_text(self, messages: Sequence[Message], tools: list[Any] | None = None) -> str:
@@ -121,7 +123,10 @@ class ChatRenderer:
         from jinja2 import TemplateError as JinjaError
 
         try:
-            text = self.tokenizer.apply_chat_template(list(messages), tools=tools, tokenize=False, **options)
+            with time_limit():
+                text = self.tokenizer.apply_chat_template(list(messages), tools=tools, tokenize=False, **options)
+        except TemplateError:
+            raise
         except (JinjaError, TypeError, KeyError, ValueError) as error:
             raise _refused(messages, error) from error
         return str(text)
@@ -131,13 +136,16 @@ class ChatRenderer:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         try:
-            texts, spans = render_jinja_template(
-                conversations=[list(messages)],
-                tools=tools,
-                chat_template=self.tokenizer.get_chat_template(tools=tools),
-                return_assistant_tokens_mask=True,
-                **self.tokenizer.special_tokens_map,
-            )
+            with time_limit():
+                texts, spans = render_jinja_template(
+                    conversations=[list(messages)],
+                    tools=tools,
+                    chat_template=self.tokenizer.get_chat_template(tools=tools),
+                    return_assistant_tokens_mask=True,
+                    **self.tokenizer.special_tokens_map,
+                )
+        except TemplateError:
+            raise
         except (JinjaError, TypeError, KeyError, ValueError) as error:
             raise _refused(messages, error) from error
         return str(texts[0]), [(int(a), int(b)) for a, b in spans[0]]

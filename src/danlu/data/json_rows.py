@@ -42,6 +42,8 @@ def parse_row(raw: bytes) -> tuple[Row | Unreadable, Fixes]:
             repeated = _repeated_keys(raw)
             if repeated:
                 fixes.append(f"key {repeated[0]!r} given twice; the last value counts")
+    except orjson.JSONEncodeError:
+        return Unreadable("nested too deeply"), ()
     except orjson.JSONDecodeError as error:
         value = _repair(raw, str(error), fixes)
     if type(value) is dict:

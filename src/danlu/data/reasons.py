@@ -47,6 +47,7 @@ CHINESE: tuple[tuple[str, str], ...] = (
     (r"a function_call is not JSON", "function_call 不是 JSON"),
     (r"a function_call has no name", "function_call 没有 name"),
     (r"holds values that JSON cannot hold", "含有 JSON 无法表示的值"),
+    (r"nested too deeply", "嵌套太深"),
     (r"not JSON(: .*)?", r"不是 JSON\1"),
     (r"not a JSON object but (.+)", r"不是 JSON 对象，而是 \1"),
     (r"not CSV: (.+)", r"不是 CSV：\1"),

@@ -16,6 +16,9 @@ from typing import BinaryIO, cast
 from danlu.errors import DataError, FormatError
 
 SAMPLE_BYTES = 256 * 1024
+FREE_EXPANSION_BYTES = 2 * 1024**3
+MAX_EXPANSION = 200
+"""A compressed file may become that many times as large, or FREE_EXPANSION_BYTES if that is more; text compresses to about a tenth."""
 FORMATS_READ = "JSON, JSONL, CSV, TSV, XLSX, Parquet or TXT (each may be gzipped)"
 
 MAGIC = (
@@ -258,7 +261,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _open_raw(path: Path, is_gzip: bool) -> BinaryIO:
     if is_gzip:
-        return cast("BinaryIO", io.BufferedReader(cast("io.RawIOBase", gzip.open(path, "rb")), 1 << 20))
+        return cast("BinaryIO", io.BufferedReader(_Bounded(path), 1 << 20))
     return path.open("rb", buffering=1 << 20)
 
 
@@ -275,6 +278,48 @@ def _rest_sample(path: Path, is_gzip: bool, head_len: int) -> bytes:
                 lines = file.read(64 * 1024).split(b"\n")
                 pieces.append(b"\n".join(lines[1:-1]))
     return b"\n" + b"\n".join(pieces) if pieces else b""
+
+
+class Expansion:
+    """Counts what a compressed file has become, and ends what grows without measure: two kilobytes can stand for gigabytes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._room = path, max(FREE_EXPANSION_BYTES, MAX_EXPANSION * path.stat().st_size)
+
+    def add(self, num_bytes: int) -> None:
+        """Note that so many bytes more were unpacked.
+
+        Raises:
+            DataError: it is too much.
+        """
+        self._room -= num_bytes
+        if self._room < 0:
+            raise DataError(
+                f"{self._path} unpacks to far more than it is",
+                why=f"more than {FREE_EXPANSION_BYTES / 1e9:.0f} GB and more than {MAX_EXPANSION} times its {self._path.stat().st_size:,} bytes",
+                fix="if its rows are meant to repeat so often, give it unpacked, as JSONL",
+            )
+
+
+class _Bounded(io.RawIOBase):
+    """A gzip stream that does not grow without measure."""
+
+    def __init__(self, path: Path) -> None:
+        self._stream, self._expansion = gzip.open(path, "rb"), Expansion(path)  # noqa: SIM115 - closed with this stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(cast("bytearray", buffer))
+        chunk = self._stream.read(len(view))
+        self._expansion.add(len(chunk))
+        view[: len(chunk)] = chunk
+        return len(chunk)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 class _Transcoder(io.RawIOBase):

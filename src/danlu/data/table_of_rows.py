@@ -7,6 +7,7 @@ read), and why it cannot be read. The index holds the offset of each line, 8 byt
 from __future__ import annotations
 
 import os
+import secrets
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,8 +57,8 @@ def index_rows(path: Path, folder: Path) -> int:
         DataError: the file cannot be read.
         StorageError: the table cannot be written.
     """
-    offsets = array("Q")
-    lines, index = folder / f"{LINES}.{os.getpid()}.tmp", folder / f"{INDEX}.{os.getpid()}.tmp"
+    offsets, token = array("Q"), secrets.token_hex(6)
+    lines, index = folder / f"{LINES}.{token}.tmp", folder / f"{INDEX}.{token}.tmp"
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from danlu.data.examples import Row
 from danlu.data.json_rows import MAX_ROW_BYTES, Entry, Fixes, Unreadable
+from danlu.data.sources import Expansion
 from danlu.errors import DataError, FormatError
 
 DELIMITERS = ",\t;|"
@@ -19,6 +20,8 @@ Warn = Callable[[str, str, str], None]
 """Takes (kind, English, Chinese)."""
 MAX_ROW_LINES = 5000
 """A quoted cell with more lines than this is taken for a quote that was never closed."""
+MAX_COLUMNS = 1024
+"""Of a sheet. A single cell in the last of its 16,384 columns would widen a million empty rows."""
 MAX_XLSX_BYTES = 2 * 1024**3
 MERGED = re.compile(rb"<mergeCell ")
 UNCOMPUTED = re.compile(rb"</f>(?:<v\s*/>|<v></v>)?</c>")
@@ -163,7 +166,14 @@ def read_xlsx(path: Path, warn: Warn) -> Iterator[Entry]:
             warnings.simplefilter("ignore")
             book = load_workbook(path, read_only=True, data_only=True)
         sheets = [sheet for sheet in book.worksheets if sheet.max_row is None or sheet.max_row > 0]
-        used = next((sheet for sheet in sheets if any(any(c is not None for c in cells) for cells in sheet.iter_rows(max_row=50, values_only=True))), None)
+        used = next(
+            (
+                sheet
+                for sheet in sheets
+                if any(any(c is not None for c in cells) for cells in sheet.iter_rows(max_row=50, max_col=MAX_COLUMNS, values_only=True))
+            ),
+            None,
+        )
         if used is None:
             raise DataError(f"{path} holds no cells", why="every sheet is empty", fix="give a workbook with a header row and rows below it")
         others = [sheet.title for sheet in book.worksheets if sheet is not used]
@@ -171,7 +181,11 @@ def read_xlsx(path: Path, warn: Warn) -> Iterator[Entry]:
             names = ", ".join(map(repr, others[:5]))
             warn("other_sheets", f"only sheet {used.title!r} is read; not read: {names}", f"只读工作表 {used.title!r}；没有读：{names}")
         header: list[str] | None = None
-        for number, cells in enumerate(used.iter_rows(values_only=True), 1):
+        if (used.max_column or 0) > MAX_COLUMNS:
+            warn("many_columns", f"columns after the first {MAX_COLUMNS} are not read", f"前 {MAX_COLUMNS} 列之后的列没有读")
+        for number, cells in enumerate(used.iter_rows(max_col=MAX_COLUMNS, values_only=True), 1):
+            if cells.count(None) == len(cells):
+                continue
             texts = [_cell_text(cell) for cell in cells]
             if not any(text.strip() for text in texts):
                 continue
@@ -243,12 +257,14 @@ def read_parquet(path: Path) -> Iterator[Entry]:
 
     try:
         with parquet.ParquetFile(path, pre_buffer=False) as file:
-            number = 0
+            number, expansion = 0, Expansion(path)
             for batch in file.iter_batches(batch_size=_batch_rows(file.metadata), use_threads=False):
                 for start in range(0, batch.num_rows, 64):
                     for row in batch.slice(start, 64).to_pylist():
                         number += 1
-                        yield number, _plain_row(row), ()
+                        plain, size = _plain_row(row)
+                        expansion.add(size)
+                        yield number, plain, ()
     except (arrow.ArrowException, OSError) as error:
         message = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise DataError(f"{path} is a damaged Parquet file", why=message, fix="write or download it again") from error
@@ -266,16 +282,16 @@ def _batch_rows(metadata: Any) -> int:
     return max(1, min(1024, BATCH_BYTES // largest * 8 if largest < BATCH_BYTES else 1))
 
 
-def _plain_row(row: dict[str, Any]) -> Row | Unreadable:
+def _plain_row(row: dict[str, Any]) -> tuple[Row | Unreadable, int]:
+    """The row as text and numbers, and about how many bytes it takes."""
     size = 0
     for name, value in row.items():
-        if isinstance(value, str | bytes):
-            size += len(value)
+        size += len(value) if isinstance(value, str | bytes) else 8 if not isinstance(value, list | dict) else len(repr(value))
         if isinstance(value, bytes):
             try:
                 row[name] = value.decode()
             except UnicodeDecodeError:
-                return Unreadable(f"column {name!r} holds bytes, not text")
+                return Unreadable(f"column {name!r} holds bytes, not text"), size
         elif value is not None and not isinstance(value, str | int | float | bool | list | dict):
             row[name] = str(value)
-    return row if size <= MAX_ROW_BYTES else Unreadable(f"row longer than {MAX_ROW_BYTES >> 20} MB")
+    return (row if size <= MAX_ROW_BYTES else Unreadable(f"row longer than {MAX_ROW_BYTES >> 20} MB")), size

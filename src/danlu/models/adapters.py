@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from danlu.errors import ModelError, NoEffectError
 from danlu.files import read_json
+from danlu.models import safety
 from danlu.models.load import VOCABULARY_FILES, load_tokenizer
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def load_start(model: Any, adapter_dir: Path) -> None:
     from peft import PeftConfig, get_peft_model_state_dict, set_peft_model_state_dict
     from peft.utils import load_peft_weights
 
+    safety.check_adapter(adapter_dir)
     here, there = model.peft_config["default"], PeftConfig.from_pretrained(str(adapter_dir))
     for name, setting in COMPARED.items():
         wanted, found = (_comparable(getattr(config, name, None)) for config in (here, there))

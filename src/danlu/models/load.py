@@ -5,6 +5,7 @@ Only safetensors, never pickle; no remote code; no file outside the folder.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from danlu.errors import MissingExtraError, ModelError, UnsafeModelError, is_out_of_memory
+from danlu.models import safety
 
 if TYPE_CHECKING:
     import torch
@@ -39,20 +41,28 @@ def check_model_dir(folder: Path, *, needs_weights: bool = True) -> dict[str, An
             why="it has no config.json",
             fix="give the folder that holds config.json, tokenizer files and *.safetensors",
         )
-    config = _read_mapping(config_path)
-    for name in ("config.json", "tokenizer_config.json"):
-        if (folder / name).is_file() and "auto_map" in _read_mapping(folder / name):
-            raise UnsafeModelError(
-                f"{folder} asks to run its own Python code",
-                why=f"{name} has auto_map; Danlu never runs code that comes with a model",
-                fix="use a model of an architecture that Transformers has built in",
-            )
+    config = read_mapping(config_path)
+    safety.check_files(folder)
+    if (folder / "adapter_config.json").exists():
+        raise UnsafeModelError(
+            f"{folder} is a model and an adapter at once",
+            why="adapter_config.json names another model, which Transformers would load in its place, from anywhere",
+            fix="remove adapter_config.json, or merge the adapter into its model",
+        )
+    for name in ("config.json", "tokenizer_config.json", "generation_config.json", "processor_config.json"):
+        if (folder / name).is_file():
+            safety.check_config(read_mapping(folder / name), folder / name)
     if needs_weights:
-        _check_weights(folder)
+        _check_weights(folder, config)
     return config
 
 
-def _read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file of a model folder.
+
+    Raises:
+        ModelError: there is none in it.
+    """
     try:
         content = orjson.loads(path.read_bytes())
     except orjson.JSONDecodeError as error:
@@ -62,10 +72,10 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_weights(folder: Path) -> None:
+def _check_weights(folder: Path, config: dict[str, Any]) -> None:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        weight_map = _read_mapping(index).get("weight_map")
+        weight_map = read_mapping(index).get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
             raise ModelError(f"{index} does not name the weight files", why="it has no weight_map from tensors to files", fix="copy the model again")
         shards = sorted(set(weight_map.values()))
@@ -93,17 +103,18 @@ def _check_weights(folder: Path) -> None:
                 fix="get the safetensors version of the model, or convert it where you trust it",
             )
         raise ModelError(f"{folder} has no weights", why="no *.safetensors file in it", fix="copy or download the model again")
-    for file in files:
-        check_safetensors(file)
+    sizes = [check_safetensors(file) for file in files]
+    safety.check_sizes(config, sum(size for size, _ in sizes), sum(count for _, count in sizes), folder)
 
 
-def check_safetensors(file: Path) -> None:
-    """Raise ModelError when the header of a safetensors file does not match its size."""
+def check_safetensors(file: Path) -> tuple[int, int]:
+    """Raise ModelError when the header of a safetensors file does not match its size; return how many numbers and tensors it holds."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(file, framework="numpy") as opened:
-            opened.keys()
+            shapes = [opened.get_slice(name).get_shape() for name in opened.keys()]  # noqa: SIM118 - no mapping
+            return sum(math.prod(shape) for shape in shapes), len(shapes)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{file} is not a whole safetensors file", why=str(error), fix="copy or download it again") from error
 
@@ -119,6 +130,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     fix = "copy tokenizer.json and tokenizer_config.json into the folder"
     if not any((folder / name).is_file() for name in VOCABULARY_FILES):
         raise ModelError(f"there is no tokenizer in {folder}", why="it has no tokenizer.json", fix=fix)
+    if (folder / "tokenizer.json").is_file():
+        safety.check_tokenizer_file(folder / "tokenizer.json")
     with _told(f"the tokenizer in {folder} cannot be loaded", fix=fix):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     if not tokenizer.is_fast:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from danlu.errors import NoEffectError
+from danlu.models import safety
 from danlu.models.pair import load_adapter
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def add_adapters(model: PeftModel, folders: Sequence[Path]) -> list[str]:
     """
     names = ["default", *(f"part{number}" for number in range(1, len(folders) + 1))]
     for name, folder in zip(names[1:], folders, strict=True):
+        safety.check_adapter(folder)
         model.load_adapter(folder, adapter_name=name, local_files_only=True)
     for name in names:
         _check_plain(model.peft_config[name], name)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from danlu.data.chat import ChatRenderer
 from danlu.errors import ModelError
+from danlu.models import safety
 from danlu.models.load import VOCABULARY_FILES, load_model, load_tokenizer
 from danlu.models.new_tokens import added_ids, make_rows
 
@@ -77,6 +78,7 @@ class ModelPair:
             yield load_model(self._previous_dir, dtype=self._base.dtype, device=str(self._base.device)).eval()
             return
         if "previous" not in self._tuned.peft_config:
+            safety.check_adapter(self._previous_dir)
             self._tuned.load_adapter(self._previous_dir, adapter_name="previous", local_files_only=True)
         self._tuned.set_adapter("previous")
         try:
@@ -108,6 +110,7 @@ def load_adapter(model: PreTrainedModel, adapter_dir: Path) -> PreTrainedModel:
             why="only safetensors are loaded, never pickle",
             fix="save the adapter again with safe serialization",
         )
+    safety.check_adapter(adapter_dir)
     if any((adapter_dir / name).is_file() for name in VOCABULARY_FILES):
         make_rows(model, range(model.get_input_embeddings().num_embeddings, len(load_tokenizer(adapter_dir))))
     try:

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from danlu.services.platform import notices, receipts, system
+from danlu.services.platform import notices, receipts, storage, system
+from danlu.services.platform import receipts, storage, system
 from danlu.services.platform.platform import Platform
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Housekeeper(threading.Thread):
             Chore("notices", 2.0, lambda: notices.deliver(platform)),
             Chore("watch", 30.0, lambda: _watch(platform)),
             Chore("receipts", 600.0, lambda: receipts.sweep(platform)),
+            Chore("garbage", 6 * 3600.0, lambda: storage.collect(platform)),
         ]
 
     def run(self) -> None:

@@ -11,14 +11,14 @@ from pydantic import ValidationError
 from sqlalchemy import text
 
 from danlu.data import table_of_rows
-from danlu.errors import ConflictError, DataError, NoEffectError, NotFoundError
+from danlu.errors import ConflictError, DataError, NoEffectError, NotFoundError, UnknownNameError
 from danlu.services.platform import datasets, projects, rows, storage
 from danlu.services.platform.access import Actor
 from danlu.services.platform.datasets import DatasetChange, NewDataset
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.projects import NewProject
 from danlu.services.platform.rows import ColumnMapping, Fixes, RowEdits
-from danlu.store import jobs
+from danlu.store import jobs, workers
 from danlu.store.datasets import DatasetVersion
 from danlu.store.jobs import JOBS
 from danlu.worker.kinds.base import KINDS
@@ -50,7 +50,9 @@ def work(platform: Platform, kind: str) -> dict[str, Any]:
     """Do the next job of a kind as its process would, and end it as the supervisor would."""
     with platform.database.writing() as connection:
         job = next(job for job in jobs.queue(connection) if job.kind == kind)
-        while (claimed := jobs.claim(connection, worker_id="w", home="h", total_slots=1)) is not None and claimed.id != job.id:
+        while (
+            claimed := jobs.claim(connection, worker_id="w", home=workers.home_id(platform.database, platform.home), total_slots=1)
+        ) is not None and claimed.id != job.id:
             pass
         job = JOBS.get(connection, job.id)
     state, result = KINDS.parse(job.payload).work(platform.home)
@@ -202,6 +204,14 @@ def test_an_example_is_shown_as_a_model_reads_it(platform: Platform, project_id:
     assert "2" in trained and "Two" not in trained and "Two" in "".join(block["tokens"])
 
 
+@pytest.mark.parametrize("name", ["/etc", "../../models", "~/secret", "danlu/none"])
+def test_a_folder_of_the_server_is_no_base_model_to_show_with(platform: Platform, project_id: str, name: str) -> None:
+    version = bring_in(platform, project_id)
+
+    with pytest.raises(UnknownNameError):
+        datasets.show_example(platform, OWNER, version.id, 2, datasets.ExampleView(base_model=name))
+
+
 def test_a_dataset_is_renamed_and_stays_while_a_run_rests_on_it(platform: Platform, project_id: str) -> None:
     version, other = bring_in(platform, project_id), bring_in(platform, project_id, name="other")
     renamed = datasets.change_dataset(platform, OWNER, version.dataset_id, DatasetChange(name="  新 名字 <b>x</b> "))
@@ -224,7 +234,7 @@ def test_a_dataset_is_renamed_and_stays_while_a_run_rests_on_it(platform: Platfo
         datasets.get_dataset_version(platform, OWNER, other.id)
 
 
-@pytest.mark.parametrize("name", ["", "   ", "x" * 10_000, "a\x1b[31mb", "a\u202eb", "line\nbreak", "\ud800"])
+@pytest.mark.parametrize("name", ["", "   ", "x" * 10_000, "a\x1b[31mb", "a\u202eb", "line\nbreak", "\ud800", "support@2"])
 def test_names_that_could_harm_are_refused(name: str) -> None:
     with pytest.raises((ValidationError, UnicodeError)):
         DatasetChange(name=name)

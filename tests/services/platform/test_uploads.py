@@ -52,7 +52,7 @@ def test_a_file_arrives_in_pieces_and_becomes_a_version(platform: Platform, proj
     version = uploads.finish_upload(platform, OWNER, upload.id)
 
     assert (version.digest, version.size_bytes, version.number, version.file_name) == (SHA256, len(CONTENT), 1, "rows.jsonl")
-    assert b"".join(datasets.content(platform, OWNER, version.id).read()) == CONTENT
+    assert b"".join(platform.artifacts.read(version.digest)) == CONTENT
     assert uploads.finish_upload(platform, OWNER, upload.id) == version, "asked again after a lost answer"
     assert not (platform.home / "uploads" / upload.id).exists()
     second = begin(platform, project_id, dataset=version.dataset_id)
@@ -202,6 +202,17 @@ def test_others_can_neither_add_to_an_upload_nor_see_it(platform: Platform, proj
     for actor, error in ((stranger, NotFoundError), (viewer, ForbiddenError), (NOBODY, DanluError)):
         with pytest.raises(error):
             send(platform, upload, 0, 100, actor)
+
+
+def test_a_name_that_is_taken_is_told_before_anything_is_sent(platform: Platform, project_id: str) -> None:
+    datasets.create_dataset(platform, OWNER, project_id, datasets.NewDataset(example="danlu/zhangjiajie", name="rows"))
+
+    with pytest.raises(ConflictError, match="exists already"):
+        begin(platform, project_id, name="rows")
+    upload = begin(platform, project_id)
+    send(platform, upload, 0, len(CONTENT))
+    made = uploads.finish_upload(platform, OWNER, upload.id)
+    assert datasets.get_dataset(platform, OWNER, made.dataset_id).name == "rows 2"
 
 
 def test_a_dataset_of_another_project_is_no_target(platform: Platform, project_id: str) -> None:

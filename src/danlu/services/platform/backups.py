@@ -30,7 +30,7 @@ from danlu.store import artifacts, schema
 from danlu.store.engine import Database
 
 DATABASE, ARTIFACTS, SEAL, CONTENT = "danlu.sqlite", "artifacts.jsonl", "backup.json", "artifacts"
-LOCKS = ("server.lock", "worker.lock")
+LOCKS = ("studio.lock", "worker.lock")
 """Whoever works on a home folder holds one of these."""
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Any
 
 from pydantic import Field
 
@@ -11,13 +10,13 @@ from danlu import bundled
 from danlu.artifacts import Stored
 from danlu.errors import ConflictError, NotFoundError
 from danlu.recipe.base import StrictModel
-from danlu.services.platform import access
-from danlu.services.platform.access import Actor
-from danlu.services.platform.file_names import Name
+from danlu.services.platform import quotas
+from danlu.services.platform.file_names import DatasetName
+from danlu.services.platform.inputs import base_model_path
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.storage import cached, cached_file, check_quota
-from danlu.store import datasets, jobs
+from danlu.store import datasets, jobs, workers
 from danlu.store.datasets import DATASET_VERSIONS, DATASETS, Dataset, DatasetVersion
 from danlu.store.engine import Connection
 from danlu.store.jobs import Job
@@ -33,14 +32,14 @@ class NewDataset(StrictModel):
 
     example: str = Field(max_length=200)
     """One of the names that `list_examples` gives, such as `danlu/zhangjiajie`."""
-    name: Name | None = None
+    name: DatasetName | None = None
     """What to call it; the example's name when left out."""
 
 
 class DatasetChange(StrictModel):
     """What to change of a dataset; its versions stay as they are."""
 
-    name: Name
+    name: DatasetName
     """What people call it."""
 
 
@@ -140,54 +139,25 @@ def inspect_dataset(call: Call, dataset_version_id: str) -> Job:
 
 @operation("POST", "/dataset-versions/{dataset_version_id}/rows/{number}/show", right="editor", own_transaction=True)
 def show_example(call: Call, dataset_version_id: str, number: int, body: ExampleView) -> Job:
-    """Show one row as a model would read it: the job's result holds its tokens and which of them are trained on."""
+    """Show one row as a model would read it: the job's result holds its tokens and which of them are trained on.
+
+    Raises:
+        UnknownNameError: there is no such base model.
+    """
     with call.platform.database.reading() as connection:
         version = DATASET_VERSIONS.get(connection, dataset_version_id)
     path = cached(call.platform, version)
+    base_model = base_model_path(call.platform, body.base_model) or body.base_model
     payload = {
         "type": "show_example",
         "path": str(path),
         "digest": version.digest,
         "number": number,
-        "base_model": body.base_model,
+        "base_model": base_model,
         "objective": body.objective,
     }
     with call.platform.database.writing() as connection:
-        return jobs.submit(
-            connection,
-            project_id=version.project_id,
-            kind="show_example",
-            payload=payload,
-            priority="express",
-            num_slots=SHORT_JOB_SLOTS,
-            created_by=call.actor.user_id,
-        )
-
-
-@dataclass(frozen=True)
-class Content:
-    """The file of a version, to be sent in parts. Never to be shown in a browser: it may be a page that runs scripts."""
-
-    file_name: str
-    size_bytes: int
-    digest: str
-    platform: Platform
-
-    def read(self, start: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """Verified pieces of it."""
-        return self.platform.artifacts.read(self.digest, start, length)
-
-
-def content(platform: Platform, actor: Actor, dataset_version_id: str) -> Content:
-    """The file of a version as it was brought in, for downloads.
-
-    Raises:
-        SignInError, ForbiddenError, NotFoundError: the actor may not.
-    """
-    with platform.database.reading() as connection:
-        access.check(connection, actor, "viewer", {"dataset_version_id": dataset_version_id})
-        version = DATASET_VERSIONS.get(connection, dataset_version_id)
-    return Content(version.file_name, version.size_bytes, version.digest, platform)
+        return _submit(connection, call.platform, version, "show_example", payload, created_by=call.actor.user_id)
 
 
 def add_version(
@@ -231,12 +201,19 @@ def submit_inspection(connection: Connection, platform: Platform, version: Datas
     """Have a version looked over by a job; its file is in the cache already."""
     path = platform.home / "cache" / version.digest / version.file_name
     payload = {"type": "inspect", "path": str(path), "digest": version.digest, "dataset_version_id": version.id}
+    return _submit(connection, platform, version, "inspect", payload, created_by=created_by)
+
+
+def _submit(connection: Connection, platform: Platform, version: DatasetVersion, kind: str, payload: dict[str, Any], *, created_by: str | None) -> Job:
+    """Queue a short job in this home, where the cached file is."""
+    quotas.check_jobs(platform, connection, version.project_id)
     return jobs.submit(
         connection,
         project_id=version.project_id,
-        kind="inspect",
+        kind=kind,
         payload=payload,
         priority="express",
         num_slots=SHORT_JOB_SLOTS,
+        home=workers.home_id(platform.database, platform.home),
         created_by=created_by,
     )

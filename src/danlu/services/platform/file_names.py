@@ -34,6 +34,22 @@ Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(clean_
 """What people call a thing. Any script; markup is text like any other and is shown as such."""
 
 
+def clean_dataset_name(name: str) -> str:
+    """Return the name of a dataset.
+
+    Raises:
+        ValueError: it ends like a version, so that nobody could tell whether `support@2` is one.
+    """
+    plain = clean_name(name)
+    if re.search(r"@\d+$", plain):
+        raise ValueError("the name of a dataset cannot end with @ and a number: so its versions are called")
+    return plain
+
+
+DatasetName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(clean_dataset_name)]
+"""What people call a dataset; recipes name a version of it as `name@number`."""
+
+
 def safe_file_name(name: str) -> str:
     """Return a name under which the content of an uploaded file can lie on any disk: no folder, nothing hidden, at most 200 bytes."""
     plain = UNWANTED.sub("", unicodedata.normalize("NFC", name)).replace("\\", "/").rstrip("/").rpartition("/")[2]

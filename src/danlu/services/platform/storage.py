@@ -132,12 +132,13 @@ def _collect_unreferenced(platform: Platform, put_before: float) -> Iterator[int
 
 
 def _collect_orphans(platform: Platform, put_before: float) -> Iterator[int]:
-    for digest, taken in platform.artifacts.digests():
-        if taken >= put_before:
-            continue
-        with platform.database.reading() as connection:
-            is_known = artifacts.find(connection, digest) is not None
-        if is_known:
+    old = [digest for digest, taken in platform.artifacts.digests() if taken < put_before]
+    if not old:
+        return
+    with platform.database.reading() as connection:
+        known = {artifact.digest for artifact in artifacts.all_artifacts(connection)}
+    for digest in old:
+        if digest in known:
             continue
         with platform.database.writing() as connection:
             if artifacts.claim_orphan(connection, digest):

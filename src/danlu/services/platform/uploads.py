@@ -26,7 +26,7 @@ from danlu.recipe.base import StrictModel
 from danlu.services.platform import access
 from danlu.services.platform.access import Actor
 from danlu.services.platform.datasets import add_version
-from danlu.services.platform.file_names import Name, safe_file_name
+from danlu.services.platform.file_names import DatasetName, safe_file_name
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.storage import check_quota, keep_cached
@@ -54,8 +54,8 @@ class NewUpload(StrictModel):
     """Checksum of the whole file, when it is known."""
     dataset: str | None = Field(None, max_length=80)
     """Id of the dataset it becomes a new version of; a new dataset when left out."""
-    name: Name | None = None
-    """Name of the new dataset; the file's when left out."""
+    name: DatasetName | None = None
+    """Name of the new dataset; the file's when left out, with a number when that is taken."""
 
 
 @operation("POST", "/projects/{project_id}/uploads", right="editor", own_transaction=True)
@@ -65,6 +65,7 @@ def begin_upload(call: Call, project_id: str, body: NewUpload) -> Upload:
     Raises:
         NoRoomError: it would not fit.
         NotFoundError: there is no such dataset in this project.
+        ConflictError: the name is taken.
     """
     file_name = safe_file_name(body.file_name)
     with call.platform.database.writing() as connection:
@@ -75,7 +76,7 @@ def begin_upload(call: Call, project_id: str, body: NewUpload) -> Upload:
             connection,
             project_id=project_id,
             dataset_id=body.dataset,
-            name=body.name or file_name.partition(".")[0] or file_name,
+            name=_name_for(connection, project_id, body, file_name),
             file_name=file_name,
             size_bytes=body.size_bytes,
             sha256=body.sha256,
@@ -192,6 +193,19 @@ def remove_expired(platform: Platform, *, now: float) -> int:
         if not is_owned and now - folder.stat().st_mtime > 3600:  # one that is just being begun has no row yet
             shutil.rmtree(folder, ignore_errors=True)
     return count
+
+
+def _name_for(connection: Connection, project_id: str, body: NewUpload, file_name: str) -> str:
+    """Name of the dataset that the file becomes; told to be taken now, not after gigabytes."""
+    stem = file_name.partition(".")[0].replace("@", "_") or "data"
+    wanted = body.name or stem
+    for number in range(2, 1000):
+        if body.dataset is not None or DATASETS.find(connection, project_id=project_id, name=wanted) is None:
+            return wanted
+        if body.name is not None:
+            break
+        wanted = f"{stem[:190]} {number}"
+    raise ConflictError(f"{wanted!r} exists already", why="a dataset of this project has this name", fix="choose another name, or upload a new version of it")
 
 
 def _make_version(connection: Connection, platform: Platform, actor: Actor, upload: Upload, stored: Stored) -> DatasetVersion:
