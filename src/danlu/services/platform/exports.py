@@ -21,7 +21,6 @@ from danlu.store.rows import Page
 from danlu.store.runs import EXPORTS, RUNS, Export
 
 
-
 class NewExport(StrictModel):
     """An export to make."""
 
