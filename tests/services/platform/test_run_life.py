@@ -49,8 +49,9 @@ class Studio:
             time.sleep(0.05)
 
     def is_gone(self, attempt: Attempt, pid: int) -> bool:
-        self.supervisor.executor.poll(attempt)
-        return start_time(pid) is None
+        has_ended = start_time(pid) is None
+        self.supervisor.executor.poll(attempt)  # takes its zombie away
+        return has_ended
 
     def finish(self, run: Run) -> Run:
         self.until(lambda: runs.get_run(self.platform, OWNER, run.id).is_over)
