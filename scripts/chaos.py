@@ -57,7 +57,7 @@ def fire(place: Path, model: Path, rows: Path, given: argparse.Namespace, *, sha
     """Random kills on a queue of trainings."""
     gate = Gate(place, model, rows, seed=given.seed, database_url=url)
     num_kills, num_jobs = max(1, round(given.kills * share)), max(1, round(given.jobs * share))
-    gate.plan(num_jobs, pause=2.5 * num_kills / num_jobs)  # they come for as long as kills do
+    gate.plan(num_jobs, pause=0.3)
     kills = [name for name, number in KILLS.items() for _ in range(-(-num_kills * number // 10))][:num_kills]
     gate.random.shuffle(kills)
     figures = gate.run(kills, between=(0.2, 4.0), timeout=3600)

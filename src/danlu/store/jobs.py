@@ -370,7 +370,7 @@ def _place_before(connection: Connection, before: str, job_id: str) -> float:
         for number, id in enumerate(waiting, 1):
             _set(connection, id, position=last + number)
         return _place_before(connection, before, job_id)
-    return (other.position + previous) / 2
+    return (other.position + float(previous)) / 2
 
 
 def _lock(connection: Connection) -> None:
