@@ -37,6 +37,9 @@ class Settings:
     misunderstood: tuple[str, ...] = ()
     """Limits that are set to something else than a number of bytes; the platform refuses to open with them."""
 
+    worker_slots: int | None = None
+    """Jobs that run at a time (`DANLU_WORKER_SLOTS`); by default one for each GPU, or one."""
+
     @classmethod
     def from_environment(cls) -> "Settings":
         """Return the settings of this process."""
@@ -52,6 +55,7 @@ class Settings:
             min_free_bytes=cls.min_free_bytes if (free := _bytes("DANLU_MIN_FREE_BYTES")) is None else free,
             project_quota_bytes=_bytes("DANLU_PROJECT_QUOTA_BYTES"),
             misunderstood=tuple(name for name in LIMITS if os.environ.get(name, "").strip() and _bytes(name) is None),
+            worker_slots=_count(os.environ.get("DANLU_WORKER_SLOTS", "")),
         )
 
     @property
@@ -82,3 +86,8 @@ def _bytes(name: str) -> int | None:
     """A whole number of bytes; None when it is not set, or is no such number."""
     text = os.environ.get(name, "").strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+def _count(text: str) -> int | None:
+    """A number of 1 or more; None for what is none."""
+    return int(text) if text.strip().isdigit() and int(text) > 0 else None

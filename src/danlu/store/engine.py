@@ -7,6 +7,8 @@ a writer, and it is on disk when it returns (`synchronous=FULL`).
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from danlu.errors import DatabaseError
 __all__ = ["Connection", "Database"]
 BUSY_TIMEOUT_SECONDS = 10
 """How long a writer waits for another one before it gives up."""
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 class Database:
@@ -29,7 +32,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = _sqlite_engine(url) if self.is_sqlite else create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
+        self.engine = _sqlite_engine(url) if self.is_sqlite else _postgresql_engine(url)
 
     @property
     def path(self) -> Path | None:
@@ -79,6 +82,15 @@ def _sqlite_engine(url: str) -> Engine:
         cursor.close()
 
     return engine
+
+
+def _postgresql_engine(url: str) -> Engine:
+    return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, json_serializer=_plain_json)
+
+
+def _plain_json(value: Any) -> str:
+    """JSON without the character NUL, which PostgreSQL cannot hold: a job's result must not be refused for it."""
+    return _NUL.sub(r"\1", json.dumps(value))
 
 
 @contextmanager

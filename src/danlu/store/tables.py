@@ -213,6 +213,7 @@ jobs = _noun(
     Column("attempts_without_progress", Integer, nullable=False),
     Column("progress_at_start", Float, nullable=False),
     Column("is_paused_by_user", Boolean, nullable=False),  # else it only made room, and goes on by itself
+    Column("home", Text),  # the home folder its files are in; null until one has taken it
     Column("worker_id", Text),
     Column("pid", Integer),
     Column("pid_started", BigInteger),  # /proc/PID/stat field 22: a pid alone may be another process after a restart
@@ -225,6 +226,7 @@ jobs = _noun(
     _one_of("state", JOB_STATES),
     _one_of("priority", PRIORITIES),
     Index(None, "state", "priority", "position"),
+    Index(None, "position"),
 )
 job_needs = Table(
     "job_needs",
@@ -245,12 +247,14 @@ workers = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("host", Text, nullable=False),
-    Column("home", Text, nullable=False, unique=True),  # one supervisor per home folder of a host
+    Column("home", Text, nullable=False, unique=True),  # one supervisor per home folder (its id, not its path)
+    Column("folder", Text, nullable=False),
     Column("pid", Integer, nullable=False),
     Column("pid_started", BigInteger, nullable=False),
     Column("num_slots", Integer, nullable=False),
     Column("started_at", Float, nullable=False),
     Column("heartbeat_at", Float, nullable=False),
+    Column("alarm", Text),  # what keeps it from starting jobs: a full disk, say
 )
 evaluations = _noun(
     "evaluations",

@@ -199,7 +199,8 @@ def _find_or_submit(platform: Platform, actor: Actor, project_id: str, model: st
             failed = _just_failed(connection, project_id, payload)
             if failed is not None:
                 raise error_from(failed)
-            values: dict[str, Any] = {"project_id": project_id, "created_by": actor.user_id, "priority": "express", "num_slots": 0}
+            num_slots = int(forecasts.device().kind == "cuda")  # on a processor it shares with whatever runs; a GPU it must have to itself
+            values: dict[str, Any] = {"project_id": project_id, "created_by": actor.user_id, "priority": "express", "num_slots": num_slots}
             found = jobs.submit(connection, kind="chat", payload=payload, **values)
     return found, run_dir
 

@@ -82,11 +82,13 @@ def upgrade() -> None:
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("host", sa.Text(), nullable=False),
         sa.Column("home", sa.Text(), nullable=False),
+        sa.Column("folder", sa.Text(), nullable=False),
         sa.Column("pid", sa.Integer(), nullable=False),
         sa.Column("pid_started", sa.BigInteger(), nullable=False),
         sa.Column("num_slots", sa.Integer(), nullable=False),
         sa.Column("started_at", sa.Float(), nullable=False),
         sa.Column("heartbeat_at", sa.Float(), nullable=False),
+        sa.Column("alarm", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
         sa.UniqueConstraint("home", name=op.f("uq_workers_home")),
     )
@@ -330,6 +332,7 @@ def upgrade() -> None:
         sa.Column("attempts_without_progress", sa.Integer(), nullable=False),
         sa.Column("progress_at_start", sa.Float(), nullable=False),
         sa.Column("is_paused_by_user", sa.Boolean(), nullable=False),
+        sa.Column("home", sa.Text(), nullable=True),
         sa.Column("worker_id", sa.Text(), nullable=True),
         sa.Column("pid", sa.Integer(), nullable=True),
         sa.Column("pid_started", sa.BigInteger(), nullable=True),
@@ -355,6 +358,7 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_jobs_project_id"), ["project_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_jobs_run_id"), ["run_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_jobs_state_priority_position"), ["state", "priority", "position"], unique=False)
+        batch_op.create_index(batch_op.f("ix_jobs_position"), ["position"], unique=False)
 
     op.create_table(
         "models",
@@ -494,6 +498,7 @@ def downgrade() -> None:
 
     op.drop_table("models")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_jobs_position"))
         batch_op.drop_index(batch_op.f("ix_jobs_state_priority_position"))
         batch_op.drop_index(batch_op.f("ix_jobs_run_id"))
         batch_op.drop_index(batch_op.f("ix_jobs_project_id"))
