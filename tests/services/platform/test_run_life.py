@@ -12,7 +12,8 @@ import pytest
 
 from danlu.errors import ConflictError, NotFoundError
 from danlu.executors.base import Attempt
-from danlu.executors.local import LocalExecutor, start_time
+from danlu.executors.local import LocalExecutor
+from danlu.executors.processes import start_time
 from danlu.files import read_json
 from danlu.services.platform import chat, exports, jobs, models, projects, proofs, recipes, runs, watching
 from danlu.services.platform.access import Actor
