@@ -23,7 +23,7 @@ from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, fu
 from danlu.errors import ConflictError, JobError, NoEffectError
 from danlu.store import datasets, runs
 from danlu.store.rows import Noun
-from danlu.store.tables import PRIORITIES, job_needs, jobs, slots
+from danlu.store.tables import JOB_STATES, PRIORITIES, job_needs, jobs, slots
 
 MAX_ATTEMPTS_WITHOUT_PROGRESS = 3
 """A job that dies so often without getting further is given up."""
@@ -125,28 +125,25 @@ def submit(
 
 
 def next_job(connection: Connection, *, home: str, total_slots: int, now: float | None = None, resting: Collection[str] = ()) -> Job | None:
-    """The job that this home starts next, once there are slots for it; `resting` ones are passed over.
-
-    What needs no slot (a chat, a look at a file) waits for none, so it goes before everything that does.
-    """
+    """The job that this home starts next, once there are slots for it; `resting` ones are passed over. What needs no slot (a chat) waits for none."""
     now = time.time() if now is None else now
-    may_start = [jobs.c.state == "queued", or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now), jobs.c.num_slots <= total_slots, _is_of(home)]
+    may_start = [jobs.c.state == "queued", or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now), _is_of(home)]
     if resting:
         may_start.append(jobs.c.id.not_in(list(resting)))
-    for needs in (jobs.c.num_slots == 0, jobs.c.num_slots > 0):
+    for fits in (jobs.c.num_slots == 0, jobs.c.num_slots.between(1, total_slots)):
         for priority in PRIORITIES:  # one by one: each is read off the index, however many wait
-            first = select(jobs).where(jobs.c.priority == priority, needs, *may_start).order_by(jobs.c.position, jobs.c.id).limit(1)
+            first = select(jobs).where(jobs.c.priority == priority, fits, *may_start).order_by(jobs.c.position, jobs.c.id).limit(1)
             row = connection.execute(first).mappings().first()
             if row is not None:
                 return Job(**row)
     return None
 
 
-def free_slots(connection: Connection, job: Job | None, *, home: str, total_slots: int) -> list[int] | None:
-    """Slots on which this job could start now; None when there are too few (or no job)."""
+def free_slots(connection: Connection, job: Job, *, home: str, total_slots: int) -> list[int] | None:
+    """Slots on which this job could start now; None when there are too few."""
     taken = set(connection.execute(select(slots.c.number).where(slots.c.worker_home == home)).scalars())
     free = [number for number in range(total_slots) if number not in taken]
-    return free[: job.num_slots] if job is not None and len(free) >= job.num_slots else None
+    return free[: job.num_slots] if len(free) >= job.num_slots else None
 
 
 def claim(connection: Connection, *, worker_id: str, home: str, total_slots: int, now: float | None = None, resting: Collection[str] = ()) -> Job | None:
@@ -154,7 +151,7 @@ def claim(connection: Connection, *, worker_id: str, home: str, total_slots: int
     now = time.time() if now is None else now
     _lock(connection)
     job = next_job(connection, home=home, total_slots=total_slots, now=now, resting=resting)
-    given = free_slots(connection, job, home=home, total_slots=total_slots)
+    given = None if job is None else free_slots(connection, job, home=home, total_slots=total_slots)
     if job is None or given is None:
         return None
     attempt = job.attempt + 1
@@ -359,6 +356,18 @@ def queue(connection: Connection, *, project_id: str | None = None) -> list[Job]
     return [Job(**row) for row in connection.execute(statement).mappings()]
 
 
+def counts(connection: Connection) -> dict[str, int]:
+    """Number of jobs by state."""
+    found = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
+    return dict.fromkeys(JOB_STATES, 0) | {str(state): int(number) for state, number in found}
+
+
+def waiting_since(connection: Connection, now: float) -> float | None:
+    """Since when the oldest job that could start has waited; None when none could."""
+    may_start = and_(jobs.c.state == "queued", or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now))
+    return connection.execute(select(func.min(func.coalesce(jobs.c.not_before, jobs.c.created_at))).where(may_start)).scalar()
+
+
 def _is_of(home: str) -> ColumnElement[bool]:
     return or_(jobs.c.home.is_(None), jobs.c.home == home)
 
@@ -379,7 +388,7 @@ def _place_before(connection: Connection, before: str, job_id: str) -> float:
         for number, id in enumerate(waiting, 1):
             _set(connection, id, position=last + number)
         return _place_before(connection, before, job_id)
-    return (other.position + float(previous)) / 2
+    return float(other.position + previous) / 2
 
 
 def _lock(connection: Connection) -> None:

@@ -148,7 +148,7 @@ class Supervisor:
 
     def _can_start(self, connection: Connection) -> bool:
         head = jobs.next_job(connection, home=self.home_id, total_slots=self.slots.number, now=self.clock(), resting=self._resting)
-        return jobs.free_slots(connection, head, home=self.home_id, total_slots=self.slots.number) is not None
+        return head is not None and jobs.free_slots(connection, head, home=self.home_id, total_slots=self.slots.number) is not None
 
     def _victims(self, connection: Connection) -> list[Job]:
         return jobs.to_preempt(connection, home=self.home_id, total_slots=self.slots.number, now=self.clock(), resting=self._resting, may_pause=_can_pause)
