@@ -396,3 +396,19 @@ def test_engines_are_shared_by_base_model_and_fail_with_their_reason(platform: P
         chat.answer(platform, OWNER, project, question)
     with pytest.raises(ConflictError, match="no engine"):
         chat.unload_engine(platform, OWNER, runs.list_run_jobs(platform, OWNER, submit(platform, project).id)[0].id)
+
+
+def test_a_project_goes_with_its_runs_models_and_files(platform: Platform, project: str) -> None:
+    dataset(platform, project, "chats", b'{"instruction": "a", "output": "b"}\n')
+    run = finished(platform, project, dataset="chats")
+    folder = platform.run_folder(run.id) / "adapter"
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text("{}")
+    models.register_model(platform, OWNER, run.id, models.NewModel(name="m"))
+
+    projects.delete_project(platform, OWNER, project)
+    ingest.catch_up(platform.database, platform.home)
+
+    assert not platform.run_folder(run.id).exists()
+    with pytest.raises(NotFoundError):
+        runs.get_run(platform, OWNER, run.id)
