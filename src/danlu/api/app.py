@@ -10,7 +10,7 @@ import anyio.to_thread
 from fastapi import APIRouter, FastAPI, Request, Response
 
 import danlu
-from danlu.api import health, problems, routes, stream
+from danlu.api import chat, health, problems, routes, stream
 from danlu.api.metrics import Metrics
 from danlu.api.routes import GetActor
 from danlu.api.traffic import Traffic
@@ -53,6 +53,7 @@ def _api(get_actor: GetActor) -> APIRouter:
     made = APIRouter()
     made.include_router(routes.router(get_actor))
     made.include_router(stream.router(get_actor))
+    made.include_router(chat.router(get_actor))
     kept: list[bytes] = []
 
     @made.get("/openapi.json", include_in_schema=False)

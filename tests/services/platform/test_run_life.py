@@ -133,10 +133,11 @@ def look_at_what_was_measured(platform: Platform, run: Run) -> None:
 def look_at_the_export(platform: Platform, run: Run, export_id: str) -> None:
     content = exports.get_export(platform, OWNER, export_id)
     assert content.export.verification["passed"] and content.export.run_id == run.id
-    found, chunks = exports.read_file(platform, OWNER, export_id, "adapter_model.safetensors")
-    assert hashlib.sha256(b"".join(chunks)).hexdigest() == found.digest
+    [weights] = [file for file in content.files if file.name == "adapter_model.safetensors"]
+    download = exports.download_export(platform, OWNER, export_id, weights.name)
+    assert hashlib.sha256(b"".join(download.read(0, download.size_bytes))).hexdigest() == weights.digest == download.tag
     with pytest.raises(NotFoundError, match="no file"):
-        exports.read_file(platform, OWNER, export_id, "../../run.json")
+        exports.download_export(platform, OWNER, export_id, "../../run.json")
 
 
 def talk(studio: Studio, run: Run) -> None:

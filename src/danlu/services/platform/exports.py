@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ from pydantic import Field
 from danlu.errors import ConflictError, NotFoundError
 from danlu.recipe.base import EXPORTERS, StrictModel
 from danlu.services.platform import quotas
-from danlu.services.platform.access import Actor
+from danlu.services.platform.downloads import Download
 from danlu.services.platform.jobs import Priority
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
@@ -92,20 +91,20 @@ def delete_export(call: Call, export_id: str) -> None:
     removals.add(call.connection, [folder])
 
 
-def read_file(platform: Platform, actor: Actor, export_id: str, name: str, start: int = 0, length: int | None = None) -> tuple[ExportFile, Iterator[bytes]]:
-    """A file of an export and its bytes (verified on the way), for a door that sends files.
+@operation("GET", "/exports/{export_id}/file", right="viewer")
+def download_export(call: Call, export_id: str, name: str) -> Download:
+    """One file of an export by its name; it is verified on the way.
 
     Raises:
-        NotFoundError: it has no such file, or the actor may not see it.
+        NotFoundError: it has no such file.
         StorageError: the artifact is missing or damaged.
     """
-    content = get_export(platform, actor, export_id)
-    found = next((file for file in content.files if file.name == name), None)
+    files = _files(call.platform, EXPORTS.get(call.connection, export_id))
+    found = next((file for file in files if file.name == name), None)
     if found is None:
-        raise NotFoundError(
-            f"this export has no file {name[:80]!r}", why=f"it has {', '.join(file.name for file in content.files[:20])}", fix="take one of these"
-        )
-    return found, platform.artifacts.read(found.digest, start, length)
+        raise NotFoundError(f"this export has no file {name[:80]!r}", why=f"it has {', '.join(file.name for file in files[:20])}", fix="take one of these")
+    artifacts = call.platform.artifacts
+    return Download(found.name.rpartition("/")[2], found.size_bytes, found.digest, lambda start, length: artifacts.read(found.digest, start, length))
 
 
 def _files(platform: Platform, export: Export) -> list[ExportFile]:
