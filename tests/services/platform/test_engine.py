@@ -26,6 +26,7 @@ from danlu.services.platform.platform import Platform
 from danlu.services.platform.projects import NewProject
 from danlu.store import jobs
 from danlu.store.jobs import JOBS
+from danlu.store.workers import ONLY_HOME
 
 OWNER = Actor.local()
 PROGRAM = """
@@ -60,7 +61,7 @@ class Running:
         with platform.database.writing() as connection:
             payload = {"type": "chat", "base_model": "danlu/tiny", "path": None, "run_id": None, "run_dir": None, "dtype": "float32"}
             jobs.submit(connection, project_id=self.project, kind="chat", payload=payload, num_slots=0, priority="express")
-            job = jobs.claim(connection, worker_id="w", home="h", total_slots=1)
+            job = jobs.claim(connection, worker_id="w", home=ONLY_HOME, total_slots=1)
         assert job is not None
         self.job = job
         self.folder = platform.job_folder(job.id) / "attempt-1"

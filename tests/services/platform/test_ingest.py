@@ -232,3 +232,13 @@ def test_offsets_and_rows_are_one(writer: Writer) -> None:
         measurements.store(connection, read, [measurements.Point(1, "train", {"loss": 3.0})], [measurements.RunEvent(0, "k", {})])
 
     assert (writer.steps(), writer.read(), writer.events()) == ([1], read, [(0, "k")])
+
+
+def test_beside_a_worker_it_goes_by_itself(writer: Writer) -> None:
+    with ingest.running(writer.database, writer.home):
+        for number in range(1, 4):
+            writer.write("metrics.jsonl", step(number))
+            end = time.monotonic() + 60
+            while number not in writer.steps():
+                assert time.monotonic() < end, "it was not read"
+                time.sleep(0.05)

@@ -23,6 +23,7 @@ from danlu.store import jobs as queue
 from danlu.store import tables
 from danlu.store.datasets import DATASET_VERSIONS, DATASETS
 from danlu.store.runs import EVALUATIONS, MODELS, RUNS, Run
+from danlu.store.workers import ONLY_HOME
 from danlu.worker import ingest
 
 OWNER = Actor.local()
@@ -54,7 +55,7 @@ def act(platform: Platform, run: Run, *states: str) -> Run:
         with platform.database.writing() as connection:
             job = runs.carrier(connection, run.id)
             if state == "running":
-                claimed = queue.claim(connection, worker_id="w", home="h", total_slots=100)
+                claimed = queue.claim(connection, worker_id="w", home=ONLY_HOME, total_slots=100)
                 assert claimed is not None and claimed.id == job.id
             else:
                 queue.finish(connection, job.id, job.attempt, state, error={"code": "DL500"} if state == "failed" else None)
@@ -388,7 +389,7 @@ def test_engines_are_shared_by_base_model_and_fail_with_their_reason(platform: P
     assert chat.load_engine(platform, OWNER, project, EngineChoice(model="danlu/tiny")) == engine
     assert [(one.state, one.base_model) for one in chat.list_engines(platform, OWNER, project)] == [("queued", "danlu/tiny")]
     with platform.database.writing() as connection:
-        claimed = queue.claim(connection, worker_id="w", home="h", total_slots=1)
+        claimed = queue.claim(connection, worker_id="w", home=ONLY_HOME, total_slots=1)
         assert claimed is not None and claimed.num_slots == 0
         queue.finish(connection, claimed.id, claimed.attempt, "failed", error={"code": "DL400", "what": "no weights", "why": "w", "fix": "f"})
     question = Question.model_validate({"model": "danlu/tiny", "messages": [{"role": "user", "content": "x"}]})

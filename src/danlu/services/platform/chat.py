@@ -27,7 +27,7 @@ from danlu.services.platform.inputs import base_model_path, is_path, run_of
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.votes import Turn
-from danlu.store import jobs
+from danlu.store import jobs, workers
 from danlu.store.engine import Connection
 from danlu.store.jobs import JOBS, Job
 
@@ -201,7 +201,8 @@ def _find_or_submit(platform: Platform, actor: Actor, project_id: str, model: st
                 raise error_from(failed)
             num_slots = int(forecasts.device().kind == "cuda")  # on a processor it shares with whatever runs; a GPU it must have to itself
             values: dict[str, Any] = {"project_id": project_id, "created_by": actor.user_id, "priority": "express", "num_slots": num_slots}
-            found = jobs.submit(connection, kind="chat", payload=payload, **values)
+            home = workers.home_id(platform.database, platform.home)  # it is reached by a socket of this machine
+            found = jobs.submit(connection, kind="chat", payload=payload, home=home, **values)
     return found, run_dir
 
 

@@ -15,7 +15,7 @@ from danlu.services.platform.downloads import Download
 from danlu.services.platform.jobs import Priority
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
-from danlu.store import jobs, removals
+from danlu.store import jobs, removals, workers
 from danlu.store.jobs import JOBS, Job
 from danlu.store.rows import Page
 from danlu.store.runs import EXPORTS, RUNS, Export
@@ -66,7 +66,8 @@ def submit_export(call: Call, run_id: str, body: NewExport) -> Job:
     quotas.check_jobs(call.platform, call.connection, run.project_id)
     payload = {"type": "export", "run_dir": str(call.platform.run_folder(run_id)), "to": exporter.type}
     values: dict[str, Any] = {"project_id": run.project_id, "run_id": run_id, "priority": body.priority, "created_by": call.actor.user_id}
-    return jobs.submit(call.connection, kind="export", payload=payload, **values)
+    home = workers.home_id(call.platform.database, call.platform.home)  # the run's files are here
+    return jobs.submit(call.connection, kind="export", payload=payload, home=home, **values)
 
 
 @operation("GET", "/projects/{project_id}/exports", right="viewer")
