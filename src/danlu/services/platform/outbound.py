@@ -5,7 +5,7 @@ every address it has must be public, and the connection goes to the address that
 moment later changes nothing). Redirects are not followed unless asked for, and each goes the same way. Answers are limited in size and
 time; compressed ones are refused, since a small one can be made to fill the memory. Proxies of the environment are not used.
 
-# LIMIT: a network that is left only through a proxy cannot be left by these requests (docs/limits.md)
+# LIMIT: a network that is left only through a proxy cannot be left by these requests (docs/limits.md#accounts)
 """
 
 from __future__ import annotations
