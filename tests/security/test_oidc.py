@@ -174,7 +174,7 @@ LIES: dict[str, dict[str, Any]] = {
     "discovery of somebody else": {"discovery": {"issuer": "https://evil.test"}},
     "keys inside of the network": {"discovery": {"jwks_uri": "http://169.254.169.254/keys"}},
     "keys on this machine": {"discovery": {"jwks_uri": "http://127.0.0.1:1/keys"}},
-    "keys in a file": {"discovery": {"jwks_uri": "file:///etc/passwd"}},
+    "keys in a file": {"discovery": {"jwks_uri": "file:/etc/passwd"}},
 }
 
 

@@ -30,7 +30,7 @@ INSIDE = [
     *("http://224.0.0.1/", "http://255.255.255.255/", "http://198.18.0.1/"),
 ]
 NO_WEB = [
-    *("file:///etc/passwd", "ftp://example.org/", "gopher://127.0.0.1:6379/_INFO", "simplecache::http://example.org/", "//example.org/", "example.org", ""),
+    *("file:/etc/passwd", "ftp://example.org/", "gopher://127.0.0.1:6379/_INFO", "simplecache::http://example.org/", "//example.org/", "example.org", ""),
     *("http://", "http://user:word@example.org/", "http://example.org@127.0.0.1/", "javascript:alert(1)", "http://exa mple.org/", "https://" + "a" * 3000),
 ]
 

@@ -79,7 +79,7 @@ def test_everybody_asks(world: World, name: str) -> None:
         except (SignInError, ForbiddenError, NotFoundError) as error:
             answers[who] = type(error)
 
-    assert answers == {who: expected(RIGHTS[name], who, is_change=operation.verb != "GET") for who in world.actors}
+    assert answers == {who: expected(RIGHTS[name], who, is_change=operation.is_change) for who in world.actors}
 
 
 def test_parameters_that_name_something_are_checked_or_known_to_belong_to_no_project() -> None:

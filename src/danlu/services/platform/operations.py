@@ -71,18 +71,18 @@ class Operation(Generic[P, R]):
         database = platform.database
         if self.verb == "GET" and not self.own_transaction:
             with database.reading() as connection:
-                project_id = check(connection, actor, self.right, named, changes=self.verb != "GET")
+                project_id = check(connection, actor, self.right, named, changes=self.is_change)
                 return self.function(Call(platform, actor, project_id, connection), *args, **kwargs)
         if self.own_transaction:
             with database.reading() as connection:
-                project_id = check(connection, actor, self.right, named, changes=self.verb != "GET")
+                project_id = check(connection, actor, self.right, named, changes=self.is_change)
             result = self.function(Call(platform, actor, project_id, None), *args, **kwargs)
             if self.verb != "GET":
                 with database.writing() as connection:
                     self._log(connection, actor, project_id, named, result)
             return result
         with database.writing() as connection:
-            project_id = check(connection, actor, self.right, named, changes=self.verb != "GET")
+            project_id = check(connection, actor, self.right, named, changes=self.is_change)
             result = self.function(Call(platform, actor, project_id, connection), *args, **kwargs)
             self._log(connection, actor, project_id, named, result)
             return result
@@ -94,6 +94,11 @@ class Operation(Generic[P, R]):
         project_id = project_id or getattr(result, "project_id", None)
         by_key = {} if actor.key_id is None else {"key_id": actor.key_id}
         audit.append(connection, user_id=actor.user_id, action=self.name, subject=subject, project_id=project_id, address=actor.address, **by_key)
+
+    @property
+    def is_change(self) -> bool:
+        """Whether it changes something; what is sent by POST only because it is long to say does not."""
+        return self.verb != "GET" and self.is_logged
 
     @property
     def name(self) -> str:
