@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+LIMITS = ("DANLU_MIN_FREE_BYTES", "DANLU_PROJECT_QUOTA_BYTES")
+
 
 @dataclass(frozen=True)
 class Network:
@@ -69,8 +71,35 @@ class Settings:
     database: str | None = None
     """URL of the database (`DANLU_DATABASE_URL`, e.g. `postgresql+psycopg://user:password@host/danlu`); by default a SQLite file in the home folder."""
 
+    roots: tuple[Path, ...] = ()
+    """Folders whose data files and models administrators may name by path, besides `data` and `models` in the home folder (`DANLU_ROOTS`, with colons)."""
+
+    artifacts: str | None = None
+    """Where datasets, models and exports are kept (`DANLU_ARTIFACT_URL`: a folder, `s3://bucket/folder`, `gs://...`, `az://...`); by default in the home."""
+
+    min_free_bytes: int = 512 * 1024 * 1024
+    """What is always left free on the disk (`DANLU_MIN_FREE_BYTES`)."""
+
+    project_quota_bytes: int | None = None
+    """How much the data, models and exports of one project may take (`DANLU_PROJECT_QUOTA_BYTES`); no limit by default."""
+
+    misunderstood: tuple[str, ...] = ()
+    """Limits that are set to something else than a number of bytes; the platform refuses to open with them."""
     network: Network = Network()
     """How the studio is reached and who may enter."""
+    log_format: str = "plain"
+    """How the server and the worker log (`DANLU_LOG_FORMAT`): `plain` for people, `json` for programs."""
+
+    log_level: str = "INFO"
+    """What they log (`DANLU_LOG_LEVEL`): DEBUG, INFO, WARNING or ERROR."""
+
+    smtp_url: str | None = None
+    """Mail server for notices (`DANLU_SMTP_URL`): `smtp://user:password@host:587` (STARTTLS), `smtps://...` or, without either, `smtp+plain://host:25`."""
+
+    mail_from: str = "danlu@localhost"
+    """Sender of notices (`DANLU_MAIL_FROM`)."""
+    worker_slots: int | None = None
+    """Jobs that run at a time (`DANLU_WORKER_SLOTS`); by default one for each GPU, or one."""
 
     @classmethod
     def from_environment(cls) -> "Settings":
@@ -81,13 +110,28 @@ class Settings:
             trackers=_names("DANLU_TRACK"),
             price_per_hour=_price(os.environ.get("DANLU_PRICE_PER_HOUR", "")),
             database=os.environ.get("DANLU_DATABASE_URL") or None,
+            roots=tuple(Path(name).expanduser().resolve() for name in os.environ.get("DANLU_ROOTS", "").split(os.pathsep) if name.strip()),
+            artifacts=os.environ.get("DANLU_ARTIFACT_URL") or None,
+            min_free_bytes=cls.min_free_bytes if (free := _bytes("DANLU_MIN_FREE_BYTES")) is None else free,
+            project_quota_bytes=_bytes("DANLU_PROJECT_QUOTA_BYTES"),
+            misunderstood=tuple(name for name in LIMITS if os.environ.get(name, "").strip() and _bytes(name) is None),
             network=Network.from_environment(),
+            log_format="json" if os.environ.get("DANLU_LOG_FORMAT", "").strip().lower() == "json" else "plain",
+            log_level=_level(os.environ.get("DANLU_LOG_LEVEL", "")),
+            smtp_url=os.environ.get("DANLU_SMTP_URL") or None,
+            mail_from=os.environ.get("DANLU_MAIL_FROM") or "danlu@localhost",
+            worker_slots=_slots(os.environ.get("DANLU_WORKER_SLOTS", "")),
         )
 
     @property
     def database_url(self) -> str:
         """Where the database is."""
         return self.database or f"sqlite:///{self.home / 'danlu.sqlite'}"
+
+    @property
+    def artifact_url(self) -> str:
+        """Where artifacts are kept."""
+        return self.artifacts or str(self.home / "artifacts")
 
     @property
     def runs_dir(self) -> Path:
@@ -112,3 +156,19 @@ def _price(text: str) -> float | None:
         return max(0.0, float(text)) if text.strip() else None
     except ValueError:
         return None
+
+
+def _bytes(name: str) -> int | None:
+    """A whole number of bytes; None when it is not set, or is no such number."""
+    text = os.environ.get(name, "").strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+def _level(text: str) -> str:
+    level = text.strip().upper()
+    return level if level in ("DEBUG", "INFO", "WARNING", "ERROR") else "INFO"
+
+
+def _slots(text: str) -> int | None:
+    """A number of 1 or more; None for what is none."""
+    return int(text) if text.strip().isdigit() and int(text) > 0 else None

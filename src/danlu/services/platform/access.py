@@ -10,10 +10,12 @@ from danlu.store import members
 from danlu.store.datasets import DATASET_VERSIONS, DATASETS
 from danlu.store.engine import Connection
 from danlu.store.jobs import JOBS
+from danlu.store.notices import SUBSCRIPTIONS
 from danlu.store.rows import Noun
 from danlu.store.runs import EVALUATIONS, EXPORTS, MODELS, RUNS
 from danlu.store.tables import ROLES
-from danlu.store.votes import VOTES
+from danlu.store.uploads import UPLOADS
+from danlu.store.votes import RATINGS, VOTES
 
 Role = Literal["viewer", "reviewer", "editor", "admin"]
 """In a project; each may do what those before it may."""
@@ -28,7 +30,10 @@ OWNED: dict[str, Noun[Any]] = {
     "export_id": EXPORTS,
     "job_id": JOBS,
     "model_id": MODELS,
+    "rating_id": RATINGS,
     "run_id": RUNS,
+    "upload_id": UPLOADS,
+    "subscription_id": SUBSCRIPTIONS,
     "vote_id": VOTES,
 }
 """Parameters that name something that belongs to a project."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from danlu.errors import QuotaError
-from danlu.services.platform.operations import Call
+from danlu.services.platform.platform import Platform
+from danlu.store.engine import Connection
 from danlu.store.projects import num_waiting_jobs
 
 
-def check_jobs(call: Call, project_id: str) -> None:
+def check_jobs(platform: Platform, connection: Connection, project_id: str) -> None:
     """Refuse another job when too many of the project wait already.
 
     Raises:
         QuotaError: `DANLU_MAX_WAITING_JOBS` is reached.
     """
-    most = call.platform.settings.network.max_waiting_jobs
-    num_waiting = num_waiting_jobs(call.connection, project_id)
+    most = platform.settings.network.max_waiting_jobs
+    num_waiting = num_waiting_jobs(connection, project_id)
     if num_waiting >= most:
         raise QuotaError(
             f"{num_waiting} jobs of this project wait already", why=f"at most {most} may (DANLU_MAX_WAITING_JOBS)", fix="wait for some to end, or cancel them"
