@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from doors import ROLES, World, application, program, sample
 from pydantic import BaseModel
-from rights import BODY_IDS, OTHER_IDS, RIGHTS
+from rights import BODIES_OF_OTHERS, FREE_BODIES, OTHER_IDS, RIGHTS
 
-from danlu.errors import DanluError, ForbiddenError, NotFoundError, SignInError
+from danlu.errors import DanluError, ForbiddenError, NoEffectError, NotFoundError, SignInError, UnknownNameError
 from danlu.services.platform.access import OWNED
 from danlu.services.platform.operations import Operation, load_all
 
@@ -104,15 +104,15 @@ BODIES = {name: operation.types[operation.body] for name, operation in OPERATION
 def test_bodies_that_name_something_of_a_project_are_in_the_table() -> None:
     found = {name: {field for model in models(body) for field in model.model_fields if re.search(r"_ids?$", field)} for name, body in BODIES.items()}
 
-    assert {name: fields for name, fields in found.items() if fields - set(BODY_IDS.get(name, {}))} == {}
+    assert [name for name, fields in found.items() if fields - FREE_BODIES.get(name, set()) and name not in BODIES_OF_OTHERS] == []
 
 
-@pytest.mark.parametrize("name", [name for name in BODY_IDS if RIGHTS[name] != "operator"])
-def test_a_body_cannot_name_what_belongs_to_others(world: World, name: str) -> None:
+@pytest.mark.parametrize("name", BODIES_OF_OTHERS)
+def test_a_body_cannot_name_what_belongs_to_others_or_a_file_of_the_server(world: World, name: str) -> None:
     operation, model, member = OPERATIONS[name], BODIES[name], world.actors["editor"]
-    for field, what in BODY_IDS[name].items():
-        body = model.model_validate(sample(model) | {field: world.ids[world.other][what]})
-        with pytest.raises((NotFoundError, ForbiddenError)):
+    for change in BODIES_OF_OTHERS[name](world.ids[world.other]):
+        body = model.model_validate(sample(model) | change)
+        with pytest.raises((NotFoundError, ForbiddenError, UnknownNameError, NoEffectError)):
             operation(world.platform, member, **(arguments(operation, world.ids[world.mine]) | {operation.body: body}))
 
 
@@ -129,7 +129,7 @@ def test_no_body_takes_a_field_that_it_does_not_name(world: World, name: str) ->
 
 def ask(world: World, client: Any, operation: Operation[..., Any], **kwargs: Any) -> Any:
     """Ask by REST, with the ids of the first project in the path."""
-    path = re.sub(r"{(\w+)}", lambda found: world.ids[world.mine].get(found[1], "x"), operation.path)
+    path = re.sub(r"{(\w+)}", lambda found: world.ids[world.mine].get(found[1], "x" if found[1].endswith("_id") else "1"), operation.path)
     if operation.body is not None:
         kwargs.setdefault("json", sample(BODIES[operation.name]))
     if "name" in operation.types and "{name}" not in operation.path:
