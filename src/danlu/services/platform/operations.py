@@ -29,23 +29,6 @@ R = TypeVar("R")
 Verb = Literal["GET", "POST", "PATCH", "PUT", "DELETE"]
 
 
-@dataclass(frozen=True)
-class Call:
-    """One use of an operation."""
-
-    platform: Platform
-    actor: Actor
-    project_id: str | None
-    """The project it concerns, when it concerns one."""
-    held: Connection | None
-
-    @property
-    def connection(self) -> Connection:
-        """The transaction it runs in."""
-        assert self.held is not None, "this operation opens its own transactions"
-        return self.held
-
-
 class Receipt(Protocol):
     """What makes a repeated request find what the first one did (receipts.py)."""
 
@@ -57,6 +40,29 @@ class Receipt(Protocol):
 
     def fail(self, connection: Connection) -> None:
         """Forget that it began: nothing was done."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One use of an operation."""
+
+    platform: Platform
+    actor: Actor
+    project_id: str | None
+    """The project it concerns, when it concerns one."""
+    held: Connection | None
+    receipt: Receipt | None = None
+
+    def settle(self, connection: Connection, result: Any) -> None:
+        """In an operation with transactions of its own: keep the answer to a repeated request in the transaction that does what was asked."""
+        if self.receipt is not None:
+            self.receipt.end(connection, result)
+
+    @property
+    def connection(self) -> Connection:
+        """The transaction it runs in."""
+        assert self.held is not None, "this operation opens its own transactions"
+        return self.held
 
 
 @dataclass(frozen=True)
@@ -120,8 +126,8 @@ class Operation(Generic[P, R]):
             with database.writing() as connection:
                 receipt.begin(connection)
         try:
-            result = self.function(Call(platform, actor, project_id, None), *args, **kwargs)
-        except BaseException:
+            result = self.function(Call(platform, actor, project_id, None, receipt), *args, **kwargs)
+        except Exception:
             if receipt is not None:
                 with database.writing() as connection:
                     receipt.fail(connection)
