@@ -6,16 +6,12 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 from sqlalchemy import Boolean, CheckConstraint, Float, Integer, Table, insert
 
-from danlu.api import security, sign_in
-from danlu.api.routes import router
-from danlu.errors import DanluError
+from danlu.api.app import create_app
 from danlu.services.platform import keys, sessions
 from danlu.services.platform.access import NOBODY, OWNED, Actor, Role
 from danlu.services.platform.keys import NewKey
@@ -35,22 +31,9 @@ CHOSEN: dict[str, Any] = {"state": "succeeded", "recipe": {"base_model": "danlu/
 
 
 def application(platform: Platform, *, host: str = "127.0.0.1", **network: Any) -> FastAPI:
-    """The routes of every operation behind the guard."""
+    """The server's application."""
     platform = replace(platform, settings=replace(platform.settings, network=Network(**network)))
-    app = FastAPI()
-    get_actor = security.install(app, platform, host=host)
-
-    @app.exception_handler(DanluError)
-    async def _told(request: Request, error: DanluError) -> JSONResponse:
-        return JSONResponse(error.to_dict(), error.http_status)
-
-    @app.exception_handler(RequestValidationError)
-    async def _mistaken(request: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"code": "", "places": [list(map(str, found["loc"])) for found in error.errors()]}, 422)
-
-    app.include_router(router(get_actor), prefix="/api/v1")
-    app.include_router(sign_in.router(get_actor), prefix="/api/v1")
-    return app
+    return create_app(platform, host=host)
 
 
 def browser(app: FastAPI, *, base_url: str = "http://127.0.0.1", address: str = "127.0.0.1", **headers: str) -> TestClient:
@@ -132,7 +115,7 @@ class World:
         return keys.create_key(self.platform, self.actors[name], NewKey(name="k", **values)).secret
 
 
-SAMPLES: dict[str, dict[str, Any]] = {"NewUser": {"name": "somebody", "password": PASSWORD}}
+SAMPLES: dict[str, dict[str, Any]] = {"NewUser": {"name": "somebody", "password": PASSWORD}, "NewSubscription": {"address": "https://example.org/"}}
 """Bodies that cannot be told from their schema alone."""
 
 

@@ -126,6 +126,16 @@ RIGHTS = {
     "list_ratings": "viewer",
     "delete_rating": "editor",
     "export_pairs": "viewer",
+    # files
+    "download_dataset_version": "viewer",
+    "download_export_file": "viewer",
+    "download_model_file": "viewer",
+    # notices
+    "create_subscription": "admin",
+    "list_subscriptions": "admin",
+    "change_subscription": "admin",
+    "delete_subscription": "admin",
+    "list_deliveries": "admin",
     # the installation
     "get_usage": "viewer",
     "collect_garbage": "operator",
@@ -133,6 +143,20 @@ RIGHTS = {
     "get_system_status": "user",
     "list_alarms": "operator",
 }
+
+BY_HAND = {
+    "stream_run": "viewer",
+    "stream_log": "viewer",
+    "append_chunk": "editor",
+    "get_session": "anyone",
+    "sign_in": "anyone",
+    "sign_out": "anyone",
+    "create_first_admin": "anyone",
+    "accept_invitation": "anyone",
+    "begin_provider_sign_in": "anyone",
+    "finish_provider_sign_in": "anyone",
+}
+"""What routes of REST ask for that are made by hand, not from operations."""
 
 RECIPE = {"base_model": "danlu/tiny", "dataset": "zhangjiajie"}
 

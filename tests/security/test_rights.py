@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from doors import ROLES, World, application, program, sample
 from pydantic import BaseModel
-from rights import BODIES_OF_OTHERS, FREE_BODIES, OTHER_IDS, RIGHTS
+from rights import BODIES_OF_OTHERS, BY_HAND, FREE_BODIES, OTHER_IDS, RIGHTS
 
+from danlu.api.app import describe
 from danlu.errors import DanluError, ForbiddenError, NoEffectError, NotFoundError, SignInError, UnknownNameError
 from danlu.services.platform.access import OWNED
 from danlu.services.platform.operations import Operation, load_all
@@ -170,3 +171,31 @@ def test_two_ids_of_different_projects_are_refused(world: World) -> None:
         mixed = arguments(operation, world.ids[world.mine]) | {name: world.ids[world.mine][name] for name in names}
         with pytest.raises(NotFoundError):
             probe(operation)(world.platform, world.actors["admin"], **(mixed | {names[0]: world.ids[world.other][names[0]]}))
+
+
+def described() -> Iterator[tuple[str, str, str]]:
+    """Operation id, verb and path of every route of REST."""
+    for path, verbs in describe()["paths"].items():
+        for verb, route in verbs.items():
+            yield route["operationId"], verb.upper(), path
+
+
+def test_every_route_is_an_operation_or_in_the_table_of_those_made_by_hand(world: World) -> None:
+    assert {name for name, _, _ in described()} - set(OPERATIONS) == set(BY_HAND)
+
+
+def test_routes_made_by_hand_ask_for_the_same_rights(world: World) -> None:
+    app, answers = application(world.platform), {}
+    keys = {"anonymous": None, **{name: world.key(name, role="admin") for name in ("stranger", "viewer")}}
+    chunk = {"Content-Type": "application/octet-stream", "X-Content-SHA256": "0" * 64}
+    for name, verb, path in described():
+        if BY_HAND.get(name, "anyone") == "anyone":
+            continue
+        path = re.sub(r"{(\w+)}", lambda found: world.ids[world.mine][found[1]], path)
+        for who, key in keys.items():
+            if (who, BY_HAND[name]) != ("viewer", "viewer"):
+                more = {"content": b"x", "headers": chunk, "params": {"offset": 0}} if verb == "PUT" else {}
+                answers[name, who] = program(app, key).request(verb, path, **more).status_code
+
+    expected = {(name, who): status for name, right in BY_HAND.items() if right != "anyone" for who, status in (("anonymous", 401), ("stranger", 404))}
+    assert answers == expected | {("append_chunk", "viewer"): 403}
