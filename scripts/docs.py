@@ -227,7 +227,7 @@ def operation_row(verb: str, path: str, entry: dict[str, Any]) -> str:
     """One row: name and address, what it does, who may, its options and body, its answer."""
     options = [f"`{parameter['name']}`" for parameter in entry.get("parameters", []) if parameter["in"] == "query"]
     body = [schema_name(part["schema"]) for part in entry.get("requestBody", {}).get("content", {}).values()]
-    code, answer = next((code, found) for code, found in entry["responses"].items() if code.startswith("2"))
+    code, answer = next((code, found) for code, found in entry["responses"].items() if code not in ("304", "default"))
     answers = {schema_name(part.get("schema", {})) for part in answer.get("content", {}).values()} or {"nothing"}
     summary = entry["summary"].replace("|", "\\|")
     address = f"`{verb} {path.removeprefix('/api/v1')}`<br>`{entry['operationId']}`"

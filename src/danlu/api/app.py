@@ -7,14 +7,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio.to_thread
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Response
 
 import danlu
-from danlu.api import chat, health, problems, routes, stream
+from danlu.api import chat, health, problems, routes, security, sign_in, stream, uploads
 from danlu.api.metrics import Metrics
 from danlu.api.routes import GetActor
 from danlu.api.traffic import Traffic
-from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
 
 PREFIX = "/api/v1"
@@ -26,7 +25,7 @@ def create_app(platform: Platform, *, host: str = "127.0.0.1") -> FastAPI:
     """Return the application for an opened home; `host` is the address it will be bound to."""
     app = FastAPI(title="Danlu", version=danlu.__version__, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan)
     app.state.platform, app.state.streams, app.state.metrics = platform, stream.Streams(), Metrics()
-    get_actor: GetActor = _local
+    get_actor = security.install(app, platform, host=host)
     app.include_router(_api(get_actor), prefix=PREFIX)
     app.include_router(health.router(get_actor, app.state.metrics))
     problems.install(app)
@@ -37,7 +36,7 @@ def create_app(platform: Platform, *, host: str = "127.0.0.1") -> FastAPI:
 def describe() -> dict[str, Any]:
     """Return the OpenAPI description: the same for every installation."""
     app = FastAPI(title="Danlu", version=danlu.__version__, description="Everything that can be done with Danlu, as HTTP.", separate_input_output_schemas=False)
-    app.include_router(_api(_local), prefix=PREFIX)
+    app.include_router(_api(security.actor_of_request), prefix=PREFIX)
     made = app.openapi()
     schemas = made.setdefault("components", {}).setdefault("schemas", {})
     schemas["Problem"], schemas["Mistake"] = problems.schema(), problems.mistake_schema()
@@ -54,6 +53,8 @@ def _api(get_actor: GetActor) -> APIRouter:
     made.include_router(routes.router(get_actor))
     made.include_router(stream.router(get_actor))
     made.include_router(chat.router(get_actor))
+    made.include_router(uploads.router(get_actor))
+    made.include_router(sign_in.router(get_actor))
     kept: list[bytes] = []
 
     @made.get("/openapi.json", include_in_schema=False)
@@ -65,10 +66,6 @@ def _api(get_actor: GetActor) -> APIRouter:
         return Response(kept[0], media_type="application/json")
 
     return made
-
-
-def _local(request: Request) -> Actor:
-    return Actor.local(request.client.host if request.client else None)
 
 
 @asynccontextmanager

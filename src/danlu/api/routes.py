@@ -108,7 +108,13 @@ def _endpoint(operation: Operation[..., Any], get_actor: GetActor) -> Callable[.
         if parameter.name == "version":
             continue
         hint = operation.types[parameter.name]
-        kind = ID if parameter.name in in_path else Body() if parameter.name == operation.body else _option(operation, parameter.name, hint)
+        kind = (
+            (Path(ge=0) if hint is int else ID)
+            if parameter.name in in_path
+            else Body()
+            if parameter.name == operation.body
+            else _option(operation, parameter.name, hint)
+        )
         parameters.append(inspect.Parameter(parameter.name, keyword, annotation=Annotated[hint, kind], default=parameter.default))
     endpoint.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     endpoint.__name__ = operation.name

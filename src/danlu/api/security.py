@@ -88,11 +88,19 @@ class Security:
             self._has_users = sessions.has_users(self.platform)
         return self._has_users
 
+    @property
+    def _is_open(self) -> bool:
+        """Whether the owner of this machine needs no account as long as there are no users."""
+        network = self.network
+        return network.auth == "auto" and is_loopback(self.host) and not network.public_url and not network.trusted_proxies
+
+    def needs_users(self) -> bool:
+        """Whether nobody can enter before the first administrator is made."""
+        return not self._is_open and not self.has_users()
+
     def is_single_user_request(self, incoming: Incoming) -> bool:
         """Whether it comes from the owner of this machine, as far as is known without asking the database."""
-        network = self.network
-        is_open = network.auth == "auto" and is_loopback(self.host) and not network.public_url and not network.trusted_proxies
-        return is_open and incoming.is_loopback and not incoming.is_forwarded and not self._has_users
+        return self._is_open and incoming.is_loopback and not incoming.is_forwarded and not self._has_users
 
     def actor(self, scope: MutableMapping[str, Any]) -> Actor:
         """Return who asks.

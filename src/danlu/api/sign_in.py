@@ -11,6 +11,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import Field
 
 from danlu.api.incoming import COOKIE, SECURE_COOKIE, Incoming
+from danlu.api.routes import PROBLEM, StrictRoute
 from danlu.api.security import GetActor, Security
 from danlu.errors import DanluError
 from danlu.recipe.base import StrictModel
@@ -90,7 +91,7 @@ class SessionState:
 
 def router(get_actor: GetActor) -> APIRouter:
     """Return the routes; they belong under /api/v1."""
-    made = APIRouter(prefix="/session", tags=["session"])
+    made = APIRouter(prefix="/session", tags=["session"], route_class=StrictRoute, responses=PROBLEM)
 
     @made.get("", operation_id="get_session")
     def get_session(request: Request, actor: Annotated[Actor, Depends(get_actor)]) -> SessionState:

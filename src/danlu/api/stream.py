@@ -168,8 +168,12 @@ async def _answer(
 ) -> StreamingResponse:
     platform, streams = request.app.state.platform, request.app.state.streams
 
+    def check() -> None:
+        request.scope.pop("danlu.actor", None)  # who asks is found out again: sessions end, roles change
+        look(platform, get_actor(request), id)
+
     async def may_see() -> None:
-        await run_in_threadpool(lambda: look(platform, get_actor(request), id))
+        await run_in_threadpool(check)
 
     await may_see()
     key = (noun, id)

@@ -28,6 +28,7 @@ def studio(
     from danlu.api.app import create_app
     from danlu.api.server import listen, only_server, serve
     from danlu.cli.companion import Companion
+    from danlu.services.platform import sessions
     from danlu.services.platform.platform import Platform
     from danlu.settings import Settings
 
@@ -42,7 +43,8 @@ def studio(
         if worker:
             held.enter_context(Companion(settings.home).running())
         url = _url(host, bound.getsockname()[1])
-        serve(app, bound, on_ready=lambda: _welcome(url, settings.home, is_shown=open_page and host in ("127.0.0.1", "localhost")))
+        token = sessions.first_admin_token(platform) if app.state.security.needs_users() else None
+        serve(app, bound, on_ready=lambda: _welcome(url, settings.home, token, is_shown=open_page and host in ("127.0.0.1", "localhost")))
     typer.echo(say("The studio has stopped.", "工作室已停止。"), err=True)
 
 
@@ -59,7 +61,6 @@ def worker(
     from danlu import logs
     from danlu.cli.companion import note
     from danlu.errors import RunBusyError
-    from danlu.executors.local import LocalExecutor
     from danlu.services.platform.platform import Platform
     from danlu.settings import Settings
     from danlu.worker.housekeeping import Housekeeper
@@ -81,7 +82,7 @@ def worker(
             typer.echo(say(f"The worker of {settings.home} is ready.", f"{settings.home} 的执行进程已就绪。"), err=True)
         return is_stopping.is_set()
 
-    supervisor = Supervisor(platform.database, platform.home, LocalExecutor(platform.home))
+    supervisor = Supervisor.of(platform)
     while True:
         try:
             supervisor.run(stopping)
@@ -102,8 +103,12 @@ def _url(host: str, port: int) -> str:
     return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
 
 
-def _welcome(url: str, home: Path, *, is_shown: bool) -> None:
+def _welcome(url: str, home: Path, token: str | None, *, is_shown: bool) -> None:
     typer.echo(say(f"Danlu studio: {url} (home: {home}; stop with Ctrl-C)", f"丹炉工作室：{url}（主目录：{home}；按 Ctrl-C 停止）"))
+    if token is not None:
+        typer.echo(
+            say(f"There are no users yet. This token makes the first administrator, once: {token}", f"还没有用户。用这个一次性令牌创建第一位管理员：{token}")
+        )
     if is_shown:
         import threading
         import webbrowser

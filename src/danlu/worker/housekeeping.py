@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from danlu.services.platform import receipts, system
+from danlu.services.platform import notices, receipts, system
 from danlu.services.platform.platform import Platform
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ class Housekeeper(threading.Thread):
         super().__init__(name="housekeeping", daemon=True)
         self.is_stopping = threading.Event()
         self.chores = [
+            Chore("notices", 2.0, lambda: notices.deliver(platform)),
             Chore("watch", 30.0, lambda: _watch(platform)),
             Chore("receipts", 600.0, lambda: receipts.sweep(platform)),
         ]

@@ -16,7 +16,7 @@ from danlu.services.platform.platform import Platform
 @pytest.fixture
 def client(platform: Platform) -> Iterator[TestClient]:
     """A client of the server of an empty home, as the owner of the machine."""
-    with TestClient(create_app(platform), base_url="http://127.0.0.1") as client:
+    with TestClient(create_app(platform), base_url="http://127.0.0.1", client=("127.0.0.1", 50_000)) as client:
         yield client
 
 

@@ -6,7 +6,7 @@ import orjson
 import pytest
 from fastapi.testclient import TestClient
 
-from danlu.services.platform import jobs, projects, receipts
+from danlu.services.platform import jobs, projects, receipts, runs
 from danlu.services.platform.access import Actor
 from danlu.services.platform.operations import OPERATIONS
 from danlu.services.platform.platform import Platform
@@ -186,3 +186,27 @@ def test_the_log_of_a_job_is_read_in_parts(client: TestClient, platform: Platfor
     part = client.get(f"{API}/jobs/{job['id']}/log", params={"attempt": 1, "limit": 20}).json()
     assert part == {"text": "训练开始\n训练", "next": 19, "is_over": False}
     assert jobs.get_job(platform, Actor.local(), job["id"]).state == "queued"
+
+
+def test_a_kill_after_a_run_was_submitted_and_before_it_was_answered_does_not_submit_it_twice(platform: Platform) -> None:
+    class Killed(BaseException):
+        pass
+
+    class Dies(receipts.KeyReceipt):
+        def end(self, connection: object, result: object) -> None:
+            if hasattr(self, "_ended"):
+                raise Killed  # what comes after the transaction that submits the run
+            object.__setattr__(self, "_ended", True)
+            super().end(connection, result)  # type: ignore[arg-type]
+
+    owner = Actor.local()
+    project = projects.create_project(platform, owner, projects.NewProject(name="p"))
+    body = runs.NewRun(recipe=RECIPE)
+    first = Dies("", "k", b"request", lambda run: {"id": run.id})
+    with pytest.raises(Killed):
+        runs.submit_run.once(first, platform, owner, project.id, body)
+    first.leave()
+
+    with pytest.raises(receipts.AlreadyDoneError) as again:
+        runs.submit_run.once(receipts.KeyReceipt("", "k", b"request", lambda run: {"id": run.id}), platform, owner, project.id, body)
+    assert [run.id for run in runs.list_runs(platform, owner, project.id).items] == [again.value.response["id"]]

@@ -15,7 +15,7 @@ from danlu.executors.base import Attempt
 from danlu.executors.local import LocalExecutor
 from danlu.executors.processes import start_time
 from danlu.files import read_json
-from danlu.services.platform import chat, exports, jobs, models, projects, proofs, recipes, runs, watching
+from danlu.services.platform import chat, downloads, exports, jobs, models, projects, proofs, recipes, runs, watching
 from danlu.services.platform.access import Actor
 from danlu.services.platform.chat import Question
 from danlu.services.platform.exports import NewExport
@@ -134,10 +134,10 @@ def look_at_the_export(platform: Platform, run: Run, export_id: str) -> None:
     content = exports.get_export(platform, OWNER, export_id)
     assert content.export.verification["passed"] and content.export.run_id == run.id
     [weights] = [file for file in content.files if file.name == "adapter_model.safetensors"]
-    download = exports.download_export(platform, OWNER, export_id, weights.name)
+    download = downloads.download_export_file(platform, OWNER, export_id, weights.name)
     assert hashlib.sha256(b"".join(download.read(0, download.size_bytes))).hexdigest() == weights.digest == download.tag
-    with pytest.raises(NotFoundError, match="no file"):
-        exports.download_export(platform, OWNER, export_id, "../../run.json")
+    with pytest.raises(NotFoundError, match="no such file"):
+        downloads.download_export_file(platform, OWNER, export_id, "../../run.json")
 
 
 def talk(studio: Studio, run: Run) -> None:

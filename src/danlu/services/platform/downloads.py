@@ -6,10 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import orjson
+
 from danlu.errors import NotFoundError
 from danlu.files import storage_errors
 from danlu.services.platform.operations import Call, operation
-from danlu.store.runs import RUNS
+from danlu.services.platform.platform import Platform
+from danlu.store.datasets import DATASET_VERSIONS
+from danlu.store.runs import EXPORTS, MODELS, RUNS
 
 PART_BYTES = 256 * 1024
 
@@ -43,12 +47,58 @@ class Download:
             file_name or path.name, facts.st_size, f"{facts.st_size:x}-{facts.st_mtime_ns:x}", lambda start, length: _parts(path, start, length), is_page
         )
 
+    @classmethod
+    def of_artifact(cls, platform: Platform, digest: str, *, file_name: str) -> Download:
+        """Content that is kept under its digest, verified as it is read.
+
+        Raises:
+            ArtifactMissingError: it is not there.
+        """
+        size = platform.artifacts.size(digest)
+        return cls(file_name, size, digest, lambda start, length: platform.artifacts.read(digest, start, length))
+
+
+@operation("GET", "/dataset-versions/{dataset_version_id}/file", right="viewer")
+def download_dataset_version(call: Call, dataset_version_id: str) -> Download:
+    """The data file of a version, byte for byte."""
+    version = DATASET_VERSIONS.get(call.connection, dataset_version_id)
+    return Download.of_artifact(call.platform, version.digest, file_name=version.file_name)
+
+
+@operation("GET", "/exports/{export_id}/file", right="viewer")
+def download_export_file(call: Call, export_id: str, name: str) -> Download:
+    """One file of an export, by the name that `get_export` tells.
+
+    Raises:
+        NotFoundError: the export has no such file.
+    """
+    return _of_folder(call.platform, EXPORTS.get(call.connection, export_id).digest, name)
+
+
+@operation("GET", "/models/{model_id}/file", right="viewer")
+def download_model_file(call: Call, model_id: str, name: str) -> Download:
+    """One file of a model version, such as adapter_model.safetensors.
+
+    Raises:
+        NotFoundError: the model has no such file.
+    """
+    return _of_folder(call.platform, MODELS.get(call.connection, model_id).digest, name)
+
 
 @operation("GET", "/runs/{run_id}/report.html", right="viewer")
 def download_report(call: Call, run_id: str) -> Download:
     """The report of a run as one page that needs nothing else."""
     run = RUNS.get(call.connection, run_id)
     return Download.of_file(call.platform.run_folder(run.id) / "report.html", file_name=f"{run.name or run.id} report.html", is_page=True)
+
+
+def _of_folder(platform: Platform, digest: str, name: str) -> Download:
+    for file in orjson.loads(b"".join(platform.artifacts.read(digest)))["files"]:
+        if file["name"] == name:
+            return Download.of_artifact(platform, file["digest"], file_name=name)
+    raise NotFoundError(
+        "there is no such file in it", why="names are those that it was made with, folders included", fix="take one of the names that are listed"
+    )
 
 
 def _parts(path: Path, start: int, length: int) -> Iterator[bytes]:

@@ -11,7 +11,6 @@ from pydantic import Field
 from danlu.errors import ConflictError, NotFoundError
 from danlu.recipe.base import EXPORTERS, StrictModel
 from danlu.services.platform import quotas
-from danlu.services.platform.downloads import Download
 from danlu.services.platform.jobs import Priority
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
@@ -90,22 +89,6 @@ def delete_export(call: Call, export_id: str) -> None:
     folder = f"runs/{export.run_id}/exports/{export.type}"
     EXPORTS.delete(call.connection, export_id)
     removals.add(call.connection, [folder])
-
-
-@operation("GET", "/exports/{export_id}/file", right="viewer")
-def download_export(call: Call, export_id: str, name: str) -> Download:
-    """One file of an export by its name; it is verified on the way.
-
-    Raises:
-        NotFoundError: it has no such file.
-        StorageError: the artifact is missing or damaged.
-    """
-    files = _files(call.platform, EXPORTS.get(call.connection, export_id))
-    found = next((file for file in files if file.name == name), None)
-    if found is None:
-        raise NotFoundError(f"this export has no file {name[:80]!r}", why=f"it has {', '.join(file.name for file in files[:20])}", fix="take one of these")
-    artifacts = call.platform.artifacts
-    return Download(found.name.rpartition("/")[2], found.size_bytes, found.digest, lambda start, length: artifacts.read(found.digest, start, length))
 
 
 def _files(platform: Platform, export: Export) -> list[ExportFile]:

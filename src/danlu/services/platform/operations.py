@@ -29,23 +29,6 @@ R = TypeVar("R")
 Verb = Literal["GET", "POST", "PATCH", "PUT", "DELETE"]
 
 
-@dataclass(frozen=True)
-class Call:
-    """One use of an operation."""
-
-    platform: Platform
-    actor: Actor
-    project_id: str | None
-    """The project it concerns, when it concerns one."""
-    held: Connection | None
-
-    @property
-    def connection(self) -> Connection:
-        """The transaction it runs in."""
-        assert self.held is not None, "this operation opens its own transactions"
-        return self.held
-
-
 class Receipt(Protocol):
     """What makes a repeated request find what the first one did (receipts.py)."""
 
@@ -57,6 +40,29 @@ class Receipt(Protocol):
 
     def fail(self, connection: Connection) -> None:
         """Forget that it began: nothing was done."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One use of an operation."""
+
+    platform: Platform
+    actor: Actor
+    project_id: str | None
+    """The project it concerns, when it concerns one."""
+    held: Connection | None
+    receipt: Receipt | None = None
+
+    def settle(self, connection: Connection, result: Any) -> None:
+        """In an operation with transactions of its own: keep the answer to a repeated request in the transaction that does what was asked."""
+        if self.receipt is not None:
+            self.receipt.end(connection, result)
+
+    @property
+    def connection(self) -> Connection:
+        """The transaction it runs in."""
+        assert self.held is not None, "this operation opens its own transactions"
+        return self.held
 
 
 @dataclass(frozen=True)
@@ -96,12 +102,12 @@ class Operation(Generic[P, R]):
         database = platform.database
         if self.verb == "GET" and not self.own_transaction:
             with database.reading() as connection:
-                project_id = check(connection, actor, self.right, named, changes=self.verb != "GET")
+                project_id = check(connection, actor, self.right, named, changes=self.is_change)
                 return self.function(Call(platform, actor, project_id, connection), *args, **kwargs)
         if self.own_transaction:
             return self._in_own_transactions(platform, actor, receipt, named, args, kwargs)
         with database.writing() as connection:
-            project_id = check(connection, actor, self.right, named, changes=self.verb != "GET")
+            project_id = check(connection, actor, self.right, named, changes=self.is_change)
             if receipt is not None:
                 receipt.begin(connection)
             result = self.function(Call(platform, actor, project_id, connection), *args, **kwargs)
@@ -115,13 +121,13 @@ class Operation(Generic[P, R]):
     ) -> R:
         database = platform.database
         with database.reading() as connection:
-            project_id = check(connection, actor, self.right, named, changes=self.verb != "GET")
+            project_id = check(connection, actor, self.right, named, changes=self.is_change)
         if receipt is not None:
             with database.writing() as connection:
                 receipt.begin(connection)
         try:
-            result = self.function(Call(platform, actor, project_id, None), *args, **kwargs)
-        except BaseException:
+            result = self.function(Call(platform, actor, project_id, None, receipt), *args, **kwargs)
+        except Exception:
             if receipt is not None:
                 with database.writing() as connection:
                     receipt.fail(connection)
@@ -140,6 +146,11 @@ class Operation(Generic[P, R]):
         project_id = project_id or getattr(result, "project_id", None)
         by_key = {} if actor.key_id is None else {"key_id": actor.key_id}
         audit.append(connection, user_id=actor.user_id, action=self.name, subject=subject, project_id=project_id, address=actor.address, **by_key)
+
+    @property
+    def is_change(self) -> bool:
+        """Whether it changes something; what is sent by POST only because it is long to say does not."""
+        return self.verb != "GET" and self.is_logged
 
     @property
     def name(self) -> str:

@@ -19,7 +19,7 @@ COMMON = (
     *("password", "passw0rd", "p@ssword", "qwertyuiop", "1qaz2wsx", "letmein", "iloveyou", "welcome", "changeme", "administrator", "admin", "danlu"),
     *("1234567890", "0123456789", "9876543210", "0987654321", "woaini", "5201314", "abcdefghij", "asdfghjkl", "zxcvbnm", "1q2w3e4r", "football", "superman"),
 )
-"""What guessing begins with. A password made of one of these and a few digits is refused."""
+"""What guessing begins with. A password made of one of these and a few characters more is refused."""
 # Each verification takes 64 MiB: many at once would take the machine's memory.
 _AT_ONCE = threading.BoundedSemaphore(2)
 
@@ -37,7 +37,7 @@ def check(password: str, *, name: str = "") -> None:
         raise ValueError(f"a password has at least {MIN_DIFFERENT} different characters")
     plain = password.casefold()
     for word in (*COMMON, key_of(name)):
-        if len(word) > 2 and word in plain and len(plain) - len(word) <= 4:
+        if len(word) > 2 and word in plain and len(plain) - len(word) <= 5:
             raise ValueError("this password is among the first that are guessed; take several words")
 
 

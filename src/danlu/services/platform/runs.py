@@ -207,7 +207,9 @@ def start(call: Call, project_id: str, values: dict[str, Any], how: Start, *, ki
         check_starts(connection, found)
     found.fetch(call.platform)
     with call.platform.database.writing() as connection:
-        return enqueue(call, connection, project_id, found, how, kind=kind, more=more)
+        made = enqueue(call, connection, project_id, found, how, kind=kind, more=more)
+        call.settle(connection, made)
+        return made
 
 
 def enqueue(call: Call, connection: Connection, project_id: str, found: Inputs, how: Start, *, kind: str, more: dict[str, Any] | None = None) -> Run:
