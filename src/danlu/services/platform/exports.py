@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from pydantic import Field
 
-from danlu.errors import ConflictError, NotFoundError
+from danlu.errors import ConflictError
 from danlu.recipe.base import EXPORTERS, StrictModel
 from danlu.services.platform import quotas
 from danlu.services.platform.jobs import Priority
