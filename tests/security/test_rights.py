@@ -198,4 +198,4 @@ def test_routes_made_by_hand_ask_for_the_same_rights(world: World) -> None:
                 answers[name, who] = program(app, key).request(verb, path, **more).status_code
 
     expected = {(name, who): status for name, right in BY_HAND.items() if right != "anyone" for who, status in (("anonymous", 401), ("stranger", 404))}
-    assert answers == expected | {("append_chunk", "viewer"): 403}
+    assert answers == expected | {("append_chunk", "viewer"): 403, ("stream_answer", "viewer"): 403}

@@ -7,13 +7,13 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import StreamingResponse
 
 from danlu.api.routes import ID, PROBLEM, GetActor
 from danlu.api.stream import HEADERS
 from danlu.errors import DanluError
-from danlu.services.platform.chat import ChatPiece, Question, stream_answer
+from danlu.services.platform.chat import ChatPiece, Question, check_may_ask, stream_answer
 
 
 def router(get_actor: GetActor) -> APIRouter:
@@ -21,8 +21,13 @@ def router(get_actor: GetActor) -> APIRouter:
     made = APIRouter(tags=["streams"], responses=PROBLEM)
     told: dict[int | str, dict[str, Any]] = {200: {"description": "Server-sent events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
 
+    def may_ask(request: Request, project_id: Annotated[str, ID]) -> None:
+        """Told before the body is looked at."""
+        check_may_ask(request.app.state.platform, get_actor(request), project_id)
+
     @made.post(
         "/projects/{project_id}/chat/stream",
+        dependencies=[Depends(may_ask)],
         operation_id="stream_answer",
         responses={**PROBLEM, **told},
         response_class=StreamingResponse,

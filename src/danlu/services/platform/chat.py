@@ -123,10 +123,20 @@ def stream_answer(platform: Platform, actor: Actor, project_id: str, body: Quest
     Raises:
         ForbiddenError, NotFoundError: the actor may not, told before the first piece.
     """
+    check_may_ask(platform, actor, project_id)
     with platform.database.reading() as connection:
-        check(connection, actor, "reviewer", {"project_id": project_id})
         _engine_of(platform, connection, project_id, body.model)
     return _pieces(platform, actor, project_id, body)
+
+
+def check_may_ask(platform: Platform, actor: Actor, project_id: str) -> None:
+    """Refuse who may not talk to the models of a project.
+
+    Raises:
+        SignInError, ForbiddenError, NotFoundError: the actor may not.
+    """
+    with platform.database.reading() as connection:
+        check(connection, actor, "reviewer", {"project_id": project_id}, changes=True)
 
 
 @operation("GET", "/projects/{project_id}/engines", right="viewer")
