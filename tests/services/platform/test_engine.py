@@ -156,7 +156,7 @@ def test_an_engine_that_went_away_is_loaded_anew(running: Running) -> None:
 
 
 def test_rest_streams_an_answer(running: Running) -> None:
-    with TestClient(create_app(running.platform), base_url="http://127.0.0.1") as client:
+    with TestClient(create_app(running.platform), base_url="http://127.0.0.1", client=("127.0.0.1", 50_000)) as client:
         url = f"/api/v1/projects/{running.project}/chat"
         body = running.question().model_dump(mode="json")
         told = client.post(f"{url}/stream", json=body)

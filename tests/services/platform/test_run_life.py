@@ -127,7 +127,9 @@ def look_at_what_was_measured(platform: Platform, run: Run) -> None:
     worst = proofs.list_cases(platform, OWNER, run.id, order="worst", limit=2)
     assert worst.total == 3 and worst.items[0]["nll_per_token"]["delta"] >= worst.items[1]["nll_per_token"]["delta"]
     assert proofs.list_cases(platform, OWNER, run.id, offset=2).items[0]["answers"]["tuned"] is not None
-    assert proofs.get_report(platform, OWNER, run.id)["run_id"] == run.id and "<html" in proofs.report_page(platform, OWNER, run.id).read_text("utf-8")
+    assert proofs.get_report(platform, OWNER, run.id)["run_id"] == run.id and b"<html" in b"".join(
+        downloads.download_report(platform, OWNER, run.id).read(0, 10**6)
+    )
 
 
 def look_at_the_export(platform: Platform, run: Run, export_id: str) -> None:
@@ -136,6 +138,7 @@ def look_at_the_export(platform: Platform, run: Run, export_id: str) -> None:
     [weights] = [file for file in content.files if file.name == "adapter_model.safetensors"]
     download = downloads.download_export_file(platform, OWNER, export_id, weights.name)
     assert hashlib.sha256(b"".join(download.read(0, download.size_bytes))).hexdigest() == weights.digest == download.tag
+    assert exports.read_file(platform, OWNER, export_id, weights.name)[0] == weights
     with pytest.raises(NotFoundError, match="no such file"):
         downloads.download_export_file(platform, OWNER, export_id, "../../run.json")
 

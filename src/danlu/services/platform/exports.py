@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from pydantic import Field
 from danlu.errors import ConflictError
 from danlu.recipe.base import EXPORTERS, StrictModel
 from danlu.services.platform import quotas
+from danlu.services.platform.access import Actor
+from danlu.services.platform.downloads import download_export_file
 from danlu.services.platform.jobs import Priority
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
@@ -89,6 +92,18 @@ def delete_export(call: Call, export_id: str) -> None:
     folder = f"runs/{export.run_id}/exports/{export.type}"
     EXPORTS.delete(call.connection, export_id)
     removals.add(call.connection, [folder])
+
+
+def read_file(platform: Platform, actor: Actor, export_id: str, name: str, start: int = 0, length: int | None = None) -> tuple[ExportFile, Iterator[bytes]]:
+    """A file of an export and its bytes (verified on the way), for pages that send files.
+
+    Raises:
+        NotFoundError: it has no such file, or the actor may not see it.
+        StorageError: the artifact is missing or damaged.
+    """
+    download = download_export_file(platform, actor, export_id, name)
+    found = ExportFile(name, download.size_bytes, download.tag)
+    return found, download.read(start, found.size_bytes - start if length is None else length)
 
 
 def _files(platform: Platform, export: Export) -> list[ExportFile]:
