@@ -1,6 +1,6 @@
 """The fault gate (docs/reliability.md): `make chaos`. Prints what was measured; the exit code is 1 when a promise was broken.
 
-python scripts/chaos.py [--only sqlite,postgresql,training-points,worker-points] [--jobs N] [--kills N] [--seed N]
+python scripts/chaos.py [--only sqlite,postgresql,training-points,worker-points] [--jobs N] [--kills N] [--minutes N] [--points N] [--seed N]
 """
 
 import argparse
@@ -34,6 +34,7 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas")
     parser.add_argument("--jobs", type=int, default=50, help="trainings in the queue")
     parser.add_argument("--kills", type=int, default=100, help="kills on SQLite; on PostgreSQL four tenths of it")
+    parser.add_argument("--minutes", type=float, default=60.0, help="how long to kill on SQLite at most, and on PostgreSQL")
     parser.add_argument("--points", type=int, help="faults at saves, drawn at random; all of them by default")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -57,10 +58,10 @@ def fire(place: Path, model: Path, rows: Path, given: argparse.Namespace, *, sha
     """Random kills on a queue of trainings."""
     gate = Gate(place, model, rows, seed=given.seed, database_url=url)
     num_kills, num_jobs = max(1, round(given.kills * share)), max(1, round(given.jobs * share))
-    gate.plan(num_jobs, pause=2.5 * num_kills / num_jobs)  # they come for as long as kills do
+    gate.plan(num_jobs, pause=0.3)
     kills = [name for name, number in KILLS.items() for _ in range(-(-num_kills * number // 10))][:num_kills]
     gate.random.shuffle(kills)
-    figures = gate.run(kills, between=(0.2, 4.0), timeout=3600)
+    figures = gate.run(kills, between=(0.2, 4.0), timeout=3600, kill_seconds=60 * given.minutes)
     print(f"{'PostgreSQL' if url else 'SQLite'}: random kills", *(f"  {name}: {value}" for name, value in figures.table()), sep="\n")
     return figures.wrong
 

@@ -179,13 +179,16 @@ class Gate:
 
     # -- the whole
 
-    def run(self, kills: Sequence[str], *, between: tuple[float, float], timeout: float = 1800) -> Figures:
-        """Kill in the given order at random instants, then let everything come to its end."""
+    def run(self, kills: Sequence[str], *, between: tuple[float, float], timeout: float = 1800, kill_seconds: float = float("inf")) -> Figures:
+        """Kill in the given order at random instants, for `kill_seconds` at most, then let everything come to its end."""
         if self.is_forked:
             self.start_zygote()
         try:
             self.start("server", "worker")
+            end = time.monotonic() + kill_seconds
             for what in kills:
+                if time.monotonic() > end:
+                    break
                 time.sleep(self.random.uniform(*between))
                 self.look()
                 self.kill(what)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
-from sqlalchemy import Boolean, Float, Integer, Table, insert
+from sqlalchemy import Boolean, CheckConstraint, Float, Integer, Table, insert
 
-from danlu.api import security, sign_in
-from danlu.api.routes import router
-from danlu.errors import DanluError
+from danlu.api.app import create_app
 from danlu.services.platform import keys, sessions
 from danlu.services.platform.access import NOBODY, OWNED, Actor, Role
 from danlu.services.platform.keys import NewKey
@@ -22,6 +19,7 @@ from danlu.services.platform.platform import Platform
 from danlu.services.platform.sessions import Visitor
 from danlu.settings import Network
 from danlu.store import members
+from danlu.store.datasets import DATASETS
 from danlu.store.engine import Connection
 from danlu.store.ids import new_id
 from danlu.store.projects import PROJECTS
@@ -29,26 +27,13 @@ from danlu.store.users import USERS
 
 PASSWORD = "seven green doors"
 ROLES: tuple[Role, ...] = ("viewer", "reviewer", "editor", "admin")
-CHOSEN = {"state": "queued", "priority": "standard", "role": "viewer"}
+CHOSEN: dict[str, Any] = {"state": "succeeded", "recipe": {"base_model": "danlu/tiny", "dataset": "zhangjiajie"}}
 
 
 def application(platform: Platform, *, host: str = "127.0.0.1", **network: Any) -> FastAPI:
-    """The routes of every operation behind the guard."""
+    """The server's application."""
     platform = replace(platform, settings=replace(platform.settings, network=Network(**network)))
-    app = FastAPI()
-    get_actor = security.install(app, platform, host=host)
-
-    @app.exception_handler(DanluError)
-    async def _told(request: Request, error: DanluError) -> JSONResponse:
-        return JSONResponse(error.to_dict(), error.http_status)
-
-    @app.exception_handler(RequestValidationError)
-    async def _mistaken(request: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"code": "", "places": [list(map(str, found["loc"])) for found in error.errors()]}, 422)
-
-    app.include_router(router(get_actor), prefix="/api/v1")
-    app.include_router(sign_in.router(get_actor), prefix="/api/v1")
-    return app
+    return create_app(platform, host=host)
 
 
 def browser(app: FastAPI, *, base_url: str = "http://127.0.0.1", address: str = "127.0.0.1", **headers: str) -> TestClient:
@@ -72,6 +57,8 @@ def add_user(connection: Connection, name: str, *, is_admin: bool = False, passw
 def add_row(connection: Connection, table: Table, project_id: str) -> str:
     """Add a row with something in every column that needs it, and what it refers to; return its key."""
     row: dict[str, Any] = {}
+    said = [str(constraint.sqltext) for constraint in table.constraints if isinstance(constraint, CheckConstraint)]
+    first = {found[1]: found[2] for text in said if (found := re.match(r"(\w+) IN \('(\w+)'", text))}
     for column in table.columns:
         references = next(iter(column.foreign_keys), None)
         if references is not None and references.column.table.name == "projects":
@@ -82,8 +69,8 @@ def add_row(connection: Connection, table: Table, project_id: str) -> str:
             continue
         elif references is not None:
             row[column.name] = add_row(connection, references.column.table, project_id)
-        elif column.name in CHOSEN:
-            row[column.name] = CHOSEN[column.name]
+        elif column.name in first or column.name in CHOSEN:
+            row[column.name] = first.get(column.name) or CHOSEN[column.name]
         elif isinstance(column.type, Boolean | Integer | Float):
             row[column.name] = False if isinstance(column.type, Boolean) else 1
         else:
@@ -114,7 +101,8 @@ class World:
         self.actors["operator's key for viewing"] = replace(operator, key_id="key_3", key_role="viewer")
 
     def _ids(self, connection: Connection, project: str) -> dict[str, str]:
-        return {"project_id": project} | {name: add_row(connection, noun.table, project) for name, noun in OWNED.items()}
+        ids = {"project_id": project} | {name: add_row(connection, noun.table, project) for name, noun in OWNED.items()}
+        return ids | {"dataset name": DATASETS.get(connection, ids["dataset_id"]).name}
 
     def token(self, name: str) -> str:
         """Sign somebody in, and return the session's token."""
@@ -127,7 +115,7 @@ class World:
         return keys.create_key(self.platform, self.actors[name], NewKey(name="k", **values)).secret
 
 
-SAMPLES: dict[str, dict[str, Any]] = {"NewUser": {"name": "somebody", "password": PASSWORD}}
+SAMPLES: dict[str, dict[str, Any]] = {"NewUser": {"name": "somebody", "password": PASSWORD}, "NewSubscription": {"address": "https://example.org/"}}
 """Bodies that cannot be told from their schema alone."""
 
 
@@ -150,6 +138,8 @@ def _sample(schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
         return schema.get("const", next(iter(schema.get("enum", [None]))))
     kind = schema.get("type", "object")
     if kind == "object":
+        if schema.get("minProperties"):
+            return {"a": _sample(schema["additionalProperties"], definitions)}
         return {name: _sample(schema["properties"][name], definitions) for name in schema.get("required", [])}
     if kind == "array":
         return [_sample(schema.get("items", {}), definitions)] * schema.get("minItems", 0)

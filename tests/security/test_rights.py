@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from doors import ROLES, World, application, program, sample
 from pydantic import BaseModel
-from rights import BODY_IDS, OTHER_IDS, RIGHTS
+from rights import BODIES_OF_OTHERS, BY_HAND, FREE_BODIES, OTHER_IDS, RIGHTS
 
-from danlu.errors import DanluError, ForbiddenError, NotFoundError, SignInError
+from danlu.api.app import describe
+from danlu.errors import DanluError, ForbiddenError, NoEffectError, NotFoundError, SignInError, UnknownNameError
 from danlu.services.platform.access import OWNED
 from danlu.services.platform.operations import Operation, load_all
 
@@ -79,7 +80,7 @@ def test_everybody_asks(world: World, name: str) -> None:
         except (SignInError, ForbiddenError, NotFoundError) as error:
             answers[who] = type(error)
 
-    assert answers == {who: expected(RIGHTS[name], who, is_change=operation.verb != "GET") for who in world.actors}
+    assert answers == {who: expected(RIGHTS[name], who, is_change=operation.is_change) for who in world.actors}
 
 
 def test_parameters_that_name_something_are_checked_or_known_to_belong_to_no_project() -> None:
@@ -104,15 +105,15 @@ BODIES = {name: operation.types[operation.body] for name, operation in OPERATION
 def test_bodies_that_name_something_of_a_project_are_in_the_table() -> None:
     found = {name: {field for model in models(body) for field in model.model_fields if re.search(r"_ids?$", field)} for name, body in BODIES.items()}
 
-    assert {name: fields for name, fields in found.items() if fields - set(BODY_IDS.get(name, {}))} == {}
+    assert [name for name, fields in found.items() if fields - FREE_BODIES.get(name, set()) and name not in BODIES_OF_OTHERS] == []
 
 
-@pytest.mark.parametrize("name", [name for name in BODY_IDS if RIGHTS[name] != "operator"])
-def test_a_body_cannot_name_what_belongs_to_others(world: World, name: str) -> None:
+@pytest.mark.parametrize("name", BODIES_OF_OTHERS)
+def test_a_body_cannot_name_what_belongs_to_others_or_a_file_of_the_server(world: World, name: str) -> None:
     operation, model, member = OPERATIONS[name], BODIES[name], world.actors["editor"]
-    for field, what in BODY_IDS[name].items():
-        body = model.model_validate(sample(model) | {field: world.ids[world.other][what]})
-        with pytest.raises((NotFoundError, ForbiddenError)):
+    for change in BODIES_OF_OTHERS[name](world.ids[world.other]):
+        body = model.model_validate(sample(model) | change)
+        with pytest.raises((NotFoundError, ForbiddenError, UnknownNameError, NoEffectError)):
             operation(world.platform, member, **(arguments(operation, world.ids[world.mine]) | {operation.body: body}))
 
 
@@ -129,7 +130,7 @@ def test_no_body_takes_a_field_that_it_does_not_name(world: World, name: str) ->
 
 def ask(world: World, client: Any, operation: Operation[..., Any], **kwargs: Any) -> Any:
     """Ask by REST, with the ids of the first project in the path."""
-    path = re.sub(r"{(\w+)}", lambda found: world.ids[world.mine].get(found[1], "x"), operation.path)
+    path = re.sub(r"{(\w+)}", lambda found: world.ids[world.mine].get(found[1], "x" if found[1].endswith("_id") else "1"), operation.path)
     if operation.body is not None:
         kwargs.setdefault("json", sample(BODIES[operation.name]))
     if "name" in operation.types and "{name}" not in operation.path:
@@ -170,3 +171,31 @@ def test_two_ids_of_different_projects_are_refused(world: World) -> None:
         mixed = arguments(operation, world.ids[world.mine]) | {name: world.ids[world.mine][name] for name in names}
         with pytest.raises(NotFoundError):
             probe(operation)(world.platform, world.actors["admin"], **(mixed | {names[0]: world.ids[world.other][names[0]]}))
+
+
+def described() -> Iterator[tuple[str, str, str]]:
+    """Operation id, verb and path of every route of REST."""
+    for path, verbs in describe()["paths"].items():
+        for verb, route in verbs.items():
+            yield route["operationId"], verb.upper(), path
+
+
+def test_every_route_is_an_operation_or_in_the_table_of_those_made_by_hand(world: World) -> None:
+    assert {name for name, _, _ in described()} - set(OPERATIONS) == set(BY_HAND)
+
+
+def test_routes_made_by_hand_ask_for_the_same_rights(world: World) -> None:
+    app, answers = application(world.platform), {}
+    keys = {"anonymous": None, **{name: world.key(name, role="admin") for name in ("stranger", "viewer")}}
+    chunk = {"Content-Type": "application/octet-stream", "X-Content-SHA256": "0" * 64}
+    for name, verb, path in described():
+        if BY_HAND.get(name, "anyone") == "anyone":
+            continue
+        path = re.sub(r"{(\w+)}", lambda found: world.ids[world.mine][found[1]], path)
+        for who, key in keys.items():
+            if (who, BY_HAND[name]) != ("viewer", "viewer"):
+                more = {"content": b"x", "headers": chunk, "params": {"offset": 0}} if verb == "PUT" else {}
+                answers[name, who] = program(app, key).request(verb, path, **more).status_code
+
+    expected = {(name, who): status for name, right in BY_HAND.items() if right != "anyone" for who, status in (("anonymous", 401), ("stranger", 404))}
+    assert answers == expected | {("append_chunk", "viewer"): 403, ("stream_answer", "viewer"): 403}

@@ -103,3 +103,17 @@ def test_a_full_disk_costs_whole_lines_and_is_heard(tmp_path: Path, small_file_l
 def test_what_is_printed_cannot_steer_a_terminal() -> None:
     assert printable("\x1b[31mred\x07\u202e\r") == "\\x1b[31mred\\x07\\x202e\\x0d"
     assert printable("\u3000段落\u3000开头\u00a0好\n\tx") == "\u3000段落\u3000开头\u00a0好\n\tx"
+
+
+def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    for name in (f".a.json.{pid}.tmp", f".b.json.{os.getpid()}.tmp", ".step-000004.tmp", "c.json"):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / name).touch()
+
+    files.sweep(tmp_path)
+
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {f".b.json.{os.getpid()}.tmp", ".step-000004.tmp", "c.json"}

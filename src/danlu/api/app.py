@@ -10,7 +10,7 @@ import anyio.to_thread
 from fastapi import APIRouter, FastAPI, Response
 
 import danlu
-from danlu.api import health, problems, routes, security, sign_in, stream, uploads
+from danlu.api import chat, health, problems, routes, security, sign_in, stream, uploads
 from danlu.api.metrics import Metrics
 from danlu.api.routes import GetActor
 from danlu.api.traffic import Traffic
@@ -52,6 +52,7 @@ def _api(get_actor: GetActor, *, is_described: bool = False) -> APIRouter:
     made = APIRouter()
     made.include_router(routes.router(get_actor, is_described=is_described))
     made.include_router(stream.router(get_actor))
+    made.include_router(chat.router(get_actor))
     made.include_router(uploads.router(get_actor))
     made.include_router(sign_in.router(get_actor))
     kept: list[bytes] = []

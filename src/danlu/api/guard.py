@@ -10,13 +10,12 @@ import hmac
 import time
 from typing import TYPE_CHECKING
 
-import orjson
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from danlu.api.incoming import SAFE_VERBS, Incoming, check_host, check_origin
+from danlu.api.problems import problem
 from danlu.errors import CrossSiteError, DanluError, MediaTypeError, TooLargeError, TooSlowError
-from danlu.logs import request_id
 from danlu.services.platform import rates
 from danlu.services.platform.tokens import csrf_token, hash_token
 
@@ -285,10 +284,6 @@ async def _refuse(scope: Scope, incoming: Incoming, send: Send, error: DanluErro
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008, "reason": error.what[:100]})
         return
-    told = {"type": f"urn:danlu:error:{error.code}", "title": (type(error).__doc__ or "").strip().splitlines()[0], "status": error.http_status}
-    body = orjson.dumps({**told, "detail": error.what, "code": error.code, "why": error.why, "fix": error.fix, "request_id": request_id.get(), "errors": []})
-    headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
-    if error.http_status == 429:
-        headers.append((b"retry-after", b"60"))
-    await send({"type": "http.response.start", "status": error.http_status, "headers": _with_ours(headers, incoming)})
-    await send({"type": "http.response.body", "body": body})
+    answer = problem(error, headers={"Connection": "close"})
+    await send({"type": "http.response.start", "status": answer.status_code, "headers": _with_ours(list(answer.raw_headers), incoming)})
+    await send({"type": "http.response.body", "body": bytes(answer.body)})

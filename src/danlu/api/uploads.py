@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from starlette.concurrency import run_in_threadpool
 
 from danlu.api.routes import ID, PROBLEM, GetActor
-from danlu.errors import TooLargeError
+from danlu.errors import SignInError, TooLargeError
 from danlu.services.platform.uploads import MAX_CHUNK_BYTES, MAX_UPLOAD_BYTES, append
 from danlu.store.uploads import Upload
 
@@ -33,11 +33,12 @@ def router(get_actor: GetActor) -> APIRouter:
         sha256: Annotated[str, Header(alias="X-Content-SHA256", pattern="^[0-9a-fA-F]{64}$", description="Checksum of the chunk, hexadecimal.")],
     ) -> Response:
         """It is on disk when it is answered: the upload then says where to go on. A cut chunk counts for nothing and is sent again."""
+        actor = await run_in_threadpool(get_actor, request)
+        if not actor.is_signed_in:  # else anybody could hold the places below with bodies that do not come
+            raise SignInError("nobody is signed in", why="files are taken from users only", fix="sign in, or send an API key: Authorization: Bearer dl_...")
         async with room:
             chunk = await _chunk(request)
-            upload = await run_in_threadpool(
-                lambda: append(request.app.state.platform, get_actor(request), upload_id, offset=offset, chunk=chunk, sha256=sha256)
-            )
+            upload = await run_in_threadpool(lambda: append(request.app.state.platform, actor, upload_id, offset=offset, chunk=chunk, sha256=sha256))
         return Response(ENCODE(upload), headers={"ETag": f'"{upload.version}"'}, media_type="application/json")
 
     return made

@@ -99,8 +99,10 @@ class LocalExecutor:
         name = _name(attempt)
         session = session_left_by(name[0], name[1]) if name is not None and name[2] == boot_id() else None
         kill_family(attempt.folder.parent, session)
-        self.poll(attempt)
-        self._children.pop(attempt.folder, None)
+        child = self._children.pop(attempt.folder, None)
+        if child is not None:
+            with suppress(subprocess.TimeoutExpired):  # it was killed above: this only takes its zombie away
+                child.wait(1.0)
 
     def processes(self, attempt: Attempt) -> list[int]:
         """Living processes of the attempt's job."""

@@ -12,10 +12,10 @@ from danlu.store.tables import removals
 
 def add(connection: Connection, folders: Sequence[str]) -> None:
     """Have folders (below the home folder) removed."""
-    known = set(connection.execute(select(removals.c.folder).where(removals.c.folder.in_(folders))).scalars())
-    for folder in dict.fromkeys(folders):
-        if folder not in known:
-            connection.execute(insert(removals).values(folder=folder, created_at=time.time()))
+    known = set(connection.execute(select(removals.c.folder)).scalars())  # few: they go within seconds
+    rows = [{"folder": folder, "created_at": time.time()} for folder in dict.fromkeys(folders) if folder not in known]
+    if rows:
+        connection.execute(insert(removals), rows)
 
 
 def pending(connection: Connection) -> list[str]:

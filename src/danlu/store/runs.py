@@ -139,3 +139,9 @@ def discarded(connection: Connection) -> list[Run]:
     jobs, runs = tables.jobs, tables.runs
     is_at_work = exists(select(1).where(jobs.c.run_id == runs.c.id, jobs.c.state.not_in(("succeeded", "failed", "cancelled"))))
     return [Run(**row) for row in connection.execute(select(runs).where(runs.c.discarded_at.is_not(None), ~is_at_work)).mappings()]
+
+
+def folders_of_project(connection: Connection, project_id: str) -> list[str]:
+    """Folders (below the home folder) of all runs and jobs of a project."""
+    places = (("runs", tables.runs), ("jobs", tables.jobs))
+    return [f"{name}/{id}" for name, table in places for id in connection.execute(select(table.c.id).where(table.c.project_id == project_id)).scalars()]

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from danlu.services.platform import notices, receipts, storage, system
-from danlu.services.platform import receipts, storage, system
 from danlu.services.platform.platform import Platform
 
 logger = logging.getLogger(__name__)

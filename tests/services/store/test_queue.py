@@ -1,15 +1,20 @@
 """The queue: order, slots, attempts, dependencies, and that nothing is ever started twice."""
 
+import shutil
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
-from danlu.errors import ConflictError
+from danlu.errors import ConflictError, DatabaseError
 from danlu.store import jobs
 from danlu.store.engine import Database
 from danlu.store.jobs import JOBS, Job
+from danlu.store.projects import PROJECTS
 
 
 class Queue:
@@ -227,3 +232,135 @@ def test_a_job_that_needs_more_slots_than_there_are_blocks_nobody(queue: Queue) 
     small = queue.add()
 
     assert queue.start().id == small
+
+
+def at_once(*calls: Callable[[], object]) -> list[object]:
+    """Call all of them in threads; return what they returned or raised."""
+    found: list[object] = [None] * len(calls)
+
+    def do(number: int) -> None:
+        try:
+            found[number] = calls[number]()
+        except ConflictError as error:
+            found[number] = error
+
+    threads = [threading.Thread(target=do, args=(number,)) for number in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+def test_a_cancel_and_an_end_at_the_same_time_agree(queue: Queue) -> None:
+    for _ in range(10):
+        id = queue.add()
+        job = queue.start()
+
+        cancelled, ended = at_once(lambda: queue.call(jobs.cancel, id), lambda: queue.call(jobs.finish, id, job.attempt, "succeeded"))  # noqa: B023
+
+        if isinstance(cancelled, ConflictError):  # it came too late and was told so
+            assert queue.state(id) == "succeeded"
+        else:
+            assert queue.state(id) == "cancelled" and isinstance(ended, Job) and ended.state == "cancelled"
+        assert queue.call(jobs.slots_of, id) == []
+
+
+def test_a_job_that_needs_two_starts_when_both_end_at_the_same_time(database: Database, project: str) -> None:
+    queue = Queue(database, project, slots=2)
+    for _ in range(10):
+        first, second = queue.add(), queue.add()
+        last = queue.add(needs=[first, second])
+        started = [queue.start(), queue.start()]
+
+        at_once(*(lambda job=job: queue.call(jobs.finish, job.id, job.attempt, "succeeded") for job in started))
+
+        assert queue.state(last) == "queued"
+        queue.call(jobs.cancel, last)
+
+
+def test_jobs_get_places_of_their_own_when_many_are_submitted_at_the_same_time(queue: Queue) -> None:
+    at_once(*([queue.add] * 8))
+
+    with queue.database.reading() as connection:
+        assert len({job.position for job in jobs.queue(connection)}) == 8
+
+
+def test_a_job_stays_with_the_home_that_began_it(queue: Queue) -> None:
+    id, elsewhere = queue.add(), queue.add(home="there")
+    job = queue.start()
+    queue.call(jobs.finish, id, job.attempt, "queued")
+
+    def claim(home: str) -> Job | None:
+        return queue.call(jobs.claim, worker_id="w", home=home, total_slots=1)
+
+    there = claim("there")
+    assert there is not None and there.id == elsewhere and claim("there") is None
+    again = queue.start()
+    assert (again.id, again.home, again.attempt) == (id, "here", 2)
+    with queue.database.reading() as connection:
+        assert [[job.id for job in jobs.held(connection, home)] for home in ("here", "there")] == [[id], [elsewhere]]
+
+
+def test_savers_of_another_home_are_not_sent_away(queue: Queue) -> None:
+    queue.add(priority="saver")
+    queue.call(jobs.claim, worker_id="w", home="there", total_slots=1)
+    queue.add(priority="express")
+
+    with queue.database.reading() as connection:
+        assert jobs.to_preempt(connection, home="here", total_slots=1) == []
+
+
+def test_a_job_that_rests_is_passed_over_and_so_is_one_that_cannot_pause(queue: Queue) -> None:
+    saver = queue.add(priority="saver")
+    queue.start()
+    express = queue.add(priority="express")
+
+    def preempted(**values: Any) -> list[str]:
+        with queue.database.reading() as connection:
+            return [job.id for job in jobs.to_preempt(connection, home="here", total_slots=1, **values)]
+
+    assert preempted() == [saver]
+    assert preempted(resting=[express]) == [] == preempted(may_pause=lambda job: False)
+
+
+def test_a_job_is_moved_between_the_same_two_for_ever(queue: Queue) -> None:
+    ids = [queue.add() for _ in range(3)]
+    for _ in range(70):  # a float between two others is halved about 50 times
+        ids = [ids[1], ids[0], ids[2]]
+        queue.call(jobs.move, ids[0], before=ids[1])
+        assert queue.order() == ids
+    for _ in range(70):
+        ids = [ids[0], ids[2], ids[1]]
+        queue.call(jobs.move, ids[1], before=ids[2])
+        assert queue.order() == ids
+
+
+def test_attempts_that_were_told_to_stop_use_up_no_patience(queue: Queue) -> None:
+    id = queue.add()
+    for _ in range(jobs.MAX_ATTEMPTS_WITHOUT_PROGRESS + 1):
+        job = queue.start()
+        queue.call(jobs.pause, id, requeue=True)
+        assert queue.call(jobs.lost, id, job.attempt, reason="killed").state == "queued"
+    job = queue.start()
+    queue.call(jobs.pause, id)
+    assert queue.call(jobs.lost, id, job.attempt, reason="killed").state == "paused"
+
+
+def test_a_full_database_refuses_and_loses_nothing(tmp_path: Path, sqlite_template: Path) -> None:
+    shutil.copyfile(sqlite_template, tmp_path / "danlu.sqlite")
+    database = Database(f"sqlite:///{tmp_path / 'danlu.sqlite'}")
+    with database.writing() as connection:
+        project = PROJECTS.insert(connection, name="p", description="", created_by=None, is_archived=False).id
+    queue = Queue(database, project)
+    kept = queue.add()
+    with database.engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+    event.listen(database.engine, "checkout", lambda connection, *rest: connection.execute(f"PRAGMA max_page_count={pages}"))
+
+    with pytest.raises(DatabaseError, match="full") as caught:
+        for _ in range(1000):
+            queue.add(created_by=None, run_id=None, needs=[kept])
+
+    assert "make room" in caught.value.fix and queue.state(kept) == "queued"
+    database.close()

@@ -524,3 +524,26 @@ def test_a_tick_does_not_read_through_the_jobs_that_are_over(home: Home) -> None
             for line in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
         ]
     assert len(plans) > 5 and [plan for plan in plans if plan.startswith("SCAN jobs")] == []
+
+
+def test_a_jump_of_the_clock_ends_and_starts_nothing(home: Home) -> None:
+    id = home.steps()
+    home.running_pid(id)
+    home.supervisor.clock = lambda: time.time() + 365 * 86400
+    home.supervisor.tick()
+    home.supervisor.clock = lambda: time.time() - 365 * 86400
+
+    job = home.finish(id)
+
+    assert (job.state, job.attempt, job.result) == ("succeeded", 1, {"chain": chain()})
+
+
+def test_a_database_put_back_from_a_backup_gets_its_worker_again(home: Home) -> None:
+    home.supervisor.tick()
+    with home.database.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM workers")
+
+    home.supervisor._last_beat = float("-inf")
+    home.supervisor.tick()
+
+    assert [worker.id for worker in home.call(workers.all_workers)] == [home.supervisor.id]

@@ -27,7 +27,7 @@ from danlu.services.platform.inputs import base_model_path, is_path, run_of
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.votes import Turn
-from danlu.store import jobs
+from danlu.store import jobs, workers
 from danlu.store.engine import Connection
 from danlu.store.jobs import JOBS, Job
 
@@ -123,10 +123,20 @@ def stream_answer(platform: Platform, actor: Actor, project_id: str, body: Quest
     Raises:
         ForbiddenError, NotFoundError: the actor may not, told before the first piece.
     """
+    check_may_ask(platform, actor, project_id)
     with platform.database.reading() as connection:
-        check(connection, actor, "reviewer", {"project_id": project_id})
         _engine_of(platform, connection, project_id, body.model)
     return _pieces(platform, actor, project_id, body)
+
+
+def check_may_ask(platform: Platform, actor: Actor, project_id: str) -> None:
+    """Refuse who may not talk to the models of a project.
+
+    Raises:
+        SignInError, ForbiddenError, NotFoundError: the actor may not.
+    """
+    with platform.database.reading() as connection:
+        check(connection, actor, "reviewer", {"project_id": project_id}, changes=True)
 
 
 @operation("GET", "/projects/{project_id}/engines", right="viewer")
@@ -199,8 +209,10 @@ def _find_or_submit(platform: Platform, actor: Actor, project_id: str, model: st
             failed = _just_failed(connection, project_id, payload)
             if failed is not None:
                 raise error_from(failed)
-            values: dict[str, Any] = {"project_id": project_id, "created_by": actor.user_id, "priority": "express", "num_slots": 0}
-            found = jobs.submit(connection, kind="chat", payload=payload, **values)
+            num_slots = int(forecasts.device().kind == "cuda")  # on a processor it shares with whatever runs; a GPU it must have to itself
+            values: dict[str, Any] = {"project_id": project_id, "created_by": actor.user_id, "priority": "express", "num_slots": num_slots}
+            home = workers.home_id(platform.database, platform.home)  # it is reached by a socket of this machine
+            found = jobs.submit(connection, kind="chat", payload=payload, home=home, **values)
     return found, run_dir
 
 

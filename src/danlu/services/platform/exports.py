@@ -9,14 +9,15 @@ from typing import Any
 import orjson
 from pydantic import Field
 
-from danlu.errors import ConflictError, NotFoundError
+from danlu.errors import ConflictError
 from danlu.recipe.base import EXPORTERS, StrictModel
 from danlu.services.platform import quotas
 from danlu.services.platform.access import Actor
+from danlu.services.platform.downloads import download_export_file
 from danlu.services.platform.jobs import Priority
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
-from danlu.store import jobs, removals
+from danlu.store import jobs, removals, workers
 from danlu.store.jobs import JOBS, Job
 from danlu.store.rows import Page
 from danlu.store.runs import EXPORTS, RUNS, Export
@@ -67,7 +68,8 @@ def submit_export(call: Call, run_id: str, body: NewExport) -> Job:
     quotas.check_jobs(call.platform, call.connection, run.project_id)
     payload = {"type": "export", "run_dir": str(call.platform.run_folder(run_id)), "to": exporter.type}
     values: dict[str, Any] = {"project_id": run.project_id, "run_id": run_id, "priority": body.priority, "created_by": call.actor.user_id}
-    return jobs.submit(call.connection, kind="export", payload=payload, **values)
+    home = workers.home_id(call.platform.database, call.platform.home)  # the run's files are here
+    return jobs.submit(call.connection, kind="export", payload=payload, home=home, **values)
 
 
 @operation("GET", "/projects/{project_id}/exports", right="viewer")
@@ -93,19 +95,15 @@ def delete_export(call: Call, export_id: str) -> None:
 
 
 def read_file(platform: Platform, actor: Actor, export_id: str, name: str, start: int = 0, length: int | None = None) -> tuple[ExportFile, Iterator[bytes]]:
-    """A file of an export and its bytes (verified on the way), for a door that sends files.
+    """A file of an export and its bytes (verified on the way), for pages that send files.
 
     Raises:
         NotFoundError: it has no such file, or the actor may not see it.
         StorageError: the artifact is missing or damaged.
     """
-    content = get_export(platform, actor, export_id)
-    found = next((file for file in content.files if file.name == name), None)
-    if found is None:
-        raise NotFoundError(
-            f"this export has no file {name[:80]!r}", why=f"it has {', '.join(file.name for file in content.files[:20])}", fix="take one of these"
-        )
-    return found, platform.artifacts.read(found.digest, start, length)
+    download = download_export_file(platform, actor, export_id, name)
+    found = ExportFile(name, download.size_bytes, download.tag)
+    return found, download.read(start, found.size_bytes - start if length is None else length)
 
 
 def _files(platform: Platform, export: Export) -> list[ExportFile]:

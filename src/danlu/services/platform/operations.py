@@ -102,12 +102,12 @@ class Operation(Generic[P, R]):
         database = platform.database
         if self.verb == "GET" and not self.own_transaction:
             with database.reading() as connection:
-                project_id = check(connection, actor, self.right, named, changes=self.verb != "GET")
+                project_id = check(connection, actor, self.right, named, changes=self.is_change)
                 return self.function(Call(platform, actor, project_id, connection), *args, **kwargs)
         if self.own_transaction:
             return self._in_own_transactions(platform, actor, receipt, named, args, kwargs)
         with database.writing() as connection:
-            project_id = check(connection, actor, self.right, named, changes=self.verb != "GET")
+            project_id = check(connection, actor, self.right, named, changes=self.is_change)
             if receipt is not None:
                 receipt.begin(connection)
             result = self.function(Call(platform, actor, project_id, connection), *args, **kwargs)
@@ -121,7 +121,7 @@ class Operation(Generic[P, R]):
     ) -> R:
         database = platform.database
         with database.reading() as connection:
-            project_id = check(connection, actor, self.right, named, changes=self.verb != "GET")
+            project_id = check(connection, actor, self.right, named, changes=self.is_change)
         if receipt is not None:
             with database.writing() as connection:
                 receipt.begin(connection)
@@ -146,6 +146,11 @@ class Operation(Generic[P, R]):
         project_id = project_id or getattr(result, "project_id", None)
         by_key = {} if actor.key_id is None else {"key_id": actor.key_id}
         audit.append(connection, user_id=actor.user_id, action=self.name, subject=subject, project_id=project_id, address=actor.address, **by_key)
+
+    @property
+    def is_change(self) -> bool:
+        """Whether it changes something; what is sent by POST only because it is long to say does not."""
+        return self.verb != "GET" and self.is_logged
 
     @property
     def name(self) -> str:

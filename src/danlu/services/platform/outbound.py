@@ -5,7 +5,7 @@ every address it has must be public, and the connection goes to the address that
 moment later changes nothing). Redirects are not followed unless asked for, and each goes the same way. Answers are limited in size and
 time; compressed ones are refused, since a small one can be made to fill the memory. Proxies of the environment are not used.
 
-# LIMIT: a network that is left only through a proxy cannot be left by these requests (docs/limits.md)
+# LIMIT: a network that is left only through a proxy cannot be left by these requests (docs/limits.md#accounts)
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ async def fetch_async(
             return await _follow(url, method, headers or {}, content, allow, max_bytes, max_redirects)
     except TimeoutError as error:
         raise OutboundError(f"{_shown(url)} did not answer in {timeout_seconds:g} s", why="it is slow or cannot be reached", fix="try again later") from error
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise OutboundError(f"{_shown(url)} cannot be asked", why=type(error).__name__, fix="check the address and that its server runs") from error
 
 
@@ -153,7 +153,7 @@ async def _follow(url: str, method: str, headers: dict[str, str], content: bytes
 
 
 async def _once(url: str, method: str, headers: dict[str, str], content: bytes | None, allow: Collection[str], max_bytes: int) -> Answer:
-    named = httpx.URL(url)
+    named = _parse(url)
     sent = {"accept-encoding": "identity", "user-agent": "danlu", **headers, "host": named.netloc.decode("ascii")}
     received, size = [], 0
     async with httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=TIMEOUT_SECONDS) as client:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -13,10 +12,7 @@ from danlu.errors import NotFoundError
 from danlu.files import read_json
 from danlu.recipe.base import StrictModel
 from danlu.run_dir import RunDir
-from danlu.services.platform.access import Actor
 from danlu.services.platform.operations import Call, operation
-from danlu.services.platform.platform import Platform
-from danlu.services.platform.runs import get_run
 from danlu.store.engine import Connection
 from danlu.store.rows import Page
 from danlu.store.runs import EVALUATIONS, RUNS, Evaluation, Run
@@ -163,19 +159,6 @@ def compare_runs(call: Call, project_id: str, body: Comparison) -> ComparedRuns:
     names = dict.fromkeys(name for report in reports for name in report.get("metrics") or {})
     metrics = {name: [(report.get("metrics") or {}).get(name) for report in reports] for name in names}
     return ComparedRuns(runs, settings, metrics, [report.get("verdict") for report in reports])
-
-
-def report_page(platform: Platform, actor: Actor, run_id: str) -> Path:
-    """The file of a run's report.html, for a door that sends files.
-
-    Raises:
-        NotFoundError: there is none yet, or the actor may not see the run.
-    """
-    get_run(platform, actor, run_id)
-    path = RunDir(platform.run_folder(run_id)).report_html
-    if not path.is_file():
-        raise _not_measured(run_id)
-    return path
 
 
 def evaluation_of(connection: Connection, run_id: str) -> Evaluation:

@@ -1,6 +1,6 @@
 """How often something may be tried. Counts are kept in this process: they begin anew when the server starts.
 
-# LIMIT: several servers on one database count each for itself (docs/limits.md)
+# LIMIT: several servers on one database count each for itself (docs/limits.md#accounts)
 """
 
 from __future__ import annotations

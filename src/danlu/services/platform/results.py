@@ -59,7 +59,8 @@ def keep(connection: Connection, run: Run, found: Changes) -> None:
 def new_exports(connection: Connection, run: Run, run_dir: RunDir) -> list[Path]:
     """Folders of exports that were verified after what is stored of them."""
     stored = {export.type: export.created_at for export in EXPORTS.all(connection, run_id=run.id)}
-    return [path.parent for path in sorted(run_dir.exports.glob("*/verification.json")) if stored.get(path.parent.name, 0.0) < path.stat().st_mtime]
+    verified = sorted(run_dir.exports.glob("[!.]*/verification.json"))  # a name with a dot is still being written
+    return [path.parent for path in verified if stored.get(path.parent.name, 0.0) < path.stat().st_mtime]
 
 
 def keep_export(platform: Platform, run: Run, folder: Path) -> None:

@@ -17,7 +17,7 @@ from danlu.services.platform import quotas
 from danlu.services.platform.inputs import Inputs, fetch, find_inputs
 from danlu.services.platform.jobs import Priority
 from danlu.services.platform.operations import Call, operation
-from danlu.store import jobs
+from danlu.store import jobs, workers
 from danlu.store.engine import Connection
 from danlu.store.jobs import JOBS, Job
 from danlu.store.rows import Page
@@ -239,6 +239,7 @@ def enqueue(call: Call, connection: Connection, project_id: str, found: Inputs, 
         run_id=made.id,
         priority=how.priority,
         not_before=how.not_before,
+        home=workers.home_id(call.platform.database, call.platform.home),  # its files are here
         created_by=call.actor.user_id,
     )
     return made

@@ -1,0 +1,52 @@
+"""A short form of the fault gate (`make chaos`): real trainings in processes of their own, real kills, a few faults at saves."""
+
+from pathlib import Path
+
+import pytest
+
+from chaos.gate import Gate, undisturbed
+from chaos.points import training_points, worker_points
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, small_model: Path, rows_file: Path) -> Path:
+    """Folder in which `whole` is the run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("gate")
+    undisturbed(folder, small_model, rows_file)
+    return folder
+
+
+@pytest.fixture
+def gate(tmp_path: Path, reference: Path, small_model: Path, rows_file: Path) -> Gate:
+    (tmp_path / "whole").symlink_to(reference / "whole")
+    return Gate(tmp_path, small_model, rows_file, seed=3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_six_random_kills_lose_nothing(gate: Gate) -> None:
+    gate.is_forked = False  # every process as in earnest
+    gate.plan(3, pause=0.3)
+
+    figures = gate.run(["server", "worker", "worker and jobs", "server", "both", "both and jobs"], between=(0.3, 3.0), timeout=400)
+
+    assert figures.wrong == []
+    assert figures.ends.total() >= 3 and figures.ends["succeeded"] >= 2 and figures.kills.total() == 6
+    assert max(figures.steps_lost, default=0) <= 4
+    print(figures.table())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_faults_at_the_saves_of_a_training_lose_nothing(gate: Gate) -> None:
+    gate.start_zygote()
+    try:
+        assert training_points(gate, limit=4, seed=7) == (4, [])
+    finally:
+        gate.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_faults_at_the_commits_of_the_worker_lose_nothing(tmp_path: Path) -> None:
+    assert worker_points(tmp_path, limit=3, seed=2) == (3, [])
