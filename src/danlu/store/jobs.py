@@ -21,8 +21,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, func, insert, or_, select, text, update
 
 from danlu.errors import ConflictError, JobError, NoEffectError
+from danlu.store import datasets, runs
 from danlu.store.rows import Noun
-from danlu.store.tables import PRIORITIES, job_needs, jobs, slots
+from danlu.store.tables import JOB_STATES, PRIORITIES, job_needs, jobs, slots
 
 MAX_ATTEMPTS_WITHOUT_PROGRESS = 3
 """A job that dies so often without getting further is given up."""
@@ -124,24 +125,25 @@ def submit(
 
 
 def next_job(connection: Connection, *, home: str, total_slots: int, now: float | None = None, resting: Collection[str] = ()) -> Job | None:
-    """The job that this home starts next, once there are slots for it; `resting` ones are passed over."""
+    """The job that this home starts next, once there are slots for it; `resting` ones are passed over. What needs no slot (a chat) waits for none."""
     now = time.time() if now is None else now
-    may_start = [jobs.c.state == "queued", or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now), jobs.c.num_slots <= total_slots, _is_of(home)]
+    may_start = [jobs.c.state == "queued", or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now), _is_of(home)]
     if resting:
         may_start.append(jobs.c.id.not_in(list(resting)))
-    for priority in PRIORITIES:  # one by one: each is read off the index, however many wait
-        first = select(jobs).where(jobs.c.priority == priority, *may_start).order_by(jobs.c.position, jobs.c.id).limit(1)
-        row = connection.execute(first).mappings().first()
-        if row is not None:
-            return Job(**row)
+    for fits in (jobs.c.num_slots == 0, jobs.c.num_slots.between(1, total_slots)):
+        for priority in PRIORITIES:  # one by one: each is read off the index, however many wait
+            first = select(jobs).where(jobs.c.priority == priority, fits, *may_start).order_by(jobs.c.position, jobs.c.id).limit(1)
+            row = connection.execute(first).mappings().first()
+            if row is not None:
+                return Job(**row)
     return None
 
 
-def free_slots(connection: Connection, job: Job | None, *, home: str, total_slots: int) -> list[int]:
-    """Slots on which this job could start now; none when there are too few (or no job)."""
+def free_slots(connection: Connection, job: Job, *, home: str, total_slots: int) -> list[int] | None:
+    """Slots on which this job could start now; None when there are too few."""
     taken = set(connection.execute(select(slots.c.number).where(slots.c.worker_home == home)).scalars())
     free = [number for number in range(total_slots) if number not in taken]
-    return free[: job.num_slots] if job is not None and len(free) >= job.num_slots else []
+    return free[: job.num_slots] if len(free) >= job.num_slots else None
 
 
 def claim(connection: Connection, *, worker_id: str, home: str, total_slots: int, now: float | None = None, resting: Collection[str] = ()) -> Job | None:
@@ -149,8 +151,8 @@ def claim(connection: Connection, *, worker_id: str, home: str, total_slots: int
     now = time.time() if now is None else now
     _lock(connection)
     job = next_job(connection, home=home, total_slots=total_slots, now=now, resting=resting)
-    given = free_slots(connection, job, home=home, total_slots=total_slots)
-    if job is None or not given:
+    given = None if job is None else free_slots(connection, job, home=home, total_slots=total_slots)
+    if job is None or given is None:
         return None
     attempt = job.attempt + 1
     for number in given:
@@ -242,6 +244,8 @@ def finish(
     if progress is not None:
         more["progress"] = progress
     _of_attempt(connection, job_id, attempt, state=state, result=result, error=error, pid=None, pid_started=None, worker_id=None, **more)
+    if job.kind == "inspect" and state == "succeeded":
+        datasets.keep_report(connection, job.payload, result)
     _free(connection, job_id)
     _settle_waiting(connection)
     return JOBS.get(connection, job_id)
@@ -303,7 +307,8 @@ def pause(connection: Connection, job_id: str, *, requeue: bool = False) -> Job:
     if job.state in ("running", "pausing"):
         return JOBS.update(connection, job_id, state="pausing", is_paused_by_user=job.is_paused_by_user or not requeue)
     if job.state == "queued":
-        return JOBS.update(connection, job_id, state="paused", is_paused_by_user=True)
+        _set(connection, job_id, state="paused", is_paused_by_user=True)
+        return JOBS.get(connection, job_id)
     if job.state == "paused":
         return job
     raise ConflictError(f"job {job_id} is {job.state}", why="only a queued or running job can be paused", fix="wait, or start it again")
@@ -320,6 +325,7 @@ def resume(connection: Connection, job_id: str) -> Job:
     if job.state not in ("paused", "failed", "cancelled"):
         raise ConflictError(f"job {job_id} is {job.state}", why="only a paused, failed or cancelled job can go on", fix="wait for it, or cancel it first")
     JOBS.update(connection, job_id, state="waiting", is_paused_by_user=False, attempts_without_progress=0, error=None, result=None, finished_at=None)
+    runs.follow(connection, job_id)
     _settle_waiting(connection)
     return JOBS.get(connection, job_id)
 
@@ -350,6 +356,18 @@ def queue(connection: Connection, *, project_id: str | None = None) -> list[Job]
     return [Job(**row) for row in connection.execute(statement).mappings()]
 
 
+def counts(connection: Connection) -> dict[str, int]:
+    """Number of jobs by state."""
+    found = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
+    return dict.fromkeys(JOB_STATES, 0) | {str(state): int(number) for state, number in found}
+
+
+def waiting_since(connection: Connection, now: float) -> float | None:
+    """Since when the oldest job that could start has waited; None when none could."""
+    may_start = and_(jobs.c.state == "queued", or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now))
+    return connection.execute(select(func.min(func.coalesce(jobs.c.not_before, jobs.c.created_at))).where(may_start)).scalar()
+
+
 def _is_of(home: str) -> ColumnElement[bool]:
     return or_(jobs.c.home.is_(None), jobs.c.home == home)
 
@@ -370,7 +388,7 @@ def _place_before(connection: Connection, before: str, job_id: str) -> float:
         for number, id in enumerate(waiting, 1):
             _set(connection, id, position=last + number)
         return _place_before(connection, before, job_id)
-    return (other.position + float(previous)) / 2
+    return float(other.position + previous) / 2
 
 
 def _lock(connection: Connection) -> None:
@@ -381,6 +399,7 @@ def _lock(connection: Connection) -> None:
 
 def _set(connection: Connection, job_id: str, **values: Any) -> None:
     connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values, updated_at=time.time(), version=jobs.c.version + 1))
+    runs.follow(connection, job_id)
 
 
 def _of_attempt(connection: Connection, job_id: str, attempt: int, **values: Any) -> None:
@@ -396,6 +415,8 @@ def _of_attempt(connection: Connection, job_id: str, attempt: int, **values: Any
         raise ConflictError(
             f"attempt {attempt} of job {job_id} may not change it", why=f"it is {job.state}, at attempt {job.attempt}", fix="nothing: the newer attempt counts"
         )
+    if "state" in values:
+        runs.follow(connection, job_id)
 
 
 def _free(connection: Connection, job_id: str) -> None:
@@ -410,7 +431,12 @@ def _settle_waiting(connection: Connection) -> None:
         hopeless = exists(select(1).select_from(join).where(job_needs.c.job_id == jobs.c.id, needed.c.state.in_(("failed", "cancelled"))))
         error = JobError("a job that this one needs did not succeed", why="it failed or was cancelled", fix="start that one again, then this one").to_dict()
         gone = update(jobs).where(jobs.c.state == "waiting", hopeless)
-        if not connection.execute(gone.values(state="cancelled", error=error, finished_at=time.time(), version=jobs.c.version + 1)).rowcount:
+        gone = gone.values(state="cancelled", error=error, finished_at=time.time(), version=jobs.c.version + 1)
+        if not (ended := connection.execute(gone.returning(jobs.c.id)).scalars().all()):
             break  # a cancelled job may be needed by others: look again until nothing changes
+        for job_id in ended:
+            runs.follow(connection, job_id)
     unmet = exists(select(1).select_from(join).where(job_needs.c.job_id == jobs.c.id, needed.c.state != "succeeded"))
-    connection.execute(update(jobs).where(jobs.c.state == "waiting", ~unmet).values(state="queued", version=jobs.c.version + 1))
+    ready = update(jobs).where(jobs.c.state == "waiting", ~unmet).values(state="queued", version=jobs.c.version + 1)
+    for job_id in connection.execute(ready.returning(jobs.c.id)).scalars().all():
+        runs.follow(connection, job_id)

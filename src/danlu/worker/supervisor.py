@@ -27,6 +27,7 @@ from danlu.store import jobs, workers
 from danlu.store.engine import Connection, Database
 from danlu.store.ids import new_id
 from danlu.store.jobs import Job
+from danlu.worker import ingest
 from danlu.worker.kinds.base import KINDS, JobKind
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class Supervisor:
         Raises:
             RunBusyError: another supervisor works on this home folder.
         """
-        with self.lock():
+        with self.lock(), ingest.running(self.database, self.home):
             with suppress(StorageError):  # what stays is only in the way
                 sweep(self.home / "jobs")
             while not is_stopping():
@@ -147,7 +148,7 @@ class Supervisor:
 
     def _can_start(self, connection: Connection) -> bool:
         head = jobs.next_job(connection, home=self.home_id, total_slots=self.slots.number, now=self.clock(), resting=self._resting)
-        return bool(jobs.free_slots(connection, head, home=self.home_id, total_slots=self.slots.number))
+        return head is not None and jobs.free_slots(connection, head, home=self.home_id, total_slots=self.slots.number) is not None
 
     def _victims(self, connection: Connection) -> list[Job]:
         return jobs.to_preempt(connection, home=self.home_id, total_slots=self.slots.number, now=self.clock(), resting=self._resting, may_pause=_can_pause)
