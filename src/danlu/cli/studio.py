@@ -59,7 +59,6 @@ def worker(
     from danlu import logs
     from danlu.cli.companion import note
     from danlu.errors import RunBusyError
-    from danlu.executors.local import LocalExecutor
     from danlu.services.platform.platform import Platform
     from danlu.settings import Settings
     from danlu.worker.housekeeping import Housekeeper
@@ -81,7 +80,7 @@ def worker(
             typer.echo(say(f"The worker of {settings.home} is ready.", f"{settings.home} 的执行进程已就绪。"), err=True)
         return is_stopping.is_set()
 
-    supervisor = Supervisor(platform.database, platform.home, LocalExecutor(platform.home))
+    supervisor = Supervisor.of(platform)
     while True:
         try:
             supervisor.run(stopping)

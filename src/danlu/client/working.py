@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 
 from danlu.errors import DatabaseError, RunBusyError
-from danlu.executors.local import LocalExecutor
 from danlu.services.platform.platform import Platform
 from danlu.store import jobs
 from danlu.worker.supervisor import Supervisor
@@ -51,7 +50,7 @@ def main() -> int:
     platform = Platform.open()
     is_idle = until_idle(platform)
     try:
-        Supervisor(platform.database, platform.home, LocalExecutor(platform.home)).run(lambda: asked.is_set() or is_idle())
+        Supervisor.of(platform).run(lambda: asked.is_set() or is_idle())
     except RunBusyError:
         return 0
     finally:
