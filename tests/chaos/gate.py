@@ -103,14 +103,17 @@ class Gate:
         """Trainings in three classes; every fifth is cancelled, every seventh held and let go again."""
         self.figures.num_jobs = num_jobs
         actions: list[dict[str, Any]] = []
+        cancelled: set[str] = set()  # to resume one of them would start it again
         for number in range(num_jobs):
             name = f"job-{number}"
             body = {"recipe": recipe(self.model, self.rows), "name": name, "priority": CLASSES[number % 3]}
             actions.append({"do": "submit", "name": name, "project": self.project, "body": body})
             if number % 5 == 4:
-                actions.append({"do": "cancel", "name": f"job-{number - self.random.randint(0, 4)}"})
-            if number % 7 == 6:
-                held = f"job-{number - 3}"
+                victim = f"job-{number - self.random.randint(0, 4)}"
+                cancelled.add(victim)
+                actions.append({"do": "cancel", "name": victim})
+            held = f"job-{number - 6}"  # what is cancelled later is younger
+            if number % 7 == 6 and held not in cancelled:
                 actions += [{"do": "pause", "name": held}, {"do": "resume", "name": held}]
         write_json(self.folder / "plan.json", [{"pause": self.random.uniform(0, 2 * pause), **action} for action in actions])
         self.num_actions = len(actions)
@@ -276,6 +279,7 @@ class Gate:
 
     def _environment(self) -> dict[str, str]:
         own = {"DANLU_HOME": str(self.home), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        own["DANLU_ROOTS"] = os.pathsep.join(str(path.parent) for path in (self.model, self.rows))
         own |= {"DANLU_DATABASE_URL": self.settings.database} if self.settings.database else {}
         return {name: value for name, value in os.environ.items() if not name.startswith("DANLU_")} | own
 
