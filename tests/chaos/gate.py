@@ -140,6 +140,7 @@ class Gate:
         """`kill -9` of the server, the worker (also with its jobs), or both; then start them again and see how long they take."""
         self.figures.kills[what] += 1
         names = ["server", "worker"] if "both" in what else [what.split()[0]]
+        self._check_alive()
         for name in names:
             self.processes[name].kill()
             self.processes[name].wait()
@@ -212,8 +213,14 @@ class Gate:
             kill_family(name.parents[1], read_json(name)["pid"] if name.exists() else None)
         self.platform.close()
 
+    def _check_alive(self) -> None:
+        for name, process in self.processes.items():
+            if process.poll() is not None:
+                raise AssertionError(f"the {name} ended by itself: {(self.folder / f'{name}.log').read_text()[-2000:]}")
+
     def is_over(self) -> bool:
         self.look()
+        self._check_alive()
         done = sum(line["what"] != "ready" for line in self.acknowledged())
         with self.platform.database.reading() as connection:
             return done >= self.num_actions and all(job.is_over for job in JOBS.all(connection))
