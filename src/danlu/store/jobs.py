@@ -127,6 +127,8 @@ def submit(
 
 def next_job(connection: Connection, *, home: str, total_slots: int, now: float | None = None, resting: Collection[str] = ()) -> Job | None:
     """The job that this home starts next, once there are slots for it; `resting` ones are passed over. What needs no slot (a chat) waits for none."""
+    if connection.execute(select(jobs.c.id).where(jobs.c.state == "queued").limit(1)).first() is None:
+        return None  # as nearly always
     now = time.time() if now is None else now
     may_start = [jobs.c.state == "queued", or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now), _is_of(home)]
     if resting:
