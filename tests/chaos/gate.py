@@ -185,7 +185,7 @@ class Gate:
 
     def run(self, kills: Sequence[str], *, between: tuple[float, float], timeout: float = 1800, kill_seconds: float = float("inf")) -> Figures:
         """Kill in the given order at random instants, for `kill_seconds` at most, then let everything come to its end."""
-        if self.is_forked:
+        if self.is_forked and not (self.folder / "z").exists():
             self.start_zygote()
         try:
             self.start("server", "worker")
