@@ -103,14 +103,17 @@ class Gate:
         """Trainings in three classes; every fifth is cancelled, every seventh held and let go again."""
         self.figures.num_jobs = num_jobs
         actions: list[dict[str, Any]] = []
+        cancelled: set[str] = set()  # to resume one of them would start it again
         for number in range(num_jobs):
             name = f"job-{number}"
             body = {"recipe": recipe(self.model, self.rows), "name": name, "priority": CLASSES[number % 3]}
             actions.append({"do": "submit", "name": name, "project": self.project, "body": body})
             if number % 5 == 4:
-                actions.append({"do": "cancel", "name": f"job-{number - self.random.randint(0, 4)}"})
-            if number % 7 == 6:
-                held = f"job-{number - 3}"
+                victim = f"job-{number - self.random.randint(0, 4)}"
+                cancelled.add(victim)
+                actions.append({"do": "cancel", "name": victim})
+            held = f"job-{number - 6}"  # what is cancelled later is younger
+            if number % 7 == 6 and held not in cancelled:
                 actions += [{"do": "pause", "name": held}, {"do": "resume", "name": held}]
         write_json(self.folder / "plan.json", [{"pause": self.random.uniform(0, 2 * pause), **action} for action in actions])
         self.num_actions = len(actions)
@@ -137,6 +140,7 @@ class Gate:
         """`kill -9` of the server, the worker (also with its jobs), or both; then start them again and see how long they take."""
         self.figures.kills[what] += 1
         names = ["server", "worker"] if "both" in what else [what.split()[0]]
+        self._check_alive()
         for name in names:
             self.processes[name].kill()
             self.processes[name].wait()
@@ -181,7 +185,7 @@ class Gate:
 
     def run(self, kills: Sequence[str], *, between: tuple[float, float], timeout: float = 1800, kill_seconds: float = float("inf")) -> Figures:
         """Kill in the given order at random instants, for `kill_seconds` at most, then let everything come to its end."""
-        if self.is_forked:
+        if self.is_forked and not (self.folder / "z").exists():
             self.start_zygote()
         try:
             self.start("server", "worker")
@@ -209,8 +213,14 @@ class Gate:
             kill_family(name.parents[1], read_json(name)["pid"] if name.exists() else None)
         self.platform.close()
 
+    def _check_alive(self) -> None:
+        for name, process in self.processes.items():
+            if process.poll() is not None:
+                raise AssertionError(f"the {name} ended by itself: {(self.folder / f'{name}.log').read_text()[-2000:]}")
+
     def is_over(self) -> bool:
         self.look()
+        self._check_alive()
         done = sum(line["what"] != "ready" for line in self.acknowledged())
         with self.platform.database.reading() as connection:
             return done >= self.num_actions and all(job.is_over for job in JOBS.all(connection))
@@ -276,6 +286,7 @@ class Gate:
 
     def _environment(self) -> dict[str, str]:
         own = {"DANLU_HOME": str(self.home), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        own["DANLU_ROOTS"] = os.pathsep.join(str(path.parent) for path in (self.model, self.rows))
         own |= {"DANLU_DATABASE_URL": self.settings.database} if self.settings.database else {}
         return {name: value for name, value in os.environ.items() if not name.startswith("DANLU_")} | own
 

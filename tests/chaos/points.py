@@ -60,6 +60,13 @@ def training_points(gate: Gate, *, limit: int | None = None, seed: int = 0) -> t
     return len(tried), wrong
 
 
+def undisturbed_and_forked(gate: Gate) -> Path:
+    """Folder of a run that is forked from the zygote and disturbed by nobody."""
+    ended = _train(gate, ForkedExecutor(gate.home, gate.folder / "z"), "whole", 1, None)
+    assert ended.state == "ended" and ended.result and ended.result["state"] == "succeeded", ended
+    return gate.folder / "points" / "whole" / "run"
+
+
 def _train(gate: Gate, executor: Executor, name: str, number: int, fault: dict[str, Any] | None) -> Status:
     home = gate.folder / "points" / name
     attempt = Attempt("job", number, home / "jobs" / "job" / f"attempt-{number}")

@@ -23,9 +23,9 @@ from danlu.settings import Settings
 ME = Actor.local()
 
 
-def main(home: Path, plan: Path, acknowledged: Path) -> None:
+def main(plan: Path, acknowledged: Path) -> None:
     """Carry out the plan."""
-    platform = Platform.open(Settings(home=home, database=os.environ.get("DANLU_DATABASE_URL")))
+    platform = Platform.open(Settings.from_environment())
     descriptor = os.open(acknowledged, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     actions = read_json(plan)
     done = list(read_jsonl(acknowledged))
@@ -68,4 +68,4 @@ def tell(descriptor: int, line: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]))
+    main(*map(Path, sys.argv[2:4]))

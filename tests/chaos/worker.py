@@ -3,7 +3,6 @@
 With `worker-faults.json` in the home, the calls that save and commit fail as it says; with `in-haste` it waits a fiftieth of the time.
 """
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -25,7 +24,7 @@ CHILD = (sys.executable, str(Path(__file__).parents[1] / "job_child.py"))
 
 def main(home: Path, *more: str) -> None:
     executor = ForkedExecutor(home, Path(more[0])) if more else LocalExecutor(home, command=CHILD)
-    platform = Platform.open(Settings(home=home, database=os.environ.get("DANLU_DATABASE_URL")))
+    platform = Platform.open(Settings.from_environment())
     monotonic = time.monotonic
     if (home / "worker-faults.json").exists():
         asked = read_json(home / "worker-faults.json")

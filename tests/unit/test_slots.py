@@ -22,6 +22,8 @@ def test_a_job_sees_the_gpus_of_its_slots_only() -> None:
     assert each.environment([2]) == {"CUDA_VISIBLE_DEVICES": "2"}
     assert each.environment([3, 0]) == {"CUDA_VISIBLE_DEVICES": "0,3"}
 
+    assert each.environment([]) == {}
+
     dealt = Slots(2, ("0", "1", "2", "3"), is_threads_given=True)
     assert [dealt.environment([n])["CUDA_VISIBLE_DEVICES"] for n in (0, 1)] == ["0,2", "1,3"]
 

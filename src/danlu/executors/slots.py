@@ -29,10 +29,10 @@ class Slots:
         return cls(number, devices, max(1, _num_processors() // number), given.isdigit())
 
     def environment(self, taken: Iterable[int]) -> dict[str, str]:
-        """Variables of a job on the slots `taken`."""
+        """Variables of a job on the slots `taken`; one that needs none (a chat) may use every GPU."""
         taken = sorted(taken)
         found: dict[str, str] = {}
-        if self.devices:
+        if self.devices and taken:
             mine = [device for slot in taken for device in self._devices_of(slot)]
             found["CUDA_VISIBLE_DEVICES"] = ",".join(dict.fromkeys(mine))
         if not self.is_threads_given:

@@ -26,6 +26,7 @@ BUSY_TIMEOUT_SECONDS = 10
 """How long a writer waits for another one before it gives up."""
 NUM_CONNECTIONS = 20
 """As many threads of one process use the database at a time; more wait."""
+HOME_OPTION = "danlu_home"
 # Values of a statement are users' data: they stay out of error messages and logs.
 _POOL: dict[str, Any] = {"pool_size": NUM_CONNECTIONS, "max_overflow": 4, "pool_timeout": BUSY_TIMEOUT_SECONDS, "hide_parameters": True}
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
@@ -38,6 +39,10 @@ class Database:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = _sqlite_engine(url) if self.is_sqlite else _postgresql_engine(url)
+
+    def use_for(self, home: str) -> None:
+        """Say on behalf of which home folder it is used: what is put into the queue from now on stays with that one."""
+        self.engine = self.engine.execution_options(**{HOME_OPTION: home})
 
     @property
     def path(self) -> Path | None:

@@ -5,7 +5,7 @@ again) between, and `cancelling` before cancelled. Every change that a worker ma
 when a newer attempt exists, so a worker that was thought dead cannot overwrite what came after it. Every change of a state happens
 under one lock of the queue, so none is decided on what another one is about to change (a cancel and an end at the same time, say).
 
-A job stays with the home folder in which it was first started: its files are there.
+A job stays with the home folder from which it was submitted, or in which it was first started: its files are there.
 
 Order: class (express, standard, saver), then position. The first job in this order that may start is the next one; when its slots are
 not free, nothing behind it takes them (else a job that needs two slots would wait behind small ones for ever).
@@ -22,6 +22,7 @@ from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, fu
 
 from danlu.errors import ConflictError, JobError, NoEffectError
 from danlu.store import datasets, runs
+from danlu.store.engine import HOME_OPTION
 from danlu.store.rows import Noun
 from danlu.store.tables import JOB_STATES, PRIORITIES, job_needs, jobs, slots
 
@@ -91,7 +92,7 @@ def submit(
     created_by: str | None = None,
     home: str | None = None,
 ) -> Job:
-    """Put a job into the queue; it starts after every job of `needs` has succeeded, in `home` only (`workers.home_id`) when that is given.
+    """Put a job into the queue; it starts after every job of `needs` has succeeded, in `home` only (that of the database's user by default).
 
     Raises:
         ConflictError: a job of `needs` does not exist.
@@ -113,7 +114,7 @@ def submit(
         progress_at_start=0.0,
         attempts_without_progress=0,
         is_paused_by_user=False,
-        home=home,
+        home=home or connection.get_execution_options().get(HOME_OPTION),
         created_by=created_by,
     )
     for needed in needs:
@@ -126,6 +127,8 @@ def submit(
 
 def next_job(connection: Connection, *, home: str, total_slots: int, now: float | None = None, resting: Collection[str] = ()) -> Job | None:
     """The job that this home starts next, once there are slots for it; `resting` ones are passed over. What needs no slot (a chat) waits for none."""
+    if connection.execute(select(jobs.c.id).where(jobs.c.state == "queued").limit(1)).first() is None:
+        return None  # as nearly always
     now = time.time() if now is None else now
     may_start = [jobs.c.state == "queued", or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now), _is_of(home)]
     if resting:

@@ -129,8 +129,9 @@ class Supervisor:
         if now - self._last_beat >= BEAT_SECONDS:
             self._beat(alive)
         with self.database.reading() as connection:
-            victims = self._victims(connection)
-            can_start = self._can_start(connection)
+            head = jobs.next_job(connection, home=self.home_id, total_slots=self.slots.number, now=self.clock(), resting=self._resting)
+            victims = [] if head is None else self._victims(connection)
+            can_start = head is not None and jobs.free_slots(connection, head, home=self.home_id, total_slots=self.slots.number) is not None
         for victim in victims:
             with suppress(ConflictError), self.database.writing() as connection:  # it may have ended meanwhile
                 jobs.pause(connection, victim.id, requeue=True)
@@ -145,10 +146,6 @@ class Supervisor:
     def attempt_of(self, job: Job) -> Attempt:
         """The running attempt of a job, and its folder."""
         return Attempt(job.id, job.attempt, self.home / "jobs" / job.id / f"attempt-{job.attempt}")
-
-    def _can_start(self, connection: Connection) -> bool:
-        head = jobs.next_job(connection, home=self.home_id, total_slots=self.slots.number, now=self.clock(), resting=self._resting)
-        return head is not None and jobs.free_slots(connection, head, home=self.home_id, total_slots=self.slots.number) is not None
 
     def _victims(self, connection: Connection) -> list[Job]:
         return jobs.to_preempt(connection, home=self.home_id, total_slots=self.slots.number, now=self.clock(), resting=self._resting, may_pause=_can_pause)

@@ -1,31 +1,37 @@
 """A short form of the fault gate (`make chaos`): real trainings in processes of their own, real kills, a few faults at saves."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from chaos.gate import Gate, undisturbed
-from chaos.points import training_points, worker_points
+from chaos.gate import Gate
+from chaos.points import training_points, undisturbed_and_forked, worker_points
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory, small_model: Path, rows_file: Path) -> Path:
-    """Folder in which `whole` is the run that nobody disturbed."""
+def origin(tmp_path_factory: pytest.TempPathFactory, small_model: Path, rows_file: Path) -> Iterator[Path]:
+    """Folder with the process from which those of jobs are forked (`z`) and a run that nobody disturbed (`whole`)."""
     folder = tmp_path_factory.mktemp("gate")
-    undisturbed(folder, small_model, rows_file)
-    return folder
+    gate = Gate(folder, small_model, rows_file, seed=0)
+    gate.start_zygote()
+    try:
+        (folder / "whole").symlink_to(undisturbed_and_forked(gate))
+        yield folder
+    finally:
+        gate.stop()
 
 
 @pytest.fixture
-def gate(tmp_path: Path, reference: Path, small_model: Path, rows_file: Path) -> Gate:
-    (tmp_path / "whole").symlink_to(reference / "whole")
+def gate(tmp_path: Path, origin: Path, small_model: Path, rows_file: Path) -> Gate:
+    for name in ("z", "whole"):
+        (tmp_path / name).symlink_to(origin / name)
     return Gate(tmp_path, small_model, rows_file, seed=3)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_six_random_kills_lose_nothing(gate: Gate) -> None:
-    gate.is_forked = False  # every process as in earnest
     gate.plan(3, pause=0.3)
 
     figures = gate.run(["server", "worker", "worker and jobs", "server", "both", "both and jobs"], between=(0.3, 3.0), timeout=400)
@@ -39,11 +45,8 @@ def test_six_random_kills_lose_nothing(gate: Gate) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_faults_at_the_saves_of_a_training_lose_nothing(gate: Gate) -> None:
-    gate.start_zygote()
-    try:
-        assert training_points(gate, limit=4, seed=7) == (4, [])
-    finally:
-        gate.stop()
+    assert training_points(gate, limit=4, seed=7) == (4, [])
+    gate.stop()
 
 
 @pytest.mark.slow

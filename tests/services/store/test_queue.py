@@ -364,3 +364,12 @@ def test_a_full_database_refuses_and_loses_nothing(tmp_path: Path, sqlite_templa
 
     assert "make room" in caught.value.fix and queue.state(kept) == "queued"
     database.close()
+
+
+def test_what_is_submitted_through_a_home_stays_with_it(queue: Queue) -> None:
+    queue.database.use_for("there")
+    queue.add()
+
+    assert queue.claim() is None
+    there = queue.call(jobs.claim, worker_id="w", home="there", total_slots=1)
+    assert there.home == "there"

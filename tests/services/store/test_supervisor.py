@@ -547,3 +547,14 @@ def test_a_database_put_back_from_a_backup_gets_its_worker_again(home: Home) -> 
     home.supervisor.tick()
 
     assert [worker.id for worker in home.call(workers.all_workers)] == [home.supervisor.id]
+
+
+def test_a_process_of_another_version_is_understood_by_what_all_versions_write(home: Home) -> None:
+    id = home.steps()
+    home.call(jobs.claim, worker_id="gone", home="local", total_slots=1)
+    write_json(home.attempt(id) / "pid.json", {"pid": 1, "started": 1})
+    write_json(home.attempt(id) / "result.json", {"state": "succeeded", "result": {"chain": "of another version"}, "more": 1})
+
+    home.supervisor.tick()
+
+    assert (home.job(id).state, home.job(id).attempt, home.job(id).result) == ("succeeded", 1, {"chain": "of another version"})

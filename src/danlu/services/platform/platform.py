@@ -11,7 +11,7 @@ from danlu.artifacts import Artifacts
 from danlu.errors import StorageError
 from danlu.files import storage_errors
 from danlu.settings import Settings
-from danlu.store import artifacts, schema
+from danlu.store import artifacts, schema, workers
 from danlu.store.engine import Database
 
 
@@ -37,6 +37,7 @@ class Platform:
             settings.home.mkdir(parents=True, exist_ok=True)
         database = Database(settings.database_url)
         schema.upgrade(database, backups=settings.home / "backups")
+        database.use_for(workers.home_id(database, settings.home))
         return cls(settings, database)
 
     def close(self) -> None:
