@@ -39,9 +39,25 @@ def platform(tmp_path: Path, tables_file: Path) -> Iterator[Platform]:
 
 
 @pytest.fixture
+def fresh(tmp_path: Path, tables_file: Path) -> Iterator[Platform]:
+    """Another home without users, where `platform` is one that is shared."""
+    platform = opened(tmp_path / "fresh", tables_file)
+    yield platform
+    platform.close()
+
+
+@pytest.fixture
 def world(platform: Platform) -> World:
     """A home with people in it."""
     return World(platform)
+
+
+@pytest.fixture(scope="module")
+def still_platform(tmp_path_factory: pytest.TempPathFactory, tables_file: Path) -> Iterator[Platform]:
+    """An opened home without users, for tests that change nothing."""
+    platform = opened(tmp_path_factory.mktemp("still") / "home", tables_file)
+    yield platform
+    platform.close()
 
 
 @pytest.fixture(scope="module")

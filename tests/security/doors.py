@@ -31,9 +31,14 @@ CHOSEN: dict[str, Any] = {"state": "succeeded", "recipe": {"base_model": "danlu/
 
 
 def application(platform: Platform, *, host: str = "127.0.0.1", **network: Any) -> FastAPI:
-    """The server's application."""
-    platform = replace(platform, settings=replace(platform.settings, network=Network(**network)))
-    return create_app(platform, host=host)
+    """The server's application; made once for each home and setting, since it takes a while."""
+    name = (str(platform.home), host, *sorted(network.items()))
+    if name not in _MADE:
+        _MADE[name] = create_app(replace(platform, settings=replace(platform.settings, network=Network(**network))), host=host)
+    return _MADE[name]
+
+
+_MADE: dict[tuple[Any, ...], FastAPI] = {}
 
 
 def browser(app: FastAPI, *, base_url: str = "http://127.0.0.1", address: str = "127.0.0.1", **headers: str) -> TestClient:

@@ -26,6 +26,16 @@ EVIL = "http://evil.test"
 UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
 
 
+@pytest.fixture(name="platform")
+def _platform(still_platform: Platform) -> Platform:
+    return still_platform
+
+
+@pytest.fixture(name="world")
+def _world(still_world: World) -> World:
+    return still_world
+
+
 def code(answer: Any) -> tuple[int, str]:
     """Status and error code of an answer."""
     return answer.status_code, answer.json().get("code", "")
@@ -263,8 +273,8 @@ def test_only_who_sits_at_the_machine_needs_no_account(platform: Platform) -> No
         assert program(application(platform, **network)).get("/api/v1/projects").status_code == 401
 
 
-def test_the_first_user_ends_the_time_without_accounts(platform: Platform) -> None:
-    client = program(application(platform))
+def test_the_first_user_ends_the_time_without_accounts(fresh: Platform) -> None:
+    client = program(application(fresh))
     made = client.post("/api/v1/users", json={"name": "ann", "password": PASSWORD, "is_admin": True})
 
     assert (made.status_code, client.get("/api/v1/projects").status_code) == (201, 401)
@@ -286,8 +296,8 @@ def test_passwords_do_not_cross_a_network_in_the_clear(world: World) -> None:
 
 
 @pytest.mark.parametrize("trusted", [(), ("10.0.0.0/8",)])
-def test_an_address_that_anybody_can_invent_is_not_believed(platform: Platform, trusted: tuple[str, ...]) -> None:
-    app = application(platform, host="0.0.0.0", auth="users", allows_plain_http=True, trusted_proxies=trusted)
+def test_an_address_that_anybody_can_invent_is_not_believed(fresh: Platform, trusted: tuple[str, ...]) -> None:
+    app = application(fresh, host="0.0.0.0", auth="users", allows_plain_http=True, trusted_proxies=trusted)
     client, body = program(app, address="10.0.0.1"), {"name": "nobody", "password": PASSWORD}
     invented = [client.post("/api/v1/session", json=body, headers={"X-Forwarded-For": f"198.51.100.{n}, 203.0.113.5"}).status_code for n in range(6)]
 
@@ -305,8 +315,8 @@ def test_a_user_who_asks_too_often_is_refused_and_others_are_not(world: World) -
     assert other.get("/api/v1/projects").status_code == 200
 
 
-def test_guessing_keys_is_stopped(world: World) -> None:
-    client = TestClient(application(world.platform), base_url="http://127.0.0.1", client=("127.0.0.1", 1))
+def test_guessing_keys_is_stopped(fresh: Platform) -> None:
+    client = TestClient(application(fresh), base_url="http://127.0.0.1", client=("127.0.0.1", 1))
     statuses = [client.get("/api/v1/projects", headers={"Authorization": f"Bearer dl_{n}_x"}).status_code for n in range(70)]
 
     assert statuses[0] == 401 and statuses[-1] == 429
