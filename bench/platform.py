@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import datetime
 import json
+import os
 import random
 import sqlite3
 import time
@@ -37,11 +38,12 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the table into docs/platform.md")
     arguments = parser.parse_args()
     ids = fill()
+    load = os.getloadavg()[0]
     with serving(HOME, "--no-worker") as server:
         idle = server.rss_bytes
         rows = asyncio.run(questions(server, ids, arguments.requests))
         polled = asyncio.run(polling(server, ids["runs"], arguments.clients, arguments.seconds))
-        lines = table(server, idle, rows, polled)
+        lines = table(server, idle, rows, polled, load)
     print("\n".join(lines))
     if arguments.write:
         text = PAGE.read_text("utf-8")
@@ -166,13 +168,14 @@ async def polling(server: Server, runs: list[str], num_clients: int, seconds: fl
     return len(took), num_errors, took
 
 
-def table(server: Server, idle: int, rows: list[tuple[str, float, float, float, int]], polled: tuple[int, int, list[float]]) -> list[str]:
+def table(server: Server, idle: int, rows: list[tuple[str, float, float, float, int]], polled: tuple[int, int, list[float]], load: float) -> list[str]:
     """The page's part."""
     count, errors, took = polled
     how = "two processor threads shared by server and clients, SQLite"
     lines = [f"Measured on {datetime.date.today()} with `python -m bench.platform`: {how}, {NUM_RUNS:,} runs,"]
     lines += [
         f"{NUM_POINTS:,} points. Ready {server.start_seconds:.1f} s after the start, {idle / 1e6:.0f} MB idle, {server.rss_bytes / 1e6:.0f} MB afterwards.",
+        f"Programs that wanted a processor before it began: {load:.1f} on average (0 on an idle machine).",
         "",
     ]
     lines += ["| question | processor time, ms | median, ms | 95 %, ms | answer, kB |", "|---|--:|--:|--:|--:|"]
