@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import datetime
 import json
+import os
 import random
 import sqlite3
 import time
@@ -37,11 +38,12 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the table into docs/platform.md")
     arguments = parser.parse_args()
     ids = fill()
+    load = os.getloadavg()[0]
     with serving(HOME, "--no-worker") as server:
         idle = server.rss_bytes
         rows = asyncio.run(questions(server, ids, arguments.requests))
         polled = asyncio.run(polling(server, ids["runs"], arguments.clients, arguments.seconds))
-        lines = table(server, idle, rows, polled)
+        lines = table(server, idle, rows, polled, load)
     print("\n".join(lines))
     if arguments.write:
         text = PAGE.read_text("utf-8")
@@ -111,8 +113,8 @@ def job_row(id: str, number: int, run: str, project: str, now: float) -> dict[st
     return {"id": id, "project_id": project, "run_id": run, **facts, **more, **times(now)}
 
 
-async def questions(server: Server, ids: dict[str, list[str]], count: int) -> list[tuple[str, float, float, int]]:
-    """Ask each question `count` times; return (question, median, p95, bytes)."""
+async def questions(server: Server, ids: dict[str, list[str]], count: int) -> list[tuple[str, float, float, float, int]]:
+    """Ask each question `count` times; return (question, processor time, median, p95, bytes)."""
     random_ = random.Random(1)
     project, runs, jobs = ids["projects"][0], ids["runs"], ids["jobs"]
     asked = {
@@ -124,19 +126,21 @@ async def questions(server: Server, ids: dict[str, list[str]], count: int) -> li
         "jobs of a run": lambda: f"/runs/{random_.choice(runs)}/jobs",
         "jobs of a project": lambda: f"/projects/{project}/jobs",
         "a job": lambda: f"/jobs/{random_.choice(jobs)}",
+        "points of a run, 500 of 1,000": lambda: f"/runs/{random_.choice(runs)}/points",
+        "curves of a run (1,000 points)": lambda: f"/runs/{random_.choice(runs)}/curves",
         "the queue (100 jobs wait)": lambda: "/jobs",
         "the installation": lambda: "/system",
     }
     client, rows = Client(server), []
     for name, path in asked.items():
-        answers = []
+        answers, used = [], server.cpu_seconds
         for number in range(count + 5):
             answer = await client.get(path())
             assert answer.status == 200, (name, answer)
             if number >= 5:  # the first ones open connections and fill caches
                 answers.append(answer)
         seconds = [answer.seconds for answer in answers]
-        rows.append((name, median(seconds), percentile(seconds, 0.95), len(answers[-1].body)))
+        rows.append((name, (server.cpu_seconds - used) / (count + 5), median(seconds), percentile(seconds, 0.95), len(answers[-1].body)))
     await client.close()
     return rows
 
@@ -164,17 +168,18 @@ async def polling(server: Server, runs: list[str], num_clients: int, seconds: fl
     return len(took), num_errors, took
 
 
-def table(server: Server, idle: int, rows: list[tuple[str, float, float, int]], polled: tuple[int, int, list[float]]) -> list[str]:
+def table(server: Server, idle: int, rows: list[tuple[str, float, float, float, int]], polled: tuple[int, int, list[float]], load: float) -> list[str]:
     """The page's part."""
     count, errors, took = polled
     how = "two processor threads shared by server and clients, SQLite"
     lines = [f"Measured on {datetime.date.today()} with `python -m bench.platform`: {how}, {NUM_RUNS:,} runs,"]
     lines += [
         f"{NUM_POINTS:,} points. Ready {server.start_seconds:.1f} s after the start, {idle / 1e6:.0f} MB idle, {server.rss_bytes / 1e6:.0f} MB afterwards.",
+        f"Programs that wanted a processor before it began: {load:.1f} on average (0 on an idle machine).",
         "",
     ]
-    lines += ["| question | median, ms | 95 %, ms | answer, kB |", "|---|--:|--:|--:|"]
-    lines += [f"| {name} | {middle * 1e3:.1f} | {most * 1e3:.1f} | {size / 1e3:.1f} |" for name, middle, most, size in rows]
+    lines += ["| question | processor time, ms | median, ms | 95 %, ms | answer, kB |", "|---|--:|--:|--:|--:|"]
+    lines += [f"| {name} | {cpu * 1e3:.1f} | {middle * 1e3:.1f} | {most * 1e3:.1f} | {size / 1e3:.1f} |" for name, cpu, middle, most, size in rows]
     spread = f"median {median(took) * 1e3:.1f} ms, 95 % {percentile(took, 0.95) * 1e3:.1f} ms"
     return [*lines, "", f"200 clients polling a run each once a second: {count:,} requests, {errors} errors, {spread}."]
 

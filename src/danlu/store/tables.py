@@ -50,8 +50,9 @@ def _noun(name: str, *columns: Column[Any] | UniqueConstraint | CheckConstraint 
     )
 
 
-def _project() -> Column[Any]:
-    return Column("project_id", Text, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False, index=True)
+def _project(*, is_indexed: bool = True) -> Column[Any]:
+    """The project something belongs to. What there is much of has an index with the id as well: pages of a project are read in its order."""
+    return Column("project_id", Text, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False, index=is_indexed or None)
 
 
 def _creator() -> Column[Any]:
@@ -160,7 +161,8 @@ uploads = _noun(
 )
 runs = _noun(
     "runs",
-    _project(),
+    _project(is_indexed=False),
+    Index(None, "project_id", "id"),
     Column("name", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("recipe", Json, nullable=False),  # as written
@@ -215,7 +217,8 @@ removals = Table(
 )
 jobs = _noun(
     "jobs",
-    _project(),
+    _project(is_indexed=False),
+    Index(None, "project_id", "id"),
     Column("run_id", Text, ForeignKey("runs.id", ondelete="CASCADE"), index=True),
     Column("kind", Text, nullable=False),
     Column("payload", Json, nullable=False),

@@ -11,8 +11,10 @@ from fastapi.testclient import TestClient
 from sqlalchemy import insert
 
 from danlu.api import stream
+from danlu.services.platform import keys
+from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
-from danlu.store import jobs, tables
+from danlu.store import jobs, members, tables
 from danlu.store.engine import Connection
 from danlu.store.feeds import Item, Position
 from danlu.store.runs import RUNS
@@ -161,3 +163,23 @@ def test_a_position_tells_what_was_read() -> None:
         True,
         True,
     ]
+
+
+def test_a_stream_ends_when_the_right_is_taken_away(server: str, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.3)
+    run_id = make_run(platform)
+    with platform.database.writing() as connection:
+        row = {"id": "usr_bob", "name": "bob", "name_key": "bob", "is_admin": False, "is_active": True, "preferences": {}}
+        connection.execute(insert(tables.users).values(**row, created_at=0.0, updated_at=0.0, version=1))
+        project_id = RUNS.get(connection, run_id).project_id
+        members.set_role(connection, project_id, "usr_bob", "viewer")
+    secret = keys.create_key(platform, Actor(user_id="usr_bob", name="bob", is_signed_in=True), keys.NewKey(name="k")).secret
+
+    address, headers = f"{server}{API}/runs/{run_id}/events/stream", {"Authorization": f"Bearer {secret}"}
+    with httpx.stream("GET", address, headers=headers, timeout=60) as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == "retry: 2000"
+        with platform.database.writing() as connection:
+            members.remove(connection, project_id, "usr_bob")
+        assert "event: end" not in list(lines)  # the run goes on: only the right is gone
+    assert httpx.get(address, headers=headers).status_code == 404

@@ -132,7 +132,9 @@ def test_the_secret_is_shown_once(platform: Platform, project_id: str) -> None:
     assert "secret" not in vars(notices.list_subscriptions(platform, OWNER, project_id).items[0])
 
 
-@pytest.mark.parametrize("url", ["file://localhost/etc/passwd", "gopher://x", "https://user:password@example.org", "http://", "//example.org", "https://x:99999"])
+@pytest.mark.parametrize(
+    "url", ["file://localhost/etc/passwd", "gopher://x", "https://user:password@example.org", "http://", "//example.org", "https://x:99999"]
+)
 def test_what_is_no_web_address_is_refused(platform: Platform, project_id: str, url: str) -> None:
     with pytest.raises((RequestError, ValidationError)):
         subscribe(platform, project_id, address=url)

@@ -289,7 +289,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("runs", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_runs_dataset_version_id"), ["dataset_version_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_runs_project_id"), ["project_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_runs_project_id_id"), ["project_id", "id"], unique=False)
         batch_op.create_index(batch_op.f("ix_runs_project_id_state"), ["project_id", "state"], unique=False)
 
     op.create_table(
@@ -371,7 +371,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
     )
     with op.batch_alter_table("jobs", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_jobs_project_id"), ["project_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_jobs_project_id_id"), ["project_id", "id"], unique=False)
         batch_op.create_index(batch_op.f("ix_jobs_run_id"), ["run_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_jobs_state_priority_position"), ["state", "priority", "position"], unique=False)
         batch_op.create_index(batch_op.f("ix_jobs_position"), ["position"], unique=False)
@@ -580,7 +580,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_jobs_position"))
         batch_op.drop_index(batch_op.f("ix_jobs_state_priority_position"))
         batch_op.drop_index(batch_op.f("ix_jobs_run_id"))
-        batch_op.drop_index(batch_op.f("ix_jobs_project_id"))
+        batch_op.drop_index(batch_op.f("ix_jobs_project_id_id"))
 
     op.drop_table("jobs")
     with op.batch_alter_table("exports", schema=None) as batch_op:
@@ -596,7 +596,7 @@ def downgrade() -> None:
     op.drop_table("evaluations")
     with op.batch_alter_table("runs", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_runs_project_id_state"))
-        batch_op.drop_index(batch_op.f("ix_runs_project_id"))
+        batch_op.drop_index(batch_op.f("ix_runs_project_id_id"))
         batch_op.drop_index(batch_op.f("ix_runs_dataset_version_id"))
 
     op.drop_table("runs")
