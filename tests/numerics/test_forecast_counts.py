@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from danlu.models import memory
+from danlu.models import generate, memory
 from danlu.models.memory import micro_batches, trained_by
 from danlu.models.shape import ModelShape
 from danlu.recipe.recipe import Recipe
@@ -86,6 +86,7 @@ def test_the_constants_are_those_of_the_kernels() -> None:
     assert (memory.CHUNK_BYTES, memory.MIN_CHUNK_ROWS) == (cross_entropy.CHUNK_BYTES, cross_entropy.MIN_ROWS)
     assert attention.BLOCK_ROWS == memory.BLOCK_ROWS
     assert memory.uses_onednn() == gemm.has_fast_onednn()
+    assert (memory.MAX_CACHE_BYTES, memory.MAX_ROWS) == (generate.MAX_CACHE_BYTES, generate.MAX_ROWS)
 
 
 def kept_bytes(shape: ModelShape, recipe: Recipe, model: nn.Module) -> tuple[int, int]:
@@ -96,7 +97,7 @@ def kept_bytes(shape: ModelShape, recipe: Recipe, model: nn.Module) -> tuple[int
     from danlu.training.batch import PackedBatch
     from danlu.training.forward import fast_nll
 
-    examples = [EncodedExample(np.arange(3, 43, dtype=np.uint32), np.arange(40) >= 20) for _ in range(3)]
+    examples = [EncodedExample(np.arange(first, first + 40, dtype=np.uint32), np.arange(40) >= 20) for first in (3, 23, 43)]
     storages: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
 
@@ -113,7 +114,7 @@ def kept_bytes(shape: ModelShape, recipe: Recipe, model: nn.Module) -> tuple[int
     return sum(plan.saved_bytes(layer) for layer in range(plan.trained.first_layer, shape.layers)), sum(storages.values())
 
 
-@pytest.mark.parametrize("name", ["full", "lora", "lora q,v", "lora upper layers"])
+@pytest.mark.parametrize("name", ["full", "lora", "lora q,v", "lora upper layers", "prompt_tuning", "p_tuning"])
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_the_activations_are_those_that_autograd_keeps(family: str, name: str) -> None:
     """Counted from the storages that autograd saves; the head's share (a few rows) is the difference allowed."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from danlu.training.batch import PackedBatch
 from danlu.training.checkpoint import trained_weights
 from danlu.training.forward import reference_nll, score_examples
 from danlu.training.loop import Loop
+from danlu.training.rollout import label_nats
 
 MakeTrial = Callable[..., Any]
 NO_MEMORY = "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
@@ -226,6 +228,25 @@ def test_answers_are_the_same_when_batches_have_to_be_halved(small_model: Path) 
     handle.remove()
 
     assert found == expected and heard == [4, 2, 2]
+
+
+def test_answers_are_measured_the_same_when_batches_have_to_be_halved(trial: MakeTrial) -> None:
+    """What grpo asks the model about its own answers; no more than 24 tokens at a time find memory."""
+    loop = trial().loop()
+    sequences = [loop.train_set[i] for i in range(9)]
+    heard: list[int] = []
+
+    def refuse(model: nn.Module, batch: PackedBatch) -> Tensor:
+        if len(batch.ids_T) > 24:
+            raise RuntimeError(NO_MEMORY)
+        return reference_nll(model, batch)
+
+    expected = label_nats(loop.model, reference_nll, sequences, micro_batch_tokens=64, device=loop.device)
+    found = label_nats(loop.model, refuse, sequences, micro_batch_tokens=64, device=loop.device, on_smaller=heard.append)
+
+    assert heard and loop.model.training
+    assert [len(nats) for nats in found] == [int(s.mask.sum()) for s in sequences]
+    assert np.concatenate(found) == pytest.approx(np.concatenate(expected), rel=1e-5)
 
 
 PROGRAM = """

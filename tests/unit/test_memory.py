@@ -146,3 +146,33 @@ def test_shortened_examples_are_counted() -> None:
     found = forecast(ModelShape.from_config(CONFIG), recipe(data={"max_seq_len": 300}), LENGTHS, available_bytes=64 * GIB)
 
     assert found.truncated_share == 0.5 and found.num_tokens == 2 * (200 + 300 + 300 + 300) * 50
+
+
+def test_processes_divide_the_steps_and_sharded_ones_the_weights_too() -> None:
+    shape, full = ModelShape.from_config(CONFIG), recipe(method={"type": "full"})
+    one, two, shards = (
+        peak_memory(shape, full, LENGTHS.tokens, LENGTHS.labels, num_processes=count, is_sharded=is_sharded)
+        for count, is_sharded in ((1, False), (4, False), (4, True))
+    )
+
+    assert two.activations_bytes < one.activations_bytes and two.weights_bytes == one.weights_bytes
+    assert shards.optimizer_bytes == one.optimizer_bytes // 4
+    assert one.weights_bytes // 4 < shards.weights_bytes < one.weights_bytes
+
+
+def test_answers_that_the_model_will_write_are_counted_as_long_as_they_may_become() -> None:
+    shape = ModelShape.from_config(CONFIG)
+    written = recipe(objective={"type": "grpo", "num_answers": 4, "max_completion_tokens": 100, "num_iterations": 2}, data={"max_seq_len": 1024})
+    found = forecast(shape, written, LENGTHS, available_bytes=256 * GIB)
+
+    assert (found.num_steps, found.num_tokens) == (100, 2 * 200 * 4 * 2 * (350 + 100))
+    longer = written.model_copy(update={"objective": written.objective.model_copy(update={"max_completion_tokens": 400})})
+    assert forecast(shape, longer, LENGTHS, available_bytes=256 * GIB).memory.activations_bytes > found.memory.activations_bytes
+
+
+def test_writing_the_answers_can_hold_more_than_learning_from_them() -> None:
+    """A wide vocabulary and many answers at once: the probabilities of a token, in float64, outweigh small micro batches."""
+    shape = ModelShape.from_config(CONFIG | {"num_hidden_layers": 2, "vocab_size": 10**6})
+    written = recipe(objective={"type": "grpo", "num_answers": 8}, optim={"micro_batch_tokens": 64}, data={"max_seq_len": 1024})
+
+    assert peak_memory(shape, written, LENGTHS.tokens, LENGTHS.labels).phase == "generation"

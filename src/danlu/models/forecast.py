@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from danlu.models.memory import GPU_HOST_BYTES, Fit, MemoryParts, fit, peak_memory, trained_by
+from danlu.models.memory import GPU_HOST_BYTES, Fit, MemoryParts, as_trained, fit, num_answers, peak_memory, trained_by
 from danlu.models.memory import Plan as _Plan
 from danlu.models.shape import ModelShape
 from danlu.plugins import Registry
@@ -120,13 +120,30 @@ def forecast(
     stored_bytes_per_weight: float | None = None,
     tokens_per_second: float | None = None,
     price_per_hour: float | None = None,
+    num_processes: int = 1,
+    is_sharded: bool = False,
 ) -> Forecast:
-    """Forecast a resolved recipe; `price_per_hour` in any currency, `tokens_per_second` as measured on this machine."""
+    """Forecast a resolved recipe; `price_per_hour` in any currency, `tokens_per_second` as measured on this machine.
+
+    With several processes memory is that of one of them, and `available_bytes` what one of them can have.
+    """
     max_seq_len = int(recipe.data.max_seq_len)
     cut = lengths.cut(max_seq_len)
-    parts = peak_memory(shape, recipe, cut.tokens, cut.labels, device=device, process_bytes=process_bytes, stored_bytes_per_weight=stored_bytes_per_weight)
+    parts = peak_memory(
+        shape,
+        recipe,
+        cut.tokens,
+        cut.labels,
+        device=device,
+        process_bytes=process_bytes,
+        stored_bytes_per_weight=stored_bytes_per_weight,
+        num_processes=num_processes,
+        is_sharded=is_sharded,
+    )
     num_steps, epochs = steps_and_epochs(recipe, lengths.num_examples)
-    num_tokens = round(cut.mean * lengths.num_examples * epochs)
+    trained_on = as_trained(recipe, cut.tokens, cut.labels)[0]
+    mean = sum(int(n) for n in trained_on) / max(1, len(trained_on))
+    num_tokens = round(mean * lengths.num_examples * epochs * num_answers(recipe) * recipe.objective.num_repeats)
     seconds = None if not tokens_per_second else round(num_tokens / tokens_per_second, 1)
     trained = trained_by(recipe, shape)
     found = fit(parts.peak_bytes, available_bytes)
@@ -150,7 +167,7 @@ def forecast(
 
 def steps_and_epochs(recipe: Recipe, num_examples: int) -> tuple[int, float]:
     """(optimizer steps, passes over the examples), as the loop counts them."""
-    per_epoch = max(1, math.ceil(num_examples / int(recipe.optim.global_batch_size)))
+    per_epoch = max(1, math.ceil(num_examples / int(recipe.optim.global_batch_size))) * recipe.objective.num_repeats
     steps = recipe.optim.max_steps or max(1, math.ceil(float(recipe.optim.num_epochs) * per_epoch))
     return steps, steps / per_epoch
 

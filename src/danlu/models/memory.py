@@ -18,7 +18,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
-from danlu.data.pack import pack, step_batches
+from danlu.data.pack import divide, pack, step_batches
 from danlu.models.shape import LinearShape, ModelShape
 from danlu.recipe.recipe import Recipe
 
@@ -41,6 +41,8 @@ BLOCK_ROWS = 256
 """As in training/kernels/attention.py."""
 TOKEN_BYTES = 5
 """A token in the token cache: four bytes of id, one of loss mask; the pages that were read stay in memory."""
+MAX_CACHE_BYTES, MAX_ROWS = 256 << 20, 64
+"""As in models/generate.py."""
 SIMULATED_STEPS = 200
 """Steps whose micro batches are looked at for the widest one."""
 
@@ -79,7 +81,7 @@ class MemoryParts:
     activations_bytes: int
     temporary_bytes: int
     phase: str
-    """When the peak is reached: `load`, `forward`, `head`, `backward` or `step`."""
+    """When the peak is reached: `load`, `forward`, `head`, `backward`, `step` or `generation`."""
 
     @property
     def peak_bytes(self) -> int:
@@ -123,25 +125,45 @@ def fit(needed_bytes: int, available_bytes: int) -> Fit:
     return "tight" if needed_bytes <= available_bytes else "too_big"
 
 
-def micro_batches(recipe: Recipe, lengths: Sequence[int], labels: Sequence[int], micro_batch_tokens: int) -> list[MicroBatch]:
+def num_answers(recipe: Recipe) -> int:
+    """Sequences that a step is trained on for each of its examples, where the model writes them itself; else 1."""
+    return int(getattr(recipe.objective, "num_answers", 1)) if recipe.objective.is_online else 1
+
+
+def as_trained(recipe: Recipe, lengths: Sequence[int], labels: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+    """Tokens and label tokens of what is trained on: prompts with answers as long as they may become, where the model writes these itself."""
+    if not recipe.objective.is_online:
+        return lengths, labels
+    longest = recipe.objective.reserved_tokens
+    return [int(n) + longest for n in lengths], [longest] * len(lengths)
+
+
+def shares_of_steps(recipe: Recipe, lengths: Sequence[int], num_processes: int = 1) -> list[list[list[int]]]:
+    """Of each of the first steps, the examples of each process (an example that is answered several times is there as often)."""
+    batch_size, copies = int(recipe.optim.global_batch_size), num_answers(recipe)
+    num_steps = min(ceil(len(lengths) / batch_size), SIMULATED_STEPS)
+    steps = step_batches(len(lengths), global_batch_size=batch_size, seed=recipe.seed, start_step=0, num_steps=num_steps)
+    asked = ([int(i) for i in indices for _ in range(copies)] for indices in steps)
+    return [[[step[i] for i in share] for share in divide([int(lengths[i]) for i in step], num_processes)] for step in asked]
+
+
+def micro_batches(
+    recipe: Recipe, lengths: Sequence[int], labels: Sequence[int], micro_batch_tokens: int, *, shares: Sequence[Sequence[Sequence[int]]] | None = None
+) -> list[MicroBatch]:
     """The distinct micro batches of the first steps, as the loop will make them."""
-    batch_size = int(recipe.optim.global_batch_size)
-    per_epoch = ceil(len(lengths) / batch_size)
     found: set[MicroBatch] = set()
-    for indices in step_batches(len(lengths), global_batch_size=batch_size, seed=recipe.seed, start_step=0, num_steps=min(per_epoch, SIMULATED_STEPS)):
-        sizes = [int(lengths[i]) for i in indices]
-        for group in pack(sizes, micro_batch_tokens):
-            chosen = [int(indices[i]) for i in group]
-            found.add(MicroBatch(sum(sizes[i] for i in group), sum(int(labels[i]) for i in chosen), max(sizes[i] for i in group), len(group)))
+    for step in shares_of_steps(recipe, lengths) if shares is None else shares:
+        for share in step:
+            sizes = [int(lengths[i]) for i in share]
+            for group in pack(sizes, micro_batch_tokens):
+                chosen = [share[i] for i in group]
+                found.add(MicroBatch(sum(sizes[i] for i in group), sum(int(labels[i]) for i in chosen), max(sizes[i] for i in group), len(group)))
     return list(found)
 
 
-def num_micro_batches(recipe: Recipe, lengths: Sequence[int], micro_batch_tokens: int) -> float:
-    """Micro batches of a step, on average over the first steps."""
-    batch_size = int(recipe.optim.global_batch_size)
-    num_steps = min(ceil(len(lengths) / batch_size), SIMULATED_STEPS)
-    steps = step_batches(len(lengths), global_batch_size=batch_size, seed=recipe.seed, start_step=0, num_steps=num_steps)
-    counts = [len(pack([int(lengths[i]) for i in indices], micro_batch_tokens)) for indices in steps]
+def num_micro_batches(shares: Sequence[Sequence[Sequence[int]]], lengths: Sequence[int], micro_batch_tokens: int) -> float:
+    """Micro batches of a step in the process that makes most of them, on average over the first steps."""
+    counts = [max(len(pack([int(lengths[i]) for i in share], micro_batch_tokens)) for share in step) for step in shares]
     return sum(counts) / max(1, len(counts))
 
 
@@ -155,18 +177,26 @@ def peak_memory(
     process_bytes: int | None = None,
     stored_bytes_per_weight: float | None = None,
     device: str = "cpu",
+    num_processes: int = 1,
+    is_sharded: bool = False,
 ) -> MemoryParts:
-    """Forecast the peak over all micro batches of a resolved recipe.
+    """Forecast the peak over all micro batches of a resolved recipe, in one of the processes that train it.
 
     `process_bytes` is what the process holds before the model is loaded, where that was measured; on a GPU the peak is that of the GPU.
     """
     tokens = int(micro_batch_tokens or recipe.optim.micro_batch_tokens)
-    is_accumulated = num_micro_batches(recipe, lengths, tokens) > 1
-    batches = micro_batches(recipe, lengths, labels, tokens)
-    held = TOKEN_BYTES * sum(int(n) for n in lengths)
+    prompts = lengths
+    lengths, labels = as_trained(recipe, lengths, labels)
+    shares = shares_of_steps(recipe, lengths, num_processes)
+    is_accumulated = num_micro_batches(shares, lengths, tokens) > 1
+    batches = micro_batches(recipe, lengths, labels, tokens, shares=shares)
+    held = TOKEN_BYTES * sum(int(n) for n in prompts)
     if recipe.training.path == "fast" and recipe.training.dtype != "bfloat16":
         held += kernels_bytes((int(n) for n in lengths), (batch.tokens for batch in batches))
-    plans = [Plan.of(shape, recipe, batch, is_accumulated=is_accumulated, device=device) for batch in batches]
+    num_shards = num_processes if is_sharded else 1
+    plans = [Plan.of(shape, recipe, batch, is_accumulated=is_accumulated, device=device, num_shards=num_shards) for batch in batches]
+    if recipe.objective.is_online:
+        plans = [replace(plan, longest_prompt=max(int(n) for n in prompts)) for plan in plans]
     return max(
         (plan.parts(process_bytes=process_bytes, cache_bytes=held, stored_bytes_per_weight=stored_bytes_per_weight) for plan in plans),
         key=lambda parts: parts.peak_bytes,
@@ -272,15 +302,19 @@ class Plan:
     trained: Trained
     is_accumulated: bool
     device: str
+    num_shards: int = 1
+    """Processes that the weights are divided over."""
+    longest_prompt: int = 0
+    """Tokens of the longest prompt that the model answers, where it writes what it is trained on."""
 
     @classmethod
-    def of(cls, shape: ModelShape, recipe: Recipe, batch: MicroBatch, *, is_accumulated: bool, device: str = "cpu") -> Plan:
+    def of(cls, shape: ModelShape, recipe: Recipe, batch: MicroBatch, *, is_accumulated: bool, device: str = "cpu", num_shards: int = 1) -> Plan:
         """Put virtual tokens in, and see what is trained."""
         trained = trained_by(recipe, shape)
         if trained.virtual_tokens:
             added = trained.virtual_tokens
             batch = replace(batch, tokens=batch.tokens + added * batch.num_examples, longest=batch.longest + added)
-        return cls(shape, recipe, batch, trained, is_accumulated, device)
+        return cls(shape, recipe, batch, trained, is_accumulated, device, num_shards)
 
     @property
     def compute_bytes(self) -> int:
@@ -291,19 +325,24 @@ class Plan:
     def is_fused(self) -> bool:
         """Whether training/kernels/decoder.py computes the layers."""
         plain = not getattr(self.recipe.method, "dropout", 0.0) and not getattr(self.recipe.method, "use_dora", False)
-        is_simple = self.recipe.method.type in ("full", "freeze", "lora", "lora_plus_full")
-        return self.recipe.training.path == "fast" and self.shape.is_fusable and self.device == "cpu" and self.compute_bytes == 4 and plain and is_simple
+        is_simple = self.recipe.method.type in ("full", "freeze", "lora", "lora_plus_full", "prompt_tuning", "p_tuning")
+        is_usual = self.recipe.training.path == "fast" and self.device == "cpu" and self.compute_bytes == 4 and self.num_shards == 1
+        return is_usual and self.shape.is_fusable and plain and is_simple
 
     def parts(self, *, process_bytes: int | None, cache_bytes: int, stored_bytes_per_weight: float | None) -> MemoryParts:
         """The parts at the moment when their sum is largest."""
-        weights, gradients = self.weights_bytes(), 4 * self.trained.num_parameters
+        weights, gradients = self.weights_bytes(), 4 * self.trained.num_parameters // self.num_shards
         # Tied to how the weights lie in their files: other number formats are held twice while they are converted.
         stored = self.compute_bytes if stored_bytes_per_weight is None else stored_bytes_per_weight
         conversion = 0 if stored == self.compute_bytes else int(stored * self.shape.num_parameters)
         if self.computes_int8:  # rounded after the model is loaded whole
             conversion += 3 * self.shape.linear_parameters
-        optimizer = self.optimizer_bytes()
+        if self.num_shards > 1:  # divided after it is loaded whole
+            conversion += max(0, self.compute_bytes * self.shape.num_parameters - weights)
+        optimizer = self.optimizer_bytes() // self.num_shards
         phases = [("load", 0, conversion, 0), ("step", gradients, self.step_copies_bytes(), 0), *self.passes(gradients)]
+        if self.longest_prompt:
+            phases.append(("generation", 0, self.generation_bytes(), 0))
         held = [(phase, grads, 0 if phase == "load" else optimizer, saved, temporary) for phase, grads, temporary, saved in phases]
         phase, grads, state, saved, temporary = max(held, key=lambda row: sum(row[1:]))
         base = PROCESS_BYTES if process_bytes is None else process_bytes
@@ -312,16 +351,20 @@ class Plan:
             temporary += min(MAX_ALLOCATOR_BYTES, int(ALLOCATOR_SHARE * (saved + temporary)))
         else:
             base, cache_bytes = 0, 0
-        return MemoryParts(base + cache_bytes, weights, 4 * self.trained.num_added, grads, state, saved, temporary, phase)
+        return MemoryParts(base + cache_bytes, weights, 4 * self.trained.num_added // self.num_shards, grads, state, saved, temporary, phase)
 
     def weights_bytes(self) -> int:
         """The base model's weights as they are held."""
         bits = 8 if self.computes_int8 else self.quantised_bits
         size = 4 if self.recipe.method.type == "full" else self.compute_bytes
+        if bits is None and self.num_shards > 1:  # own part, and whole: embedding and head for a pass, one layer that is computed and the next one
+            whole = self.shape.embedding_parameters + min(2, self.shape.layers) * self.shape.parameters_per_layer
+            return size * min(self.shape.num_parameters, self.shape.num_parameters // self.num_shards + whole)
         if bits is None:
             return size * self.shape.num_parameters
         linear = self.shape.linear_parameters
-        return int(QUANTISED_BYTES[bits] * linear) + size * (self.shape.num_parameters - linear)
+        head = self.shape.vocabulary * self.shape.hidden if self.computes_int8 else 0  # rounded beside the exact one
+        return int(QUANTISED_BYTES[bits] * linear) + size * (self.shape.num_parameters - linear) + head
 
     @property
     def computes_int8(self) -> bool:
@@ -344,6 +387,16 @@ class Plan:
     def step_copies_bytes(self) -> int:
         """What the optimiser makes for a moment; activations are gone by then."""
         return int(4 * OPTIMIZER_COPIES.get(self.recipe.optim.optimizer, 0.0) * self.trained.largest)
+
+    def generation_bytes(self) -> int:
+        """What answering prompts holds: the cache of a batch, its widest prompt pass, and probabilities in float64 (models/generate.py)."""
+        s, size = self.shape, self.compute_bytes
+        width = self.longest_prompt + self.recipe.objective.reserved_tokens
+        row = 2 * s.layers * s.key_width * size * width
+        asked = int(self.recipe.optim.global_batch_size) * num_answers(self.recipe)
+        rows = max(1, min(MAX_ROWS, asked, MAX_CACHE_BYTES // max(1, row)))
+        prompts = size * rows * self.longest_prompt * (4 * s.hidden + 3 * s.inner)
+        return rows * row + prompts + 3 * 8 * rows * s.vocabulary
 
     def passes(self, gradients: int) -> list[tuple[str, int, int, int]]:
         """(phase, gradients, temporary, saved) at the moments of a pass at which memory can be highest."""

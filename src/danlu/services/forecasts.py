@@ -79,8 +79,12 @@ def recommend_run(written: Recipe, *, goal: Goal = "task", price_per_hour: float
     return _prospect(written, recommend_all, goal=goal, price_per_hour=price_per_hour, memory_bytes=memory_bytes)
 
 
-def refuse_what_cannot_fit(recipe: Recipe, config: dict[str, Any], lengths: Lengths, device: Device) -> Forecast | None:
+def refuse_what_cannot_fit(
+    recipe: Recipe, config: dict[str, Any], lengths: Lengths, device: Device, *, num_processes: int = 1, is_sharded: bool = False
+) -> Forecast | None:
     """Return the forecast of a resolved recipe, or None where config.json does not tell the model's sizes.
+
+    Of several processes it is that of one; on the processor each can have its part of the memory.
 
     Raises:
         OutOfMemoryError: not even one example at a time would fit, by far; told before anything is loaded.
@@ -91,17 +95,19 @@ def refuse_what_cannot_fit(recipe: Recipe, config: dict[str, Any], lengths: Leng
         shape = ModelShape.from_config(config)
     except ModelError:
         return None
-    found = forecast(shape, recipe, lengths, available_bytes=device.available_bytes, device=device.kind)
+    available = device.available_bytes // (num_processes if device.kind == "cpu" else 1)
+    among: dict[str, Any] = {"num_processes": num_processes, "is_sharded": is_sharded, "device": device.kind}
+    found = forecast(shape, recipe, lengths, available_bytes=available, **among)
     if found.fit != "too_big":
         return found
     least = recipe.model_copy(update={"optim": recipe.optim.model_copy(update={"micro_batch_tokens": 16})})
-    needed = peak_memory(shape, least, lengths.tokens, lengths.labels, device=device.kind).peak_bytes
-    if needed <= REFUSED_FACTOR * device.available_bytes:
+    needed = peak_memory(shape, least, lengths.tokens, lengths.labels, **among).peak_bytes
+    if needed <= REFUSED_FACTOR * available:
         return found
     options = [" ".join(f"{path}={value}" for path, value in option.changes.items()) for option in found.alternatives[:2]]
     raise OutOfMemoryError(
-        f"this run would need at least {_size(needed)} of memory",
-        why=f"there are {_size(device.available_bytes)}; {_size(found.memory.weights_bytes)} are the base model's weights alone",
+        f"this run would need at least {_size(needed)} of memory" + (f" in each of {num_processes} processes" if num_processes > 1 else ""),
+        why=f"there are {_size(available)}; {_size(found.memory.weights_bytes)} are the base model's weights alone",
         fix="set " + ", or ".join(options) if options else "use a smaller base model, or a machine with more memory",
     )
 

@@ -311,7 +311,7 @@ def _tell_tokenised(reporter: Reporter, split: str, done: int) -> None:
     reporter.progress(f"tokenising {split}", done, None)
 
 
-def _foresee(recipe: Recipe, run_dir: RunDir, base_dir: Path) -> None:
+def _foresee(recipe: Recipe, run_dir: RunDir, base_dir: Path, placement: Placement) -> None:
     """Record the forecast by formula before anything is loaded; refuse what cannot fit."""
     from danlu.data.pack import TokenFile
     from danlu.models.load import check_model_dir
@@ -322,7 +322,14 @@ def _foresee(recipe: Recipe, run_dir: RunDir, base_dir: Path) -> None:
     num_validation = len(TokenFile(run_dir.data / "validation.tokens")) // size
     data_bytes = sum(file.stat().st_size for file in run_dir.data.glob("*.jsonl"))
     lengths = Lengths(sums.tolist(), labels.tolist(), len(sums), num_validation, data_bytes)
-    found = forecasts.refuse_what_cannot_fit(recipe, check_model_dir(base_dir, needs_weights=False), lengths, forecasts.device())
+    found = forecasts.refuse_what_cannot_fit(
+        recipe,
+        check_model_dir(base_dir, needs_weights=False),
+        lengths,
+        forecasts.device(),
+        num_processes=placement.processes,
+        is_sharded=placement.is_sharded(recipe),
+    )
     if found is None or run_dir.read_record().get("forecast"):
         return
     encoded = read_json(run_dir.data / "encoded.json")["train"]
@@ -341,8 +348,8 @@ def _train(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path, 
     if recipe.training.sample_every_steps and (is_launched or placement.processes > 1):
         en = "no samples are made while several processes train: they would wait for the one that writes"
         reporter.event("warning", en, name="no_samples", en=en, zh="多进程训练时不生成样例：其他进程会等待写作的进程")
-    if placement.processes == 1 and not is_launched and not (run_dir.path / "training.json").exists():
-        _foresee(recipe, run_dir, base_dir)
+    if not is_launched and not (run_dir.path / "training.json").exists():
+        _foresee(recipe, run_dir, base_dir, placement)
     if is_launched:
         return processes.train_among_processes(recipe, run_dir, reporter, model_dir=base_dir, device=device(), placement=placement)
     if placement.processes > 1:

@@ -321,7 +321,7 @@ class Loop:
     def _forecast(self) -> None:
         """Say before the start how long it will take and how much memory it will hold, from a formula and a short measurement."""
         if self.rollouts is not None:
-            return  # LIMIT: what the model will write is not known before (docs/limits.md#training)
+            return  # LIMIT: only the formula's forecast, which takes answers for as long as they may become (docs/limits.md#training)
         known = self.run_dir.read_record().get("forecast") or {}
         found = probe.measured(self, process_bytes=self.process_bytes, price_per_hour=known.get("price_per_hour"))
         found = {**known, **found}

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from danlu.data.pack import TokenFile, pack, step_batches
+from danlu.data.pack import TokenFile, divide, pack, step_batches
 from danlu.errors import ModelError, is_out_of_memory
 from danlu.models.forecast import Forecast, Lengths, cost, forecast
 from danlu.models.headroom import budget_bytes, status_bytes
@@ -55,14 +55,25 @@ def formula(loop: Loop, *, process_bytes: int | None = None) -> Forecast | None:
         "data": loop.recipe.data.model_copy(update={"max_seq_len": limit}),
     }
     recipe = loop.recipe.model_copy(update=changed)
-    return forecast(shape, recipe, found, available_bytes=_available(loop.device), device=loop.device.type, process_bytes=process_bytes)
+    count = loop.world.num_processes
+    return forecast(
+        shape,
+        recipe,
+        found,
+        available_bytes=_available(loop.device, count),
+        device=loop.device.type,
+        process_bytes=process_bytes,
+        num_processes=count,
+        is_sharded=loop.world.is_sharded,
+    )
 
 
-def _available(device: torch.device) -> int:
+def _available(device: torch.device, num_processes: int) -> int:
+    """What one process can have."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device))
-    return budget_bytes()
+    return budget_bytes() // num_processes
 
 
 def measured(loop: Loop, *, process_bytes: int | None = None, price_per_hour: float | None = None) -> dict[str, Any]:
@@ -80,7 +91,7 @@ def measured(loop: Loop, *, process_bytes: int | None = None, price_per_hour: fl
         _reset_peak()
         wide = _widest(loop)
         # Gradients of the micro batches before it are there only in a step of several.
-        is_accumulated = any(tokens > loop.state.micro_batch_tokens for _, tokens in counts)
+        is_accumulated = any(tokens > loop.state.micro_batch_tokens * loop.world.num_processes for _, tokens in counts)
         seconds_per_token, peak = _time(loop, wide, is_accumulated=is_accumulated)
         usual = _usual(loop, counts)
         if loop.world.from_main(seconds_per_token * num_tokens(wide) < MAX_SECONDS):
@@ -142,10 +153,12 @@ def _widest(loop: Loop) -> list[Group]:
     lengths = loop.train_set.lengths.reshape(-1, loop.objective.group_size).sum(1)
     best: list[int] = []
     for indices, _ in _step_tokens(loop):
-        for members in pack([int(lengths[i]) for i in indices], loop.state.micro_batch_tokens):
-            chosen = [indices[i] for i in members]
-            if lengths[chosen].sum() > (lengths[best].sum() if best else 0):
-                best = chosen
+        for share in divide([int(lengths[i]) for i in indices], loop.world.num_processes):
+            own = [indices[i] for i in share]
+            for members in pack([int(lengths[i]) for i in own], loop.state.micro_batch_tokens):
+                chosen = [own[i] for i in members]
+                if lengths[chosen].sum() > (lengths[best].sum() if best else 0):
+                    best = chosen
     return [loop.train_set.group(i, loop.objective.group_size) for i in best]
 
 

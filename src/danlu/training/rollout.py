@@ -9,7 +9,7 @@ Shapes: P prompts, G answers to each.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from danlu.data.chat import ChatRenderer
 from danlu.data.encode import EncodeAccount, encode_batch
 from danlu.data.judge import judge
 from danlu.data.pack import EncodedExample, TokenFile, pack
-from danlu.errors import TrainingError
+from danlu.errors import TrainingError, is_out_of_memory
 from danlu.files import read_jsonl, storage_errors
 from danlu.models.generate import Completion, Drawing, generate
 from danlu.recipe.recipe import Recipe
@@ -104,7 +104,8 @@ class Rollouts:
         model.eval()
         found: dict[int, Completion] = {}
         try:
-            for batch in generate(model, self.renderer, prompts, max_new_tokens=self.objective.max_completion_tokens, drawing=drawing):
+            longest = self.objective.max_completion_tokens
+            for batch in generate(model, self.renderer, prompts, max_new_tokens=longest, drawing=drawing, on_smaller=self._tell_fewer):
                 found |= batch
                 self.reporter.progress("answering prompts", len(found), len(prompts))
         finally:
@@ -154,21 +155,49 @@ class Rollouts:
             sequences = [replace(s, reference_nats=n) for s, n in zip(sequences, nats, strict=True)]
         return sequences
 
-    @torch.no_grad()
+    def _tell_fewer(self, rows: int) -> None:
+        self.reporter.event("out_of_memory", f"out of memory: {rows} prompts are answered at a time; the answers do not change")
+
     def _nats(self, model: nn.Module, context: AbstractContextManager[Any], sequences: list[EncodedExample], micro_batch_tokens: int) -> list[np.ndarray]:
-        found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(sequences)
-        was_training = model.training
-        model.eval()
-        try:
-            with context, attention_of(unwrap(model), self.recipe.training.path):
-                for members in pack([len(s.ids) for s in sequences], micro_batch_tokens):
-                    batch = PackedBatch.from_examples([sequences[i] for i in members], self.device)
-                    nll_L: Tensor = self.nll(model, batch)
-                    for row, member in enumerate(members):
-                        found[member] = nll_L[batch.row_example_L == row].float().cpu().numpy()
-        finally:
-            model.train(was_training)
-        return found
+        def tell(count: int) -> None:
+            self.reporter.event("out_of_memory", f"out of memory: answers are measured {count} at a time; the loss does not change")
+
+        with context, attention_of(unwrap(model), self.recipe.training.path):
+            return label_nats(model, self.nll, sequences, micro_batch_tokens=micro_batch_tokens, device=self.device, on_smaller=tell)
+
+
+@torch.no_grad()
+def label_nats(
+    model: nn.Module,
+    nll: NllFunction,
+    sequences: Sequence[EncodedExample],
+    *,
+    micro_batch_tokens: int,
+    device: torch.device,
+    on_smaller: Callable[[int], None] = lambda count: None,
+) -> list[np.ndarray]:
+    """Nats of each label token of each sequence. A batch that memory does not suffice for is taken in halves; `on_smaller` hears how many are tried then."""
+    found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(sequences)
+    was_training = model.training
+    model.eval()
+    try:
+        waiting = pack([len(s.ids) for s in sequences], micro_batch_tokens)[::-1]
+        while waiting:
+            members = waiting.pop()
+            batch = PackedBatch.from_examples([sequences[i] for i in members], device)
+            try:
+                nll_L: Tensor = nll(model, batch)
+            except (MemoryError, RuntimeError) as error:
+                if len(members) == 1 or not is_out_of_memory(error):
+                    raise
+                waiting += [members[len(members) // 2 :], members[: len(members) // 2]]
+                on_smaller(len(waiting[-1]))
+                continue
+            for row, member in enumerate(members):
+                found[member] = nll_L[batch.row_example_L == row].float().cpu().numpy()
+    finally:
+        model.train(was_training)
+    return found
 
 
 def _store(path: Path, groups: Sequence[Group], numbers: dict[str, float]) -> None:

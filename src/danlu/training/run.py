@@ -24,6 +24,7 @@ from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
 from danlu.training.checkpoint import restore_weights, trained_weights
 from danlu.training.forward import fast_nll, reference_nll
+from danlu.training.heap import give_back_freed_memory, keep_freed_memory
 from danlu.training.kernels import int8
 from danlu.training.kernels.attention import NAME as PACKED_ATTENTION
 from danlu.training.loop import Loop, peak_memory_bytes
@@ -63,6 +64,8 @@ def run(
             f"objective {recipe.objective.type} cannot be trained sharded", why="its head is new and is not divided", fix="start the run without sharding"
         )
     reporter.stage("training")
+    if world.device.type == "cpu":
+        keep_freed_memory()
     nll = likelihood(recipe)
     process_bytes = resident_bytes() if world.device.type == "cpu" else None
     start = start_folder(run_dir)
@@ -113,6 +116,7 @@ def _rollouts(recipe: Recipe, run_dir: RunDir, reporter: Reporter, nll: NllFunct
 
 def complete(loop: Loop, outcome: str, model_dir: Path) -> str:
     """Write what a loop that has come to its end leaves: the weights that are kept, and training.json."""
+    give_back_freed_memory()
     if outcome == "paused":
         return outcome
     best_step = loop.restore_best()

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -79,15 +80,14 @@ def attend(query_THC: Tensor, key_TKC: Tensor, value_TKC: Tensor, spans: tuple[S
     for span in spans:
         own, begin = slice(span.start, span.stop), span.num_before
         q, k, v = (_by_head(x, key_TKC.shape[1]) for x in (query_THC[own], span.keys(key_TKC), span.keys(value_TKC)))
-        outputs = q.new_empty(*q.shape[:2], v.shape[2])
         group = q.shape[1] // (span.stop - span.start)
+        outputs = out_THC[own].view(span.stop - span.start, q.shape[0], group, v.shape[2])
         for first, last, low in _blocks(begin, k.shape[1], window):
             hidden = _hidden(first, last, low, group, window, q)
             for head in range(q.shape[0]):
                 rows = slice((first - begin) * group, (last - begin) * group)
                 weights = _weights(q[head, rows], k[head, low:last], hidden)
-                outputs[head, rows] = gemm.nn(weights, v[head, low:last])
-        out_THC[own] = _by_token(outputs, span.stop - span.start)
+                outputs[first - begin : last - begin, head] = gemm.nn(weights, v[head, low:last]).view(last - first, group, -1)
     return out_THC
 
 
@@ -100,8 +100,9 @@ def attend_backward(
     for span in spans:
         own, begin = slice(span.start, span.stop), span.num_before
         q, k, v, g = (_by_head(x, num_heads) for x in (query_THC[own], span.keys(key_TKC), span.keys(value_TKC), grad_THC[own]))
-        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        dk, dv = torch.zeros_like(k), torch.zeros_like(v)
         group = q.shape[1] // (span.stop - span.start)
+        dq = d_query[own].view(span.stop - span.start, num_heads, group, q.shape[2])
         for first, last, low in _blocks(begin, k.shape[1], window):
             hidden = _hidden(first, last, low, group, window, q)
             for head in range(num_heads):
@@ -110,9 +111,8 @@ def attend_backward(
                 dv[head, keys] += gemm.tn(weights, g[head, rows])
                 d_weights = gemm.nt(g[head, rows], v[head, keys])
                 d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
-                dq[head, rows] = gemm.nn(d_scores, k[head, keys])
+                dq[first - begin : last - begin, head] = gemm.nn(d_scores, k[head, keys]).view(last - first, group, -1)
                 dk[head, keys] += gemm.tn(d_scores, q[head, rows])
-        d_query[own] = _by_token(dq, span.stop - span.start)
         span.put(_by_token(dk, k.shape[1]), d_key)
         span.put(_by_token(dv, k.shape[1]), d_value)
     return d_query, d_key, d_value
@@ -137,12 +137,21 @@ def _blocks(begin: int, length: int, window: int | None) -> Iterator[tuple[int, 
 
 def _hidden(first: int, last: int, low: int, group: int, window: int | None, like: Tensor) -> tuple[int, Tensor]:
     """From which key of the block on, and what to add to the scores: 0 where the key is seen, -inf where not."""
-    begin = low if window is not None and last - low > window else first
+    if window is None:
+        count = last - first
+        return first - low, _triangle(group, max(count, BLOCK_ROWS), like.dtype, like.device)[: count * group, :count]
+    begin = low if last - low > window else first
     rows = torch.arange(first, last, device=like.device)[:, None]
     keys = torch.arange(begin, last, device=like.device)[None, :]
-    is_hidden = keys > rows if window is None else (keys > rows) | (rows - keys >= window)
+    is_hidden = (keys > rows) | (rows - keys >= window)
     bias = torch.zeros(is_hidden.shape, dtype=like.dtype, device=like.device).masked_fill_(is_hidden, float("-inf"))
     return begin - low, bias.repeat_interleave(group, 0)
+
+
+@lru_cache(maxsize=4)
+def _triangle(group: int, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """-inf above the diagonal, each row `group` times; smaller blocks take its upper left corner."""
+    return torch.full((count, count), float("-inf"), dtype=dtype, device=device).triu_(1).repeat_interleave(group, 0)
 
 
 def _weights(query: Tensor, key: Tensor, hidden: tuple[int, Tensor]) -> Tensor:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from danlu.training.kernels.attention import Span, attend, attend_backward
-from danlu.training.kernels.norm import rms_norm, rms_norm_again, rms_norm_backward, rotate
+from danlu.training.kernels.norm import inverse_rms_of, rms_norm, rms_norm_again, rms_norm_backward, rotate
 from danlu.training.kernels.projection import (
     NUM_TENSORS,
     Projection,
@@ -121,8 +121,7 @@ def _turned_backward(
     d_normed = rotate(dy_THC, cos, sin.neg())
     if weight_C is None:
         return d_normed, None
-    inverse_rms = rms_norm(raw_THC, weight_C, eps)[1]
-    return rms_norm_backward(d_normed, raw_THC, weight_C, inverse_rms, needs_weight=needs_weight)
+    return rms_norm_backward(d_normed, raw_THC, weight_C, inverse_rms_of(raw_THC, eps), needs_weight=needs_weight)
 
 
 class _Attention(torch.autograd.Function):

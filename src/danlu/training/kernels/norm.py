@@ -12,8 +12,13 @@ from torch import Tensor
 
 def rms_norm(x: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Return the normed x and 1 / rms [..., 1], which the backward pass wants."""
-    inverse_rms = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-    return (x * inverse_rms).mul_(weight_D), inverse_rms
+    inverse_rms = inverse_rms_of(x, eps)
+    return rms_norm_again(x, weight_D, inverse_rms), inverse_rms
+
+
+def inverse_rms_of(x: Tensor, eps: float) -> Tensor:
+    """1 / rms of each row [..., 1]."""
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
 
 
 def rms_norm_again(x: Tensor, weight_D: Tensor, inverse_rms: Tensor) -> Tensor:
@@ -23,11 +28,10 @@ def rms_norm_again(x: Tensor, weight_D: Tensor, inverse_rms: Tensor) -> Tensor:
 
 def rms_norm_backward(dy: Tensor, x: Tensor, weight_D: Tensor, inverse_rms: Tensor, *, needs_weight: bool) -> tuple[Tensor, Tensor | None]:
     """Return dx, made in the memory of `dy`, and the weight's gradient [D]."""
-    normed = x * inverse_rms
-    product = dy * normed
-    d_weight = product.reshape(-1, product.shape[-1]).sum(0) if needs_weight else None
-    mean = product.mul_(weight_D).mean(-1, keepdim=True).mul_(inverse_rms)
-    return dy.mul_(weight_D).mul_(inverse_rms).addcmul_(normed, mean, value=-1), d_weight
+    d_weight = (dy * x).mul_(inverse_rms).reshape(-1, x.shape[-1]).sum(0) if needs_weight else None
+    dy.mul_(weight_D)
+    along = (dy * x).mean(-1, keepdim=True).mul_(inverse_rms).mul_(inverse_rms).mul_(inverse_rms)
+    return dy.mul_(inverse_rms).addcmul_(x, along, value=-1), d_weight
 
 
 def rotate(x_THC: Tensor, cos_T1c: Tensor, sin_T1c: Tensor) -> Tensor:
