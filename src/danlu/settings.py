@@ -20,6 +20,9 @@ class Settings:
     database: str | None = None
     """URL of the database (`DANLU_DATABASE_URL`, e.g. `postgresql+psycopg://user:password@host/danlu`); by default a SQLite file in the home folder."""
 
+    roots: tuple[Path, ...] = ()
+    """Folders whose data files and models administrators may name by path, besides `data` and `models` in the home folder (`DANLU_ROOTS`, with colons)."""
+
     @classmethod
     def from_environment(cls) -> "Settings":
         """Return the settings of this process."""
@@ -30,6 +33,7 @@ class Settings:
             trackers=trackers,
             price_per_hour=_price(os.environ.get("DANLU_PRICE_PER_HOUR", "")),
             database=os.environ.get("DANLU_DATABASE_URL") or None,
+            roots=tuple(Path(name).expanduser().resolve() for name in os.environ.get("DANLU_ROOTS", "").split(os.pathsep) if name.strip()),
         )
 
     @property

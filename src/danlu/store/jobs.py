@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, case, delete, exists, func, insert, or_, select, text, update
 
 from danlu.errors import ConflictError, JobError, NoEffectError
+from danlu.store import runs
 from danlu.store.rows import Noun
 from danlu.store.tables import PRIORITIES, job_needs, jobs, slots
 
@@ -242,7 +243,8 @@ def pause(connection: Connection, job_id: str, *, requeue: bool = False) -> Job:
     if job.state in ("running", "pausing"):
         return JOBS.update(connection, job_id, state="pausing", is_paused_by_user=job.is_paused_by_user or not requeue)
     if job.state == "queued":
-        return JOBS.update(connection, job_id, state="paused", is_paused_by_user=True)
+        _set(connection, job_id, state="paused", is_paused_by_user=True)
+        return JOBS.get(connection, job_id)
     if job.state == "paused":
         return job
     raise ConflictError(f"job {job_id} is {job.state}", why="only a queued or running job can be paused", fix="wait, or start it again")
@@ -258,6 +260,7 @@ def resume(connection: Connection, job_id: str) -> Job:
     if job.state not in ("paused", "failed", "cancelled"):
         raise ConflictError(f"job {job_id} is {job.state}", why="only a paused, failed or cancelled job can go on", fix="wait for it, or cancel it first")
     JOBS.update(connection, job_id, state="waiting", is_paused_by_user=False, attempts_without_progress=0, error=None, result=None, finished_at=None)
+    runs.follow(connection, job_id)
     _settle_waiting(connection)
     return JOBS.get(connection, job_id)
 
@@ -306,6 +309,7 @@ def _serialise(connection: Connection) -> None:
 
 def _set(connection: Connection, job_id: str, **values: Any) -> None:
     connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values, updated_at=time.time(), version=jobs.c.version + 1))
+    runs.follow(connection, job_id)
 
 
 def _of_attempt(connection: Connection, job_id: str, attempt: int, **values: Any) -> None:
@@ -320,6 +324,8 @@ def _of_attempt(connection: Connection, job_id: str, attempt: int, **values: Any
         raise ConflictError(
             f"attempt {attempt} of job {job_id} may not change it", why=f"it is {job.state}, at attempt {job.attempt}", fix="nothing: the newer attempt counts"
         )
+    if "state" in values:
+        runs.follow(connection, job_id)
 
 
 def _free(connection: Connection, job_id: str) -> None:
@@ -334,7 +340,12 @@ def _settle_waiting(connection: Connection) -> None:
         hopeless = exists(select(1).select_from(join).where(job_needs.c.job_id == jobs.c.id, needed.c.state.in_(("failed", "cancelled"))))
         error = JobError("a job that this one needs did not succeed", why="it failed or was cancelled", fix="start that one again, then this one").to_dict()
         gone = update(jobs).where(jobs.c.state == "waiting", hopeless)
-        if not connection.execute(gone.values(state="cancelled", error=error, finished_at=time.time(), version=jobs.c.version + 1)).rowcount:
+        gone = gone.values(state="cancelled", error=error, finished_at=time.time(), version=jobs.c.version + 1)
+        if not (ended := connection.execute(gone.returning(jobs.c.id)).scalars().all()):
             break  # a cancelled job may be needed by others: look again until nothing changes
+        for job_id in ended:
+            runs.follow(connection, job_id)
     unmet = exists(select(1).select_from(join).where(job_needs.c.job_id == jobs.c.id, needed.c.state != "succeeded"))
-    connection.execute(update(jobs).where(jobs.c.state == "waiting", ~unmet).values(state="queued", version=jobs.c.version + 1))
+    ready = update(jobs).where(jobs.c.state == "waiting", ~unmet).values(state="queued", version=jobs.c.version + 1)
+    for job_id in connection.execute(ready.returning(jobs.c.id)).scalars().all():
+        runs.follow(connection, job_id)

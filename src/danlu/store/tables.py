@@ -129,12 +129,13 @@ runs = _noun(
     Column("resolved", Json),
     Column("fingerprint", Text),
     Column("base_model", Text, nullable=False),
-    Column("dataset_version_id", Text, ForeignKey("dataset_versions.id", ondelete="RESTRICT"), index=True),
+    Column("dataset_version_id", Text, ForeignKey("dataset_versions.id"), index=True),  # a version that a run used is kept
     Column("verdict", Text),
     Column("summary", Json),  # the numbers that lists and cards show
     Column("error", Json),
     Column("started_at", Float),
     Column("finished_at", Float),
+    Column("discarded_at", Float),  # it goes, with its files, as soon as nothing of it runs any more
     _creator(),
     Index(None, "project_id", "state"),
 )
@@ -155,6 +156,23 @@ run_events = Table(
     Column("kind", Text, nullable=False),
     Column("fields", Json, nullable=False),
     sqlite_with_rowid=False,
+)
+run_reads = Table(
+    "run_reads",
+    metadata,
+    Column("run_id", Text, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("metrics_file", BigInteger),  # inode: a resumed run writes metrics.jsonl anew
+    Column("metrics_offset", BigInteger, nullable=False),  # everything before it is in run_points
+    Column("events_offset", BigInteger, nullable=False),
+    Column("num_events", Integer, nullable=False),
+    Column("num_bad_lines", Integer, nullable=False),
+    Column("read_until", Float),  # `finished_at` of the run when all of it was read
+)
+removals = Table(
+    "removals",
+    metadata,
+    Column("folder", Text, primary_key=True),  # below the home folder; written with the deletion of its row, gone when the folder is
+    Column("created_at", Float, nullable=False),
 )
 jobs = _noun(
     "jobs",
@@ -222,7 +240,7 @@ models = _noun(
     _project(),
     Column("name", Text, nullable=False),
     Column("number", Integer, nullable=False),
-    Column("run_id", Text, ForeignKey("runs.id", ondelete="RESTRICT"), nullable=False, index=True),
+    Column("run_id", Text, ForeignKey("runs.id"), nullable=False, index=True),
     Column("kind", Text, nullable=False),  # `adapter` or `model`
     Column("digest", Text, ForeignKey("artifacts.digest"), nullable=False, index=True),
     Column("verdict", Text),
@@ -234,7 +252,7 @@ exports = _noun(
     _project(),
     Column("run_id", Text, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("type", Text, nullable=False),
-    Column("digest", Text, ForeignKey("artifacts.digest"), nullable=False, index=True),
+    Column("digest", Text, nullable=False),  # of its files, which lie in the run folder
     Column("size_bytes", BigInteger, nullable=False),
     Column("verification", Json, nullable=False),
 )
@@ -244,7 +262,20 @@ votes = _noun(
     Column("messages", Json, nullable=False),
     Column("answers", Json, nullable=False),  # [{"model", "text"}, ...] as they were shown
     Column("winner", Integer),  # index of the better answer; null for a tie
+    Column("is_blind", Boolean, nullable=False),  # whether the names of the models were hidden
     _creator(),
+)
+ratings = _noun(
+    "ratings",
+    _project(),
+    Column("run_id", Text, ForeignKey("runs.id", ondelete="SET NULL"), index=True),  # null: the base model's answer
+    Column("model", Text, nullable=False),  # as it was shown: `name@number`, the run's name, or the base model
+    Column("messages", Json, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("score", Integer, nullable=False),
+    Column("correction", Text),  # what the answer should have been
+    _creator(),
+    CheckConstraint("score BETWEEN 1 AND 5", name="score"),
 )
 audit_log = Table(
     "audit_log",

@@ -13,7 +13,7 @@ from danlu.store.jobs import JOBS
 from danlu.store.rows import Noun
 from danlu.store.runs import EVALUATIONS, EXPORTS, MODELS, RUNS
 from danlu.store.tables import ROLES
-from danlu.store.votes import VOTES
+from danlu.store.votes import RATINGS, VOTES
 
 Role = Literal["viewer", "reviewer", "editor", "admin"]
 """In a project; each may do what those before it may."""
@@ -27,6 +27,7 @@ OWNED: dict[str, Noun[Any]] = {
     "export_id": EXPORTS,
     "job_id": JOBS,
     "model_id": MODELS,
+    "rating_id": RATINGS,
     "run_id": RUNS,
     "vote_id": VOTES,
 }

@@ -164,6 +164,7 @@ def upgrade() -> None:
         sa.Column("messages", JSON, nullable=False),
         sa.Column("answers", JSON, nullable=False),
         sa.Column("winner", sa.Integer(), nullable=True),
+        sa.Column("is_blind", sa.Boolean(), nullable=False),
         sa.Column("created_by", sa.Text(), nullable=True),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("updated_at", sa.Float(), nullable=False),
@@ -218,12 +219,13 @@ def upgrade() -> None:
         sa.Column("error", JSON, nullable=True),
         sa.Column("started_at", sa.Float(), nullable=True),
         sa.Column("finished_at", sa.Float(), nullable=True),
+        sa.Column("discarded_at", sa.Float(), nullable=True),
         sa.Column("created_by", sa.Text(), nullable=True),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("updated_at", sa.Float(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["created_by"], ["users.id"], name=op.f("fk_runs_created_by"), ondelete="SET NULL"),
-        sa.ForeignKeyConstraint(["dataset_version_id"], ["dataset_versions.id"], name=op.f("fk_runs_dataset_version_id"), ondelete="RESTRICT"),
+        sa.ForeignKeyConstraint(["dataset_version_id"], ["dataset_versions.id"], name=op.f("fk_runs_dataset_version_id")),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_runs_project_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_runs")),
     )
@@ -261,13 +263,11 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("updated_at", sa.Float(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
-        sa.ForeignKeyConstraint(["digest"], ["artifacts.digest"], name=op.f("fk_exports_digest")),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_exports_project_id"), ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_exports_run_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_exports")),
     )
     with op.batch_alter_table("exports", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_exports_digest"), ["digest"], unique=False)
         batch_op.create_index(batch_op.f("ix_exports_project_id"), ["project_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_exports_run_id"), ["run_id"], unique=False)
 
@@ -331,7 +331,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["created_by"], ["users.id"], name=op.f("fk_models_created_by"), ondelete="SET NULL"),
         sa.ForeignKeyConstraint(["digest"], ["artifacts.digest"], name=op.f("fk_models_digest")),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_models_project_id"), ondelete="CASCADE"),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_models_run_id"), ondelete="RESTRICT"),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_models_run_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_models")),
         sa.UniqueConstraint("project_id", "name", "number", name=op.f("uq_models_project_id_name_number")),
     )
@@ -360,6 +360,48 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("run_id", "step", "kind", name=op.f("pk_run_points")),
         sqlite_with_rowid=False,
     )
+    op.create_table(
+        "run_reads",
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("metrics_file", sa.BigInteger(), nullable=True),
+        sa.Column("metrics_offset", sa.BigInteger(), nullable=False),
+        sa.Column("events_offset", sa.BigInteger(), nullable=False),
+        sa.Column("num_events", sa.Integer(), nullable=False),
+        sa.Column("num_bad_lines", sa.Integer(), nullable=False),
+        sa.Column("read_until", sa.Float(), nullable=True),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_run_reads_run_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("run_id", name=op.f("pk_run_reads")),
+    )
+    op.create_table(
+        "removals",
+        sa.Column("folder", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("folder", name=op.f("pk_removals")),
+    )
+    op.create_table(
+        "ratings",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("project_id", sa.Text(), nullable=False),
+        sa.Column("run_id", sa.Text(), nullable=True),
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("messages", JSON, nullable=False),
+        sa.Column("answer", sa.Text(), nullable=False),
+        sa.Column("score", sa.Integer(), nullable=False),
+        sa.Column("correction", sa.Text(), nullable=True),
+        sa.Column("created_by", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("updated_at", sa.Float(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.CheckConstraint("score BETWEEN 1 AND 5", name=op.f("ck_ratings_score")),
+        sa.ForeignKeyConstraint(["created_by"], ["users.id"], name=op.f("fk_ratings_created_by"), ondelete="SET NULL"),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_ratings_project_id"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_ratings_run_id"), ondelete="SET NULL"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_ratings")),
+    )
+    with op.batch_alter_table("ratings", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_ratings_project_id"), ["project_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_ratings_run_id"), ["run_id"], unique=False)
+
     op.create_table(
         "job_needs",
         sa.Column("job_id", sa.Text(), nullable=False),
@@ -394,6 +436,13 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_job_needs_needs_id"))
 
     op.drop_table("job_needs")
+    with op.batch_alter_table("ratings", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_ratings_run_id"))
+        batch_op.drop_index(batch_op.f("ix_ratings_project_id"))
+
+    op.drop_table("ratings")
+    op.drop_table("removals")
+    op.drop_table("run_reads")
     op.drop_table("run_points")
     op.drop_table("run_events")
     with op.batch_alter_table("models", schema=None) as batch_op:
@@ -411,7 +460,6 @@ def downgrade() -> None:
     with op.batch_alter_table("exports", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_exports_run_id"))
         batch_op.drop_index(batch_op.f("ix_exports_project_id"))
-        batch_op.drop_index(batch_op.f("ix_exports_digest"))
 
     op.drop_table("exports")
     with op.batch_alter_table("evaluations", schema=None) as batch_op:
