@@ -39,8 +39,16 @@ def setting(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, float):
         return short(value)
+    if isinstance(value, dict) and "type" in value:
+        rest = {key: part for key, part in value.items() if key != "type" and part is not None}
+        return f"{value['type']} ({setting(rest)})" if rest else str(value["type"])
     if isinstance(value, dict):
         return ", ".join(f"{key}: {setting(part)}" for key, part in value.items()) or "\u2013"
     if isinstance(value, list):
         return ", ".join(setting(part) for part in value) or "\u2013"
     return "\u2013" if value is None else str(value)
+
+
+def plain(value: Any) -> str:
+    """A number as it is typed."""
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -72,6 +72,10 @@ class Session:
     def _call(self, operation: Operation[Any, R], *args: Any, **kwargs: Any) -> R:
         return operation(self.platform, self.actor, *args, **kwargs)
 
+    async def aside(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call something that may wait for a disk, beside the event loop."""
+        return await run.io_bound(function, *args, **kwargs)
+
     async def prefer(self, **changes: Any) -> None:
         """Remember a preference."""
         self.preferences = await self.do(preferences.change_preferences, PreferencesChange(**changes))

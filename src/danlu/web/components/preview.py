@@ -56,7 +56,7 @@ def preview_card(s: Session, found: PreviewedRun, apply: Apply) -> None:
         rows.append((s.t("preview.cost"), numbers.short(forecast["cost"])))
     pairs(rows)
     if seconds is None:
-        paragraph(f"{s.t('preview.time')}: {s.t('preview.time_unknown')}", "dl-small dl-muted")
+        paragraph(s.t("preview.time_unknown"), "dl-small dl-muted")
     if forecast["fit"] != "fits" and forecast["alternatives"]:
         with fold(s.t("preview.alternatives")), box("dl-col"):
             for option in forecast["alternatives"]:

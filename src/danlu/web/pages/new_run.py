@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast, get_args
 
 from nicegui import ui
 
 from danlu import bundled
-from danlu.models.catalogue import EMBEDDED
 from danlu.recipe.recommend import GOALS, Goal
-from danlu.services.platform import preferences, recipes, runs
+from danlu.services.platform import models, preferences, recipes, runs
 from danlu.services.platform.jobs import Priority
+from danlu.services.platform.models import BaseModelChoice
 from danlu.services.platform.preferences import Draft
 from danlu.services.platform.recipes import Preview, PreviewedRun, RecipeText
 from danlu.services.platform.runs import NewRun
 from danlu.store.projects import Project
 from danlu.web import numbers
-from danlu.web.components.elements import Text, box, button, card, empty, fold, note, paragraph, segmented
+from danlu.web.components.elements import Text, badge, box, button, card, empty, fold, note, paragraph, segmented
 from danlu.web.components.fields import choice, text_area, text_field
 from danlu.web.components.messages import guarded
 from danlu.web.components.preview import preview_card, waiting_card
 from danlu.web.components.schema_form import SchemaForm
-from danlu.web.schema_fields import fields_of, value_at, with_value
+from danlu.web.schema_fields import FormField, fields_of, value_at, with_value
 from danlu.web.session import Session
 from danlu.web.template import page
 
 DRAFT = "new_run"
 STEPS = ("data", "model", "review")
-SHOWN_REASONS = 7
+SIMPLE = ("method.type", "method.rank", "optim.learning_rate", "optim.num_epochs", "optim.global_batch_size", "data.max_seq_len", "data.mix")
 """Reasons that the simple form shows; the others are in the advanced one."""
 
 
@@ -69,7 +72,7 @@ async def show(s: Session) -> None:
     if s.query("dataset"):
         form.entered.dataset, form.entered.step = str(s.query("dataset")), "model"
     elif s.query("from"):
-        await form.take_from(str(s.query("from")))
+        await form.take_from(str(s.query("from")), s.query("changes"))
     form.body = box("dl-col wide")
     await form.draw()
 
@@ -88,12 +91,15 @@ class Form:
         self.yaml: ui.textarea | None = None
         self.schema: SchemaForm | None = None
 
-    async def take_from(self, run_id: str) -> None:
-        """Begin with the recipe of an earlier run."""
+    async def take_from(self, run_id: str, changes: str | None) -> None:
+        """Begin with the recipe of an earlier run, and what its coach recommends."""
         run = await self.s.do(runs.get_run, run_id)
         entered = self.entered
         entered.dataset, entered.base_model, entered.step = run.recipe["dataset"], run.base_model, "review"
         entered.changes = {item.path: value_at(run.recipe, item.path) for item in fields_of(run.recipe) if value_at(run.recipe, item.path, item.default) != item.default}
+        with suppress(ValueError):  # an address that someone has cut
+            told = json.loads(changes or "{}")
+            entered.changes |= told if isinstance(told, dict) else {}
 
     async def keep(self) -> None:
         """Remember what was entered."""
@@ -120,7 +126,7 @@ class Form:
             if entered.step == "data":
                 self._data()
             elif entered.step == "model":
-                self._model()
+                self._model(await s.do(models.list_base_models))
             else:
                 await self._review()
 
@@ -136,10 +142,10 @@ class Form:
             for name in bundled.example_names():
                 stem = name.removeprefix(bundled.PREFIX)
                 _option(
-                    s.t(f"new_run.data_{stem}"), s.t(f"new_run.data_{stem}_text"), name == self.entered.dataset, guarded(s, lambda name=name: take(name)), s.t("new_run.example")  # type: ignore[misc]
+                    s.t(f"new_run.data_{stem}"), s.t(f"new_run.data_{stem}_text"), name == self.entered.dataset, guarded(s, partial(take, name)), s.t("new_run.example")
                 )
 
-    def _model(self) -> None:
+    def _model(self, known: list[BaseModelChoice]) -> None:
         s, entered = self.s, self.entered
 
         async def base(name: str) -> None:
@@ -155,22 +161,23 @@ class Form:
             await self.keep()
 
         Text(s.t("new_run.choose_base"), "h2")
-        is_embedded = entered.base_model in EMBEDDED
+        is_known = entered.base_model in {model.name for model in known}
         with box("dl-grid2"):
-            for name in EMBEDDED:
-                _option(name, s.t("new_run.base_tiny_text"), entered.base_model == name, guarded(s, lambda name=name: base(name)))  # type: ignore[misc]
+            for model in known:
+                text = s.t("new_run.base_tiny_text") if model.is_embedded else s.t("new_run.base_local_text", size=numbers.size(model.size_bytes))
+                _option(model.name, text, entered.base_model == model.name, guarded(s, partial(base, model.name)))
             with box("dl-card", "section"):
                 Text(s.t("new_run.base_other"), "h3")
-                other = text_field(s.t("new_run.base_other"), "" if is_embedded else entered.base_model, maxlength=300)
+                other = text_field(s.t("new_run.base_other"), "" if is_known else entered.base_model, maxlength=300)
                 other.on("blur", guarded(s, typed), [])
                 paragraph(s.t("new_run.base_other_text"), "dl-small dl-muted")
         Text(s.t("new_run.choose_goal"), "h2")
         with box("dl-grid2"):
             for name in GOALS:
-                _option(s.t(f"new_run.goal_{name}"), s.t(f"new_run.goal_{name}_text"), entered.goal == name, guarded(s, lambda name=name: goal(name)))  # type: ignore[misc]
+                _option(s.t(f"new_run.goal_{name}"), s.t(f"new_run.goal_{name}_text"), entered.goal == name, guarded(s, partial(goal, name)))
         with box("dl-row"):
-            button(s.t("new_run.continue"), guarded(s, lambda: self.go("review")), classes="primary")
-            button(s.t("common.back"), guarded(s, lambda: self.go("data")))
+            button(s.t("new_run.continue"), guarded(s, partial(self.go, "review")), classes="primary")
+            button(s.t("common.back"), guarded(s, partial(self.go, "data")))
 
     async def _review(self) -> None:
         s, entered = self.s, self.entered
@@ -186,7 +193,7 @@ class Form:
                         Text(s.t("new_run.priority"), "span", "dl-label")
                         choice(s.t("new_run.priority"), names, entered.priority, guarded(s, self._prioritised))
                     self.start = button(s.t("new_run.start"), guarded(s, self._start), classes="primary", symbol="play_arrow")
-                    button(s.t("common.back"), guarded(s, lambda: self.go("model")), classes="quiet")
+                    button(s.t("common.back"), guarded(s, partial(self.go, "model")), classes="quiet")
         with self.main, box("dl-card", "section"):
             waiting_card(s)
         with self.beside:
@@ -276,9 +283,10 @@ class Form:
         with self.main:
             with card(s.t("new_run.recommended")):
                 paragraph(s.t("new_run.recommended_text"), "dl-muted")
-                shown = recommended.reasons if s.preferences.is_advanced else recommended.reasons[:SHOWN_REASONS]
-                for reason in shown:
-                    self._reason(reason)
+                told = {reason["path"]: reason for reason in recommended.reasons}
+                kinds = {item.path: item for item in fields_of(self._recipe())}
+                for path in told if s.preferences.is_advanced else filter(told.__contains__, SIMPLE):
+                    self._reason(told[path], kinds.get(path))
                 with box("dl-row between"):
                     names = {"simple": s.t("common.simple"), "advanced": s.t("common.advanced")}
                     segmented(names, "advanced" if s.preferences.is_advanced else "simple", guarded(s, self._mode), s.t("settings.form"))
@@ -296,13 +304,31 @@ class Form:
                     self.yaml = text_area(s.t("new_run.yaml"), text, rows=24, is_code=True)
                     self.yaml.on("blur", guarded(s, self._yaml_typed), [])
 
-    def _reason(self, reason: dict[str, Any]) -> None:
-        value = self.entered.changes.get(reason["path"], reason["value"])
+    def _reason(self, reason: dict[str, Any], item: FormField | None) -> None:
+        s, path = self.s, reason["path"]
+        value = self.entered.changes.get(path, reason["value"])
         with box("dl-reason"):
             with box("dl-row between"):
-                Text(reason["path"], "span", "dl-mono")
-                Text(numbers.setting(value), "span", "dl-strong dl-clip")
-            paragraph(reason[self.s.language], "dl-small dl-muted")
+                with box("dl-row"):
+                    Text(s.t(f"new_run.name_{path.replace('.', '_')}") if path in SIMPLE else path, "span", "dl-strong" if path in SIMPLE else "dl-mono")
+                    if path in SIMPLE:
+                        Text(path, "span", "dl-mono dl-muted")
+                    if path in self.entered.changes:
+                        badge(s.t("form.changed"), "accent")
+                if item is not None and item.kind == "number" and not s.preferences.is_advanced:
+                    entry = text_field(path, numbers.plain(value)).style("flex: 0 0 112px")
+                    entry.props("input-class=text-right")
+                    entry.on("change", guarded(s, lambda: self._typed(path, str(entry.value or ""))), [])
+                else:
+                    Text(numbers.setting(value), "span", "dl-strong dl-clip")
+            paragraph(reason[s.language], "dl-small dl-muted")
+
+    async def _typed(self, path: str, text: str) -> None:
+        try:
+            value: Any = float(text)
+        except ValueError:
+            value = text or "auto"  # what is neither is told beside the preview
+        await self._change(path, int(value) if isinstance(value, float) and value.is_integer() else value)
 
     async def _mode(self, name: str) -> None:
         await self.s.prefer(is_advanced=name == "advanced")

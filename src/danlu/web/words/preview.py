@@ -15,7 +15,7 @@ WORDS = {
     "ready": ("Ready", "就绪"),
     "steps": ("Optimizer steps", "优化步数"),
     "time": ("Training time", "训练时间"),
-    "time_unknown": ("told after the first minute: not measured on this machine yet", "开始一分钟后给出：本机尚未测过"),
+    "time_unknown": ("The training time is told once the run has started: only a measured speed is told.", "训练时间在开始后给出：只报告实测的速度。"),
     "title": ("What will happen", "预览"),
     "tokens": ("Tokens", "词元"),
     "trained": ("Weights that change", "会改变的权重"),
