@@ -24,6 +24,10 @@ The docstring of a class is its text on that page (scripts/docs.py): what it mea
     |  +- RunNotFoundError    DL701
     |  +- RunBusyError        DL702
     |  +- DatabaseError       DL703   the database cannot be reached, is locked or damaged
+    |  +- ArtifactDamagedError DL750  stored content that does not match its checksum
+    |  +- ArtifactMissingError DL751  stored content that is gone
+    |  +- NoRoomError         DL752   no room on the disk, or the project's share is used up
+    +- UploadError            DL753   a chunk that is damaged or does not fit, a file that is not the announced one
     +- NotFoundError          DL710   an id or name that does not exist
     +- ConflictError          DL711   a change that does not fit what is stored
     +- JobError               DL720   a job that did not come to its end
@@ -33,6 +37,7 @@ The docstring of a class is its text on that page (scripts/docs.py): what it mea
     +- InternalError          DL900   a defect in Danlu itself
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -64,6 +69,15 @@ class DanluError(Exception):
 
 def _rebuild(cls: type[DanluError], what: str, why: str, fix: str) -> DanluError:
     return cls(what, why=why, fix=fix)
+
+
+def error_from(told: Mapping[str, str]) -> DanluError:
+    """The error that another process told by `to_dict`, of the same class where this version has it."""
+    classes = [DanluError]
+    for cls in classes:
+        classes += cls.__subclasses__()
+    found = next((cls for cls in classes if cls.code == told["code"]), DanluError)
+    return found(told["what"], why=told["why"], fix=told["fix"])
 
 
 class RecipeError(DanluError, ValueError):
@@ -287,6 +301,46 @@ class DatabaseError(StorageError):
     """
 
     code, http_status = "DL703", 503
+
+
+class ArtifactDamagedError(StorageError):
+    """Stored content that does not match its checksum; it is never handed out.
+
+    Why: every artifact is verified while it is read; a disk or a program from outside has changed it.
+    Fix: put the same file in again (it replaces the damaged one), or restore it from a backup; check the disk.
+    """
+
+    code, http_status = "DL750", 503
+
+
+class ArtifactMissingError(StorageError):
+    """Stored content that is gone.
+
+    Why: the file was removed from outside Danlu, or the artifact folder is not the one it was put into.
+    Fix: put the same file in again, or restore the artifacts from a backup; check `DANLU_ARTIFACT_URL`.
+    """
+
+    code, http_status = "DL751", 503
+
+
+class NoRoomError(StorageError):
+    """Something that would take more room than there is.
+
+    Why: the disk would have less left than is kept free, or the project would have more than its share.
+    Fix: delete what is no longer needed and collect the garbage, or ask the administrator to raise the limit that the message names.
+    """
+
+    code, http_status = "DL752", 413
+
+
+class UploadError(DanluError, ValueError):
+    """A part of an upload that was damaged on its way, or a file that is not the one that was announced.
+
+    Why: every chunk and the whole file are compared with the checksums that were sent with them.
+    Fix: ask where the upload stands and send the rest from there; what was acknowledged need not be sent again.
+    """
+
+    code, exit_code = "DL753", 7
 
 
 class NotFoundError(DanluError, LookupError):

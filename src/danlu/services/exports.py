@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from danlu.errors import ExportError
-from danlu.files import read_json, read_jsonl, write_json
+from danlu.files import read_jsonl
 from danlu.recipe.base import EXPORTERS
 from danlu.recipe.recipe import Recipe
 from danlu.reporter import Reporter
@@ -17,8 +16,6 @@ from danlu.services import pipeline
 from danlu.services.reports import build_report
 
 NUM_PROMPTS = 8
-MANIFEST = ".manifest.json"
-"""Beside the folder of an export: its files with their sizes and checksums."""
 
 
 def export(run_dir: RunDir, to: str, reporter: Reporter | None = None, *, out: Path | None = None) -> Path:
@@ -68,27 +65,6 @@ def export(run_dir: RunDir, to: str, reporter: Reporter | None = None, *, out: P
     if reporter:
         reporter.event("exported", f"{to} export verified on {result.num_prompts} prompts: {target}", path=str(target), **result.to_dict())
     return target
-
-
-def write_manifests(run_dir: RunDir) -> None:
-    """Beside each export that has none newer than itself, write its files with their sizes and checksums, and what was verified."""
-    for verification in sorted(run_dir.exports.glob("*/verification.json")):
-        folder = verification.parent
-        target = run_dir.exports / f"{folder.name}{MANIFEST}"
-        if not target.exists() or target.stat().st_mtime < verification.stat().st_mtime:
-            write_json(target, {"type": folder.name, "verification": read_json(verification), **manifest(folder)})
-
-
-def manifest(folder: Path) -> dict[str, Any]:
-    """Files of a folder with sizes and SHA-256 sums, and one digest of them all."""
-    files = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            files.append({"name": path.relative_to(folder).as_posix(), "size_bytes": path.stat().st_size, "digest": digest})
-    whole = hashlib.sha256("".join(f"{file['digest']}  {file['name']}\n" for file in files).encode()).hexdigest()
-    return {"digest": whole, "size_bytes": sum(file["size_bytes"] for file in files), "files": files}
 
 
 def _prompts(recipe: Recipe, run_dir: RunDir, renderer: Any) -> list[list[int]]:

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, case, delete, exists, func, insert, or_, select, text, update
 
 from danlu.errors import ConflictError, JobError, NoEffectError
-from danlu.store import runs
+from danlu.store import datasets, runs
 from danlu.store.rows import Noun
 from danlu.store.tables import PRIORITIES, job_needs, jobs, slots
 
@@ -119,7 +119,7 @@ def claim(connection: Connection, *, worker_id: str, home: str, total_slots: int
     """Give the next job that may start to this worker, with slots; None when there is none or its slots are taken."""
     now = time.time() if now is None else now
     _serialise(connection)
-    job = _next(connection, now, total_slots)
+    job = _next(connection, now, 0) or _next(connection, now, total_slots)  # what needs no slot (a chat) waits for none
     if job is None:
         return None
     taken = set(connection.execute(select(slots.c.number).where(slots.c.worker_home == home)).scalars())
@@ -192,6 +192,8 @@ def finish(connection: Connection, job_id: str, attempt: int, state: str, *, res
         state, result = "cancelled", None
     over = {"finished_at": time.time()} if state in OVER else {}
     _of_attempt(connection, job_id, attempt, state=state, result=result, error=error, pid=None, pid_started=None, worker_id=None, **over)
+    if job.kind == "inspect" and state == "succeeded":
+        datasets.keep_report(connection, job.payload, result)
     _free(connection, job_id)
     _settle_waiting(connection)
     return JOBS.get(connection, job_id)

@@ -124,4 +124,3 @@ def count_points(connection: Connection, run_id: str) -> int:
 def again_from_start(read: Read, inode: int | None) -> Read:
     """The same with metrics.jsonl to be read anew."""
     return replace(read, metrics_file=inode, metrics_offset=0)
-

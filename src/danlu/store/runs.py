@@ -104,15 +104,18 @@ EXPORTS = Noun(tables.exports, Export, prefix="exp")
 def follow(connection: Connection, job_id: str) -> None:
     """Bring a run in line with its job, in the transaction that changed the job: so the two never say different things.
 
-    Does nothing for a job that is no run (an export, a chat).
+    Other jobs of a run (exports) only have its folder looked at again.
     """
     jobs, runs = tables.jobs, tables.runs
-    query = select(jobs.c.run_id, jobs.c.state, jobs.c.error, jobs.c.started_at, jobs.c.finished_at).where(jobs.c.id == job_id, jobs.c.kind.in_(CARRIERS))
+    query = select(jobs.c.run_id, jobs.c.kind, jobs.c.state, jobs.c.error, jobs.c.started_at, jobs.c.finished_at).where(jobs.c.id == job_id)
     job = connection.execute(query).mappings().first()
     if job is None or job["run_id"] is None:
         return
     values = dict(job, state=STATE_OF_JOB.get(job["state"], job["state"]))
-    run_id = values.pop("run_id")
+    run_id, kind = values.pop("run_id"), values.pop("kind")
+    if kind not in CARRIERS:
+        connection.execute(update(tables.run_reads).where(tables.run_reads.c.run_id == run_id).values(read_until=None))  # it may have made something
+        return
     if job["state"] not in ("succeeded", "failed", "cancelled"):
         values["finished_at"] = None
     differs = or_(*(runs.c[name].is_distinct_from(values[name]) for name in ("state", "started_at", "finished_at")))

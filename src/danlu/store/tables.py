@@ -26,6 +26,7 @@ Big = BigInteger().with_variant(Integer, "sqlite")
 ROLES = ("viewer", "reviewer", "editor", "admin")
 """Each may do what those before it may."""
 JOB_STATES = ("waiting", "queued", "running", "pausing", "cancelling", "paused", "succeeded", "failed", "cancelled")
+UPLOAD_STATES = ("open", "finished")
 PRIORITIES = ("express", "standard", "saver")
 
 
@@ -105,6 +106,13 @@ artifacts = Table(
     Column("digest", Text, primary_key=True),  # SHA-256 of the content, hexadecimal
     Column("size_bytes", BigInteger, nullable=False),
     Column("created_at", Float, nullable=False),
+    Column("put_at", Float, nullable=False),  # what was put lately is not collected, even if nothing refers to it yet
+)
+artifact_parts = Table(
+    "artifact_parts",
+    metadata,
+    Column("folder_digest", Text, ForeignKey("artifacts.digest", ondelete="CASCADE"), primary_key=True),
+    Column("digest", Text, ForeignKey("artifacts.digest"), primary_key=True, index=True),
 )
 datasets = _noun("datasets", _project(), Column("name", Text, nullable=False), _creator(), UniqueConstraint("project_id", "name"))
 dataset_versions = _noun(
@@ -119,6 +127,21 @@ dataset_versions = _noun(
     Column("parent_id", Text, ForeignKey("dataset_versions.id", ondelete="SET NULL")),
     _creator(),
     UniqueConstraint("dataset_id", "number"),
+)
+uploads = _noun(
+    "uploads",
+    _project(),
+    Column("dataset_id", Text, ForeignKey("datasets.id", ondelete="CASCADE")),  # null: the file becomes a new dataset
+    Column("name", Text, nullable=False),  # of that new dataset
+    Column("file_name", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", Text),
+    Column("received_bytes", BigInteger, nullable=False),  # all of these are on disk
+    Column("state", Text, nullable=False),
+    Column("dataset_version_id", Text, ForeignKey("dataset_versions.id", ondelete="SET NULL")),
+    Column("expires_at", Float, nullable=False, index=True),
+    _creator(),
+    _one_of("state", UPLOAD_STATES),
 )
 runs = _noun(
     "runs",
@@ -252,7 +275,7 @@ exports = _noun(
     _project(),
     Column("run_id", Text, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("type", Text, nullable=False),
-    Column("digest", Text, nullable=False),  # of its files, which lie in the run folder
+    Column("digest", Text, ForeignKey("artifacts.digest"), nullable=False, index=True),
     Column("size_bytes", BigInteger, nullable=False),
     Column("verification", Json, nullable=False),
 )

@@ -18,12 +18,15 @@ from typing import Any
 
 import orjson
 
-from danlu.errors import DanluError
+from danlu.errors import DanluError, DatabaseError
 from danlu.files import storage_errors
 from danlu.run_dir import RunDir
 from danlu.services.platform import results
+from danlu.services.platform.platform import Platform
+from danlu.settings import Settings
 from danlu.store import measurements, removals
 from danlu.store.engine import Database
+from danlu.store.jobs import JOBS
 from danlu.store.measurements import Point, RunEvent
 from danlu.store.runs import RUNS, Run, discarded, forget
 
@@ -57,7 +60,13 @@ def catch_up(database: Database, home: Path) -> None:
 
 
 def _works(database: Database, home: Path) -> dict[str, Callable[[], None]]:
-    return {"danlu-ingest": lambda: read_runs(database, home), "danlu-removals": lambda: remove_folders(database, home)}
+    """What is done again and again. Closing runs keeps large exports, so it has a thread of its own: curves do not wait for it."""
+    platform = Platform(replace(Settings.from_environment(), home=home), database)
+    return {
+        "danlu-ingest": lambda: _of_each(platform, read_run),
+        "danlu-close": lambda: _of_each(platform, close_run),
+        "danlu-removals": lambda: remove_folders(database, home),
+    }
 
 
 def _repeat(work: Callable[[], None], is_stopping: threading.Event) -> None:
@@ -69,33 +78,50 @@ def _repeat(work: Callable[[], None], is_stopping: threading.Event) -> None:
         is_stopping.wait(PAUSE_SECONDS)
 
 
-def read_runs(database: Database, home: Path) -> None:
-    """Read what runs have written since the last time, to its end; close those that are over."""
-    with database.reading() as connection:
+def _of_each(platform: Platform, work: Callable[[Platform, Run], None]) -> None:
+    with platform.database.reading() as connection:
         found = measurements.unread_runs(connection)
     for run in found:
         try:
-            read_run(database, home, run)
-        except DanluError as error:  # the files of one run must not keep the others from being read
-            logger.error("run %s: %s", run.id, error.what)
+            work(platform, run)
+        except DatabaseError:
+            raise
+        except (DanluError, OSError) as error:  # the files of one run must not keep the others from being read
+            logger.error("run %s: %s", run.id, error)
 
 
-def read_run(database: Database, home: Path, run: Run) -> None:
-    """Read one run: its curves, its events, and what it says of itself."""
-    run_dir = RunDir(home / "runs" / run.id)
-    while _read_batch(database, run_dir):
+def read_run(platform: Platform, run: Run) -> None:
+    """Read what a run has written since the last time, to its end."""
+    run_dir = RunDir(platform.run_folder(run.id))
+    while _read_batch(platform.database, run_dir):
         pass
-    with database.reading() as connection:
+    with platform.database.reading() as connection:
         found = results.changes(connection, run, run_dir)
-    if not (found or run.is_over):
+    if found:
+        with platform.database.writing() as connection:
+            now = RUNS.find(connection, id=run.id)
+            if now is not None:
+                results.keep(connection, now, found)
+
+
+def close_run(platform: Platform, run: Run) -> None:
+    """Keep what came of a run that is over, and do not look at it again until something else works on it."""
+    if not run.is_over:
         return
-    with database.writing() as connection:
+    read_run(platform, run)
+    run_dir = RunDir(platform.run_folder(run.id))
+    with platform.database.reading() as connection:
+        before = measurements.read_of(connection, run.id)
+        folders = results.new_exports(connection, run, run_dir)
+        is_at_work = any(not job.is_over for job in JOBS.all(connection, run_id=run.id))
+    for folder in folders:
+        results.keep_export(platform, run, folder)
+    if is_at_work:
+        return
+    with platform.database.writing() as connection:
         now = RUNS.find(connection, id=run.id)
-        if now is None:
-            return
-        results.keep(connection, now, found)
-        if run.is_over and now.finished_at == run.finished_at:  # else it went on while it was read
-            measurements.store(connection, replace(measurements.read_of(connection, run.id), read_until=run.finished_at))
+        if now is not None and now.finished_at == run.finished_at and measurements.read_of(connection, run.id) == before:  # else it went on meanwhile
+            measurements.store(connection, replace(before, read_until=run.finished_at))
 
 
 @dataclass

@@ -23,6 +23,7 @@ from danlu.store import jobs, workers
 from danlu.store.engine import Database
 from danlu.store.ids import new_id
 from danlu.store.jobs import JOBS, ON_SLOTS, Job
+from danlu.worker import ingest
 from danlu.worker.kinds.base import KINDS, JobKind
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class Supervisor:
         Raises:
             RunBusyError: another supervisor works on this home folder.
         """
-        with self.lock():
+        with self.lock(), ingest.running(self.database, self.home):
             self._register()
             while not is_stopping():
                 try:

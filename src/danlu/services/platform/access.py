@@ -13,6 +13,7 @@ from danlu.store.jobs import JOBS
 from danlu.store.rows import Noun
 from danlu.store.runs import EVALUATIONS, EXPORTS, MODELS, RUNS
 from danlu.store.tables import ROLES
+from danlu.store.uploads import UPLOADS
 from danlu.store.votes import RATINGS, VOTES
 
 Role = Literal["viewer", "reviewer", "editor", "admin"]
@@ -29,6 +30,7 @@ OWNED: dict[str, Noun[Any]] = {
     "model_id": MODELS,
     "rating_id": RATINGS,
     "run_id": RUNS,
+    "upload_id": UPLOADS,
     "vote_id": VOTES,
 }
 """Parameters that name something that belongs to a project."""

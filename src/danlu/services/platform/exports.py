@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from pydantic import Field
 
-from danlu.errors import ConflictError, NotFoundError, StorageError
-from danlu.files import read_json, storage_errors
+from danlu.errors import ConflictError, NotFoundError
 from danlu.recipe.base import EXPORTERS, StrictModel
-from danlu.services.exports import MANIFEST
 from danlu.services.platform.access import Actor
 from danlu.services.platform.jobs import Priority
 from danlu.services.platform.operations import Call, operation
@@ -21,7 +20,6 @@ from danlu.store.jobs import JOBS, Job
 from danlu.store.rows import Page
 from danlu.store.runs import EXPORTS, RUNS, Export
 
-CHUNK_BYTES = 1 << 20
 
 
 class NewExport(StrictModel):
@@ -90,40 +88,25 @@ def delete_export(call: Call, export_id: str) -> None:
     export = EXPORTS.get(call.connection, export_id)
     folder = f"runs/{export.run_id}/exports/{export.type}"
     EXPORTS.delete(call.connection, export_id)
-    removals.add(call.connection, [folder, folder + MANIFEST])
+    removals.add(call.connection, [folder])
 
 
 def read_file(platform: Platform, actor: Actor, export_id: str, name: str, start: int = 0, length: int | None = None) -> tuple[ExportFile, Iterator[bytes]]:
-    """A file of an export and its bytes, for a door that sends files.
+    """A file of an export and its bytes (verified on the way), for a door that sends files.
 
     Raises:
         NotFoundError: it has no such file, or the actor may not see it.
-        StorageError: the file on disk is not the one that was verified.
+        StorageError: the artifact is missing or damaged.
     """
     content = get_export(platform, actor, export_id)
     found = next((file for file in content.files if file.name == name), None)
     if found is None:
-        raise NotFoundError(f"this export has no file {name[:80]!r}", why=f"it has {', '.join(file.name for file in content.files[:20])}", fix="take one of these")
-    path = platform.run_folder(content.export.run_id) / "exports" / content.export.type / found.name
-    if not path.is_file() or path.is_symlink() or path.stat().st_size != found.size_bytes:
-        raise StorageError(f"{found.name} is not the file that was verified", why="it is missing, or has another size", fix="export the run again")
-
-    def chunks() -> Iterator[bytes]:
-        left = found.size_bytes - start if length is None else min(length, found.size_bytes - start)
-        with storage_errors(path), path.open("rb") as file:
-            file.seek(start)
-            while left > 0 and (chunk := file.read(min(left, CHUNK_BYTES))):
-                left -= len(chunk)
-                yield chunk
-
-    return found, chunks()
+        raise NotFoundError(
+            f"this export has no file {name[:80]!r}", why=f"it has {', '.join(file.name for file in content.files[:20])}", fix="take one of these"
+        )
+    return found, platform.artifacts.read(found.digest, start, length)
 
 
 def _files(platform: Platform, export: Export) -> list[ExportFile]:
-    path = platform.run_folder(export.run_id) / "exports" / f"{export.type}{MANIFEST}"
-    if not path.exists():
-        raise NotFoundError(f"the files of export {export.id} are not here", why="they were moved, or lie on another machine", fix="export the run again")
-    found = read_json(path)
-    if found["digest"] != export.digest:
-        raise StorageError(f"the files of export {export.id} are not those that were verified", why="another export replaced them", fix="load the list again")
-    return [ExportFile(**file) for file in found["files"]]
+    found = orjson.loads(b"".join(platform.artifacts.read(export.digest)))["files"]
+    return [ExportFile(file["name"], file["size_bytes"], file["digest"]) for file in found]

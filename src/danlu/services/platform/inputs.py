@@ -14,12 +14,12 @@ from typing import Any
 
 from danlu import bundled
 from danlu.errors import ForbiddenError, NotFoundError, UnknownNameError
-from danlu.files import storage_errors
 from danlu.models.catalogue import EMBEDDED
 from danlu.recipe.load import validate
 from danlu.recipe.recipe import Recipe
 from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
+from danlu.services.platform.storage import cached_file
 from danlu.store.datasets import DATASET_VERSIONS, DATASETS, DatasetVersion
 from danlu.store.engine import Connection
 from danlu.store.runs import MODELS, RUNS, Run
@@ -58,10 +58,7 @@ def fetch(platform: Platform, artifacts: Mapping[str, str]) -> None:
         StorageError: one is missing or damaged, or the disk is full.
     """
     for path, digest in artifacts.items():
-        if not Path(path).exists():
-            with storage_errors(Path(path)):
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
-            platform.artifacts.fetch(digest, Path(path))
+        cached_file(platform, digest, Path(path).name)
 
 
 def find_inputs(platform: Platform, connection: Connection, actor: Actor, project_id: str, values: Mapping[str, Any]) -> Inputs:
@@ -123,11 +120,6 @@ def version_of(connection: Connection, project_id: str, name: str) -> tuple[str,
     return f"{stem}@{newest.number}", newest
 
 
-def cache_path(platform: Platform, digest: str, file_name: str) -> Path:
-    """Where the copy of an artifact lies; the suffix of its name tells readers what it is."""
-    return platform.home / "cache" / digest / (Path(file_name).name or "data")
-
-
 def roots(platform: Platform) -> list[Path]:
     """Folders below which administrators may name files and models."""
     return [*platform.settings.roots, platform.home.resolve() / "data", platform.home.resolve() / "models"]
@@ -138,6 +130,22 @@ def local_models(platform: Platform) -> dict[str, Path]:
     folder = platform.home / "models"
     found = sorted(folder.iterdir()) if folder.is_dir() else []
     return {LOCAL + path.name: path for path in found if FOLDER_NAME.fullmatch(path.name) and (path / "config.json").is_file()}
+
+
+def base_model_path(platform: Platform, name: str) -> str | None:
+    """Folder of a base model that anyone may name; None for an embedded one or one of the hub, which go by their names.
+
+    Raises:
+        UnknownNameError: it is none.
+    """
+    known = local_models(platform) if name.startswith(LOCAL) else {}
+    if name in known:
+        return str(known[name].resolve())
+    if name in EMBEDDED or (HUB_NAME.fullmatch(name) and not name.startswith(("danlu/", LOCAL))):
+        return None
+    raise UnknownNameError(
+        f"unknown base model {name[:80]!r}", why="it is neither embedded, nor in the home folder, nor a hub name", fix="use danlu/tiny, or list the base models"
+    )
 
 
 @dataclass
@@ -155,7 +163,7 @@ class _Search:
         version = version_of(self.connection, self.project_id, name)
         if version is not None:
             pinned, row = version
-            path = str(cache_path(self.platform, row.digest, row.file_name))
+            path = str(self.platform.home / "cache" / row.digest / row.file_name)
             self.found.paths[pinned], self.found.artifacts[path] = path, row.digest
             if is_main:
                 self.found.dataset_version_id = row.id
@@ -164,7 +172,7 @@ class _Search:
         if example is not None:
             self.found.paths[name] = str(example)
             return name
-        if _is_path(name):
+        if is_path(name):
             return self.path(name, "dataset")
         raise NotFoundError(
             f"this project has no dataset {name[:80]!r}",
@@ -174,21 +182,12 @@ class _Search:
 
     def base_model(self, name: str) -> str:
         """The name of a base model, once it is known to be one that may be used."""
-        if name in EMBEDDED:
-            return name
-        if name.startswith(LOCAL):
-            known = local_models(self.platform)
-            if name not in known:
-                raise UnknownNameError(f"there is no base model {name[:80]!r}", why=f"there are {', '.join(known) or 'none'}", fix="list the base models")
-            self.found.paths[name] = str(known[name].resolve())
-            return name
-        if _is_path(name):
+        if is_path(name):
             return self.path(name, "base_model")
-        if HUB_NAME.fullmatch(name) and not name.startswith("danlu/"):
-            return name
-        raise UnknownNameError(
-            f"unknown base model {name[:80]!r}", why="it is neither embedded, nor in the home folder, nor a hub name", fix="use danlu/tiny, or list the base models"
-        )
+        path = base_model_path(self.platform, name)
+        if path is not None:
+            self.found.paths[name] = path
+        return name
 
     def run(self, name: str) -> str:
         """The id of a run of this project."""
@@ -213,5 +212,6 @@ class _Search:
         return name
 
 
-def _is_path(name: str) -> bool:
+def is_path(name: str) -> bool:
+    """Whether a name is meant as a path on the server."""
     return name.startswith(("/", "~", ".")) or "\\" in name or name.count("/") > 1 or ".." in name

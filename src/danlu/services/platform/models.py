@@ -14,7 +14,6 @@ from danlu.run_dir import RunDir
 from danlu.services.platform.inputs import local_models
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.runs import used_runs
-from danlu.store import artifacts
 from danlu.store.datasets import DATASET_VERSIONS, DATASETS
 from danlu.store.rows import Page
 from danlu.store.runs import EXPORTS, MODELS, RUNS, Export, Model, Run
@@ -83,9 +82,8 @@ def register_model(call: Call, run_id: str, body: NewModel) -> Model:
     folder = next((path for path in (run_dir.adapter, run_dir.model) if path.is_dir()), None)
     if run.state != "succeeded" or folder is None:
         raise ConflictError(f"run {run_id} has made no model yet", why=f"it is {run.state}", fix="wait for it, or resume it")
-    stored = call.platform.artifacts.put_folder(folder)
+    stored = call.platform.artifacts.put_folder(folder, is_final=True)
     with call.platform.database.writing() as connection:
-        artifacts.remember(connection, stored.digest, stored.size_bytes)
         earlier = MODELS.all(connection, project_id=run.project_id, name=body.name)
         same = next((model for model in earlier if model.digest == stored.digest and model.run_id == run_id), None)
         if same is not None:

@@ -14,7 +14,7 @@ import orjson
 import yaml
 from pydantic import Field
 
-from danlu.errors import DanluError, JobError, RecipeError
+from danlu.errors import DanluError, JobError, RecipeError, error_from
 from danlu.executors.local import KEPT_ENVIRONMENT
 from danlu.recipe.base import StrictModel
 from danlu.recipe.load import parse_yaml, validate
@@ -50,7 +50,7 @@ class Preview(StrictModel):
 
 
 @dataclass(frozen=True)
-class Problem:
+class Obstacle:
     """Why something cannot be started, or should not be."""
 
     code: str
@@ -79,7 +79,7 @@ class PreviewedRun:
     """What a run will take, and whether it can start."""
 
     is_ready: bool
-    problems: list[Problem]
+    problems: list[Obstacle]
     recipe: dict[str, Any] | None
     """With nothing left `auto`."""
     reasons: list[dict[str, Any]]
@@ -124,22 +124,22 @@ def preview_run(call: Call, project_id: str, body: Preview) -> PreviewedRun:
         found.fetch(call.platform)
         told = _ask({"recipe": found.recipe.to_dict(), "paths": found.paths, "goal": body.goal, "price_per_hour": call.platform.settings.price_per_hour})
     except DanluError as error:
-        return PreviewedRun(False, [Problem(**error.to_dict())], None, [], None, None, None, free, 0)
+        return PreviewedRun(False, [Obstacle(error.code, error.what, error.why, error.fix)], None, [], None, None, None, free, 0)
     problems = _problems(told["forecast"], free)
     rows = version.report if version is not None else None
     return PreviewedRun(not problems, problems, told["recipe"], told["reasons"], told["forecast"], told["device"], rows, free, ahead)
 
 
-def _problems(forecast: dict[str, Any], free: int) -> list[Problem]:
-    found = []
+def _problems(forecast: dict[str, Any], free: int) -> list[Obstacle]:
+    found: list[Obstacle] = []
     if forecast["fit"] == "too_big":
         needed, there = forecast["memory"]["peak_bytes"] / 2**30, forecast["available_bytes"] / 2**30
-        best = next((option["changes"] for option in forecast["alternatives"]), {})
+        best: dict[str, Any] = next((option["changes"] for option in forecast["alternatives"]), {})
         fix = "take the settings that are offered" if best else "use a smaller base model"
-        found.append(Problem("DL501", "this run does not fit into memory", f"it needs {needed:.1f} GiB, and there are {there:.1f} GiB", fix, best))
+        found.append(Obstacle("DL501", "this run does not fit into memory", f"it needs {needed:.1f} GiB, and there are {there:.1f} GiB", fix, best))
     if forecast["disk_bytes"] > free:
         needed, there = forecast["disk_bytes"] / 2**30, free / 2**30
-        found.append(Problem("DL700", "the disk has no room for this run", f"it needs {needed:.1f} GiB, and {there:.1f} GiB are free", "delete old runs"))
+        found.append(Obstacle("DL700", "the disk has no room for this run", f"it needs {needed:.1f} GiB, and {there:.1f} GiB are free", "delete old runs"))
     return found
 
 
@@ -164,14 +164,5 @@ def _ask(question: dict[str, Any]) -> dict[str, Any]:
         raise JobError("the preview crashed", why=f"its process ended with code {done.returncode}", fix="check the base model and the data file")
     answer: dict[str, Any] = orjson.loads(done.stdout)
     if "error" in answer:
-        raise _error(answer["error"])
+        raise error_from(answer["error"])
     return answer
-
-
-def _error(told: dict[str, str]) -> DanluError:
-    """The error that another process told, of the same class."""
-    classes = [DanluError]
-    for cls in classes:
-        classes += cls.__subclasses__()
-    found = next((cls for cls in classes if cls.code == told["code"]), DanluError)
-    return found(told["what"], why=told["why"], fix=told["fix"])

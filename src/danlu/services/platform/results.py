@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from danlu.errors import StorageError
 from danlu.files import read_json
 from danlu.run_dir import RunDir
-from danlu.services.exports import MANIFEST
+from danlu.services.platform.platform import Platform
 from danlu.store import measurements
 from danlu.store.engine import Connection
 from danlu.store.runs import EVALUATIONS, EXPORTS, RUNS, Run
@@ -23,10 +24,9 @@ class Changes:
 
     columns: dict[str, Any] = field(default_factory=dict)
     report: dict[str, Any] | None = None
-    exports: list[dict[str, Any]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.columns or self.report or self.exports)
+        return bool(self.columns or self.report)
 
 
 def changes(connection: Connection, run: Run, run_dir: RunDir) -> Changes:
@@ -38,12 +38,9 @@ def changes(connection: Connection, run: Run, run_dir: RunDir) -> Changes:
     if report is not None:
         columns["verdict"] = (report.get("verdict") or {}).get("label")
     stored = EVALUATIONS.find(connection, run_id=run.id)
-    exports = [found for path in sorted(run_dir.exports.glob(f"*{MANIFEST}")) if (found := _read(path))]
-    known = {(export.type, export.digest) for export in EXPORTS.all(connection, run_id=run.id)}
     return Changes(
         {name: value for name, value in columns.items() if value != getattr(run, name)},
         report if report is not None and (stored is None or stored.report != report) else None,
-        [found for found in exports if (found["type"], found["digest"]) not in known],
     )
 
 
@@ -57,10 +54,23 @@ def keep(connection: Connection, run: Run, found: Changes) -> None:
             EVALUATIONS.insert(connection, project_id=run.project_id, run_id=run.id, report=found.report)
         else:
             EVALUATIONS.update(connection, stored.id, report=found.report)
-    for made in found.exports:
-        for old in EXPORTS.all(connection, run_id=run.id, type=made["type"]):  # its files were replaced
+
+
+def new_exports(connection: Connection, run: Run, run_dir: RunDir) -> list[Path]:
+    """Folders of exports that were verified after what is stored of them."""
+    stored = {export.type: export.created_at for export in EXPORTS.all(connection, run_id=run.id)}
+    return [path.parent for path in sorted(run_dir.exports.glob("*/verification.json")) if stored.get(path.parent.name, 0.0) < path.stat().st_mtime]
+
+
+def keep_export(platform: Platform, run: Run, folder: Path) -> None:
+    """Keep the files of an export as an artifact, in place of an earlier one of its form."""
+    stored = platform.artifacts.put_folder(folder, is_final=True)
+    with platform.database.writing() as connection:
+        if RUNS.find(connection, id=run.id) is None:
+            return
+        for old in EXPORTS.all(connection, run_id=run.id, type=folder.name):
             EXPORTS.delete(connection, old.id)
-        values = {name: made[name] for name in ("type", "digest", "size_bytes", "verification")}
+        values = {"type": folder.name, "digest": stored.digest, "size_bytes": stored.size_bytes, "verification": _read(folder / "verification.json") or {}}
         EXPORTS.insert(connection, project_id=run.project_id, run_id=run.id, **values)
 
 

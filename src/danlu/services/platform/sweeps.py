@@ -92,7 +92,7 @@ def get_sweep(call: Call, run_id: str) -> SweepTable:
     if job.kind != "sweep":
         raise NotFoundError(f"run {run_id} is no sweep", why=f"it is carried out by a job of kind {job.kind}", fix="submit a sweep")
     path = call.platform.run_folder(run_id) / "sweep" / "results.json"
-    found = read_json(path) if path.exists() else {"state": job.state, "members": []}
+    found: dict[str, Any] = read_json(path) if path.exists() else {"state": job.state, "members": []}
     members = [{name: value for name, value in member.items() if name != "path"} for member in found["members"]]
     return SweepTable(run_id, found["state"], found.get("best"), members)
 
@@ -116,7 +116,9 @@ def submit_merge(call: Call, project_id: str, body: NewMerge) -> Run:
             raise ConflictError(f"run {run.id} has not finished", why=f"it is {run.state}", fix="wait for it, or resume it")
         if run.base_model != runs[0].base_model:
             raise ConflictError(
-                f"runs {runs[0].id} and {run.id} have different base models", why=f"{runs[0].base_model} and {run.base_model}", fix="merge runs over the same one"
+                f"runs {runs[0].id} and {run.id} have different base models",
+                why=f"{runs[0].base_model} and {run.base_model}",
+                fix="merge runs over the same one",
             )
     folders = [str(call.platform.run_folder(run.id)) for run in runs]
     more = {"folders": folders, **body.model_dump(include={"how", "weights", "rank", "density"})}

@@ -20,10 +20,9 @@ class Export(JobKind):
         """Write, load again, compare, keep."""
         from danlu.reporter import Reporter
         from danlu.run_dir import RunDir
-        from danlu.services.exports import export, write_manifests
+        from danlu.services.exports import export
 
         run_dir = RunDir(Path(self.run_dir))
         with run_dir.lock():
             target = export(run_dir, self.to, Reporter(run_dir))
-            write_manifests(run_dir)
         return "succeeded", {"folder": target.name}

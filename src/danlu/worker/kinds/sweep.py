@@ -31,10 +31,9 @@ class Sweep(JobKind):
         """Begin or go on; every member is a run folder that is gone on with."""
         from danlu.recipe.load import validate
         from danlu.recipe.sweep import SweepConfig
-        from danlu.services.exports import write_manifests
+        from danlu.run_dir import RunDir
         from danlu.services.reports import build_report
         from danlu.services.sweeps import sweep
-        from danlu.run_dir import RunDir
 
         run_dir = RunDir.create(Path(self.run_dir))
         recipe = validate(self.recipe, source="recipe")
@@ -43,7 +42,6 @@ class Sweep(JobKind):
             return "paused", {}
         shutil.copytree(result.best, run_dir.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*NOT_KEPT))
         report = build_report(run_dir)
-        write_manifests(run_dir)
         return "succeeded", {"verdict": (report.get("verdict") or {}).get("label"), "best": result.best.name}
 
     def progress(self) -> float:

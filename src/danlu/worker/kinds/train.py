@@ -34,13 +34,11 @@ class Train(JobKind):
     def work(self, folder: Path) -> Outcome:
         """Begin or go on."""
         from danlu.recipe.load import validate
-        from danlu.services.exports import write_manifests
         from danlu.services.runs import run
 
         result = run(validate(self.recipe, source="recipe"), run_dir=Path(self.run_dir), paths=self.paths)
         if result.outcome == "paused":
             return "paused", {}
-        write_manifests(result.run_dir)
         report = result.report or {}
         return "succeeded", {"verdict": (report.get("verdict") or {}).get("label")}
 

@@ -16,8 +16,20 @@ def upgrade() -> None:
         sa.Column("digest", sa.Text(), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("put_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("digest", name=op.f("pk_artifacts")),
     )
+    op.create_table(
+        "artifact_parts",
+        sa.Column("folder_digest", sa.Text(), nullable=False),
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["digest"], ["artifacts.digest"], name=op.f("fk_artifact_parts_digest")),
+        sa.ForeignKeyConstraint(["folder_digest"], ["artifacts.digest"], name=op.f("fk_artifact_parts_folder_digest"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("folder_digest", "digest", name=op.f("pk_artifact_parts")),
+    )
+    with op.batch_alter_table("artifact_parts", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_artifact_parts_digest"), ["digest"], unique=False)
+
     op.create_table(
         "audit_log",
         sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -204,6 +216,34 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_dataset_versions_project_id"), ["project_id"], unique=False)
 
     op.create_table(
+        "uploads",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("project_id", sa.Text(), nullable=False),
+        sa.Column("dataset_id", sa.Text(), nullable=True),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("file_name", sa.Text(), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("sha256", sa.Text(), nullable=True),
+        sa.Column("received_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("dataset_version_id", sa.Text(), nullable=True),
+        sa.Column("expires_at", sa.Float(), nullable=False),
+        sa.Column("created_by", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("updated_at", sa.Float(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.CheckConstraint("state IN ('open', 'finished')", name=op.f("ck_uploads_state")),
+        sa.ForeignKeyConstraint(["created_by"], ["users.id"], name=op.f("fk_uploads_created_by"), ondelete="SET NULL"),
+        sa.ForeignKeyConstraint(["dataset_id"], ["datasets.id"], name=op.f("fk_uploads_dataset_id"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["dataset_version_id"], ["dataset_versions.id"], name=op.f("fk_uploads_dataset_version_id"), ondelete="SET NULL"),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_uploads_project_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_uploads")),
+    )
+    with op.batch_alter_table("uploads", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_uploads_expires_at"), ["expires_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_uploads_project_id"), ["project_id"], unique=False)
+
+    op.create_table(
         "runs",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("project_id", sa.Text(), nullable=False),
@@ -263,11 +303,13 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("updated_at", sa.Float(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["digest"], ["artifacts.digest"], name=op.f("fk_exports_digest")),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_exports_project_id"), ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_exports_run_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_exports")),
     )
     with op.batch_alter_table("exports", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_exports_digest"), ["digest"], unique=False)
         batch_op.create_index(batch_op.f("ix_exports_project_id"), ["project_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_exports_run_id"), ["run_id"], unique=False)
 
@@ -460,6 +502,7 @@ def downgrade() -> None:
     with op.batch_alter_table("exports", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_exports_run_id"))
         batch_op.drop_index(batch_op.f("ix_exports_project_id"))
+        batch_op.drop_index(batch_op.f("ix_exports_digest"))
 
     op.drop_table("exports")
     with op.batch_alter_table("evaluations", schema=None) as batch_op:
@@ -473,6 +516,11 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_runs_dataset_version_id"))
 
     op.drop_table("runs")
+    with op.batch_alter_table("uploads", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_uploads_project_id"))
+        batch_op.drop_index(batch_op.f("ix_uploads_expires_at"))
+
+    op.drop_table("uploads")
     with op.batch_alter_table("dataset_versions", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_dataset_versions_project_id"))
         batch_op.drop_index(batch_op.f("ix_dataset_versions_digest"))
@@ -511,4 +559,8 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_audit_log_at"))
 
     op.drop_table("audit_log")
+    with op.batch_alter_table("artifact_parts", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_artifact_parts_digest"))
+
+    op.drop_table("artifact_parts")
     op.drop_table("artifacts")
