@@ -9,11 +9,11 @@ from typing import Any, ParamSpec, TypeVar
 from fastapi import Request
 from nicegui import run, ui
 
-from danlu.services.platform import preferences, projects
+from danlu.services.platform import projects, views
 from danlu.services.platform.access import Actor
 from danlu.services.platform.operations import Operation
 from danlu.services.platform.platform import Platform
-from danlu.services.platform.preferences import Preferences, PreferencesChange
+from danlu.services.platform.views import View, ViewChange
 from danlu.store.projects import Project
 from danlu.web.words import Label, Language, say
 
@@ -29,7 +29,7 @@ class Session:
     platform: Platform
     request: Request
     get_actor: GetActor
-    preferences: Preferences
+    view: View
     toasts: ui.element = field(init=False)
     """Where messages appear."""
 
@@ -41,9 +41,14 @@ class Session:
     @property
     def language(self) -> Language:
         """The chosen language, else the browser's."""
-        if self.preferences.language is not None:
-            return self.preferences.language
+        if self.view.language is not None:
+            return self.view.language
         return "zh" if self.request.headers.get("accept-language", "").lower().startswith("zh") else "en"
+
+    @property
+    def csrf_token(self) -> str:
+        """What requests that a page makes by itself must carry; empty where nobody has to sign in."""
+        return str(self.request.scope.get("danlu.csrf_token", ""))
 
     def t(self, key: str, **values: object) -> str:
         """A text of the catalogue."""
@@ -78,7 +83,7 @@ class Session:
 
     async def prefer(self, **changes: Any) -> None:
         """Remember a preference."""
-        self.preferences = await self.do(preferences.change_preferences, PreferencesChange(**changes))
+        self.view = await self.do(views.change_view, ViewChange(**changes))
 
     async def projects(self) -> list[Project]:
         """The projects to choose from, newest first."""
@@ -88,8 +93,8 @@ class Session:
     async def project(self) -> Project | None:
         """The project in the address, else the one looked at last, else the newest."""
         found = {project.id: project for project in await self.projects()}
-        wanted = self.query("project") or self.preferences.project_id
+        wanted = self.query("project") or self.view.project_id
         chosen = found.get(wanted or "") or next(iter(found.values()), None)
-        if chosen is not None and chosen.id != self.preferences.project_id:
+        if chosen is not None and chosen.id != self.view.project_id:
             await self.prefer(project_id=chosen.id)
         return chosen

@@ -17,7 +17,8 @@ from fastapi import Request
 from nicegui import ui
 
 from danlu.errors import DanluError, InternalError
-from danlu.services.platform import preferences
+from danlu.services.platform import views
+from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
 from danlu.web.components.elements import Text, box, icon, link
 from danlu.web.components.messages import error_panel, error_toast
@@ -42,6 +43,7 @@ class Entry(NamedTuple):
 NAVIGATION: dict[str, list[Entry]] = {
     "work": [
         Entry("home", "/", "home"),
+        Entry("datasets", "/datasets", "dataset"),
         Entry("runs", "/runs", "show_chart"),
         Entry("new_run", "/new-run", "add_circle_outline"),
         Entry("queue", "/queue", "low_priority"),
@@ -65,15 +67,24 @@ class Studio:
         """Serve this home."""
         self.platform, self.get_actor = platform, get_actor
 
+    def opened(self) -> Platform:
+        """The home that is served."""
+        assert self.platform is not None, "pages are shown after `mount`"
+        return self.platform
+
+    def actor(self, request: Request) -> Actor:
+        """Who sends a request."""
+        assert self.get_actor is not None, "pages are shown after `mount`"
+        return self.get_actor(request)
+
     async def visit(self, request: Request) -> Session:
         """Begin a visit.
 
         Raises:
             SignInError: nobody is signed in.
         """
-        assert self.platform is not None and self.get_actor is not None, "pages are shown after `mount`"
-        visit = Session(self.platform, request, self.get_actor, preferences.Preferences())
-        visit.preferences = await visit.do(preferences.get_preferences)
+        visit = Session(self.opened(), request, self.actor, views.View())
+        visit.view = await visit.do(views.get_view)
         return visit
 
 
@@ -122,9 +133,9 @@ def _look(s: Session) -> None:
     client = ui.context.client
     client.page = copy.copy(client.page)
     client.page.language = "zh-CN" if s.language == "zh" else "en-US"
-    client.page.dark = {"auto": None, "light": False, "dark": True}[s.preferences.theme]
+    client.page.dark = {"auto": None, "light": False, "dark": True}[s.view.theme]
     ui.add_head_html(
-        f'<script>document.documentElement.dataset.theme = "{s.preferences.theme}"</script>'
+        f'<script>document.documentElement.dataset.theme = "{s.view.theme}"</script>'
         f'<link rel="stylesheet" href="{asset("studio.css")}"><script src="{asset("studio.js")}"></script>'
     )
 
@@ -199,7 +210,7 @@ def switches(s: Session) -> None:
                 made.on("click", lambda _, key=key: change(key), [])
 
     switch("language", s.language, s.t("shell.language"), [("zh", "\u4e2d\u6587"), ("en", "English")])
-    switch("theme", s.preferences.theme, s.t("shell.theme"), [(name, s.t(f"shell.theme_{name}")) for name in ("auto", "light", "dark")])
+    switch("theme", s.view.theme, s.t("shell.theme"), [(name, s.t(f"shell.theme_{name}")) for name in ("auto", "light", "dark")])
 
 
 def escaped(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -101,4 +102,11 @@ def guarded(s: Session, action: Callable[..., Awaitable[Any]]) -> Callable[..., 
         finally:
             state["is_busy"] = False
 
-    return carried_out
+    async def with_event(event: Any) -> None:
+        await carried_out(event)
+
+    async def without_event() -> None:
+        await carried_out()
+
+    takes = [one for one in inspect.signature(action).parameters.values() if one.default is one.empty]
+    return with_event if takes else without_event  # NiceGUI looks at the signature

@@ -7,7 +7,7 @@ from typing import Any
 
 from nicegui import ui
 
-from danlu.services.platform.recipes import PreviewedRun, Problem
+from danlu.services.platform.recipes import Obstacle, PreviewedRun
 from danlu.web import numbers
 from danlu.web.components.elements import Text, badge, bar, box, button, fold, note, pairs, paragraph
 from danlu.web.session import Session
@@ -65,7 +65,7 @@ def preview_card(s: Session, found: PreviewedRun, apply: Apply) -> None:
                     button(s.t("preview.apply"), lambda changes=option["changes"]: apply(changes), classes="small")
 
 
-def _problem(s: Session, problem: Problem, apply: Apply) -> None:
+def _problem(s: Session, problem: Obstacle, apply: Apply) -> None:
     key = f"preview.problem_{problem.code}"
     with note(s.t(key) if key in CATALOGUE else problem.what, "bad"):
         Text(problem.why, "div", "dl-small dl-text")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from danlu.services import advisor
-from danlu.services.platform import preferences
-from danlu.services.platform.preferences import Draft
+from danlu.services.platform import views
+from danlu.services.platform.views import Draft
 from danlu.web.components.elements import STATE_TONES, Text, box, button, paragraph
 from danlu.web.components.messages import guarded
 from danlu.web.session import Session
@@ -16,7 +16,7 @@ DRAFT = "advisor"
 @page("/advisor", title="advisor.title", nav="advisor")
 async def show(s: Session) -> None:
     """The questions one after the other; answers survive a reload."""
-    draft = await s.do(preferences.get_draft, DRAFT)
+    draft = await s.do(views.get_draft, DRAFT)
     answers: dict[str, str] = {name: value for name, value in draft.values.items() if value in advisor.QUESTIONS.get(name, ("", {}))[1]}
     with box("dl-col"):
         Text(s.t("advisor.title"), "h1")
@@ -25,17 +25,17 @@ async def show(s: Session) -> None:
 
     async def answer(name: str, value: str) -> None:
         answers[name] = value
-        await s.do(preferences.save_draft, DRAFT, Draft(values=answers))
+        await s.do(views.save_draft, DRAFT, Draft(values=answers))
         draw()
 
     async def again() -> None:
         answers.clear()
-        await s.do(preferences.save_draft, DRAFT, Draft())
+        await s.do(views.save_draft, DRAFT, Draft())
         draw()
 
     async def back() -> None:
         answers.popitem()
-        await s.do(preferences.save_draft, DRAFT, Draft(values=answers))
+        await s.do(views.save_draft, DRAFT, Draft(values=answers))
         draw()
 
     def draw() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from nicegui import ui
 
 from danlu.services.platform import jobs, projects, runs
-from danlu.services.platform.preferences import Draft, get_draft, save_draft
 from danlu.services.platform.projects import NewProject
+from danlu.services.platform.views import Draft, get_draft, save_draft
 from danlu.store.projects import Project
 from danlu.store.runs import Run
 from danlu.web.components.elements import Text, box, button, card, empty, icon, link, moment, paragraph, state_badge
@@ -32,7 +32,7 @@ async def show(s: Session) -> None:
             paragraph(s.t("home.intro"), "dl-sub")
         if found:
             button(s.t("shell.nav_new_run"), href="/new-run", classes="primary", symbol="add")
-    if not s.preferences.has_seen_tour:
+    if not s.view.has_seen_tour:
         _tour(s)
     if not found:
         _first(s)

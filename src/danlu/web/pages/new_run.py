@@ -12,12 +12,13 @@ from nicegui import ui
 
 from danlu import bundled
 from danlu.recipe.recommend import GOALS, Goal
-from danlu.services.platform import models, preferences, recipes, runs
+from danlu.services.platform import datasets, models, recipes, runs, views
 from danlu.services.platform.jobs import Priority
 from danlu.services.platform.models import BaseModelChoice
-from danlu.services.platform.preferences import Draft
 from danlu.services.platform.recipes import Preview, PreviewedRun, RecipeText
 from danlu.services.platform.runs import NewRun
+from danlu.services.platform.views import Draft
+from danlu.store.datasets import Dataset
 from danlu.store.projects import Project
 from danlu.web import numbers
 from danlu.web.components.elements import Text, badge, box, button, card, empty, fold, note, paragraph, segmented
@@ -67,7 +68,7 @@ async def show(s: Session) -> None:
         with empty("add_circle_outline", s.t("new_run.title"), s.t("new_run.no_project")):
             button(s.t("home.title"), href="/", classes="primary")
         return
-    draft = await s.do(preferences.get_draft, DRAFT)
+    draft = await s.do(views.get_draft, DRAFT)
     form = Form(s, project, Entered.from_draft(draft.values))
     if s.query("dataset"):
         form.entered.dataset, form.entered.step = str(s.query("dataset")), "model"
@@ -103,7 +104,7 @@ class Form:
 
     async def keep(self) -> None:
         """Remember what was entered."""
-        await self.s.do(preferences.save_draft, DRAFT, Draft(values=vars(self.entered)))
+        await self.s.do(views.save_draft, DRAFT, Draft(values=vars(self.entered)))
 
     async def go(self, step: str) -> None:
         """Show another step."""
@@ -124,21 +125,26 @@ class Form:
                         Text(str(number + 1), "span", "n")
                         Text(s.t(f"new_run.step_{step}"))
             if entered.step == "data":
-                self._data()
+                self._data((await s.do(datasets.list_datasets, self.project.id, limit=50)).items)
             elif entered.step == "model":
                 self._model(await s.do(models.list_base_models))
             else:
                 await self._review()
 
-    def _data(self) -> None:
+    def _data(self, own: list[Dataset]) -> None:
         s = self.s
-        Text(s.t("new_run.choose_data"), "h2")
+        with box("dl-row between"):
+            Text(s.t("new_run.choose_data"), "h2")
+            button(s.t("datasets.add"), href="/datasets", classes="small", symbol="upload_file")
 
         async def take(name: str) -> None:
             self.entered.dataset, self.entered.changes = name, {}
             await self.go("model")
 
         with box("dl-grid3"):
+            for dataset in own:
+                is_chosen = self.entered.dataset.partition("@")[0] == dataset.name
+                _option(dataset.name, s.t("new_run.data_own"), is_chosen, guarded(s, partial(take, dataset.name)))
             for name in bundled.example_names():
                 stem = name.removeprefix(bundled.PREFIX)
                 _option(
@@ -285,15 +291,15 @@ class Form:
                 paragraph(s.t("new_run.recommended_text"), "dl-muted")
                 told = {reason["path"]: reason for reason in recommended.reasons}
                 kinds = {item.path: item for item in fields_of(self._recipe())}
-                for path in told if s.preferences.is_advanced else filter(told.__contains__, SIMPLE):
+                for path in told if s.view.is_advanced else filter(told.__contains__, SIMPLE):
                     self._reason(told[path], kinds.get(path))
                 with box("dl-row between"):
                     names = {"simple": s.t("common.simple"), "advanced": s.t("common.advanced")}
-                    segmented(names, "advanced" if s.preferences.is_advanced else "simple", guarded(s, self._mode), s.t("settings.form"))
+                    segmented(names, "advanced" if s.view.is_advanced else "simple", guarded(s, self._mode), s.t("settings.form"))
                     if self.entered.changes:
                         Text(s.t("new_run.advanced_changed", number=len(self.entered.changes)), "span", "dl-muted dl-small")
                         button(s.t("new_run.back_to_recommended"), guarded(s, self._reset), classes="small")
-            if s.preferences.is_advanced:
+            if s.view.is_advanced:
                 with card(s.t("new_run.all_settings")):
                     self.schema = SchemaForm(s, self._recipe(), set(self.entered.changes), self._change)
                 with card(), fold(s.t("new_run.yaml")):
@@ -315,7 +321,7 @@ class Form:
                         Text(path, "span", "dl-mono dl-muted")
                     if path in self.entered.changes:
                         badge(s.t("form.changed"), "accent")
-                if item is not None and item.kind == "number" and not s.preferences.is_advanced:
+                if item is not None and item.kind == "number" and not s.view.is_advanced:
                     entry = text_field(path, numbers.plain(value)).style("flex: 0 0 112px")
                     entry.props("input-class=text-right")
                     entry.on("change", guarded(s, lambda: self._typed(path, str(entry.value or ""))), [])
@@ -362,7 +368,7 @@ class Form:
     async def _start(self) -> None:
         entered, s = self.entered, self.s
         made = await s.do(runs.submit_run, self.project.id, NewRun(recipe=self._recipe(), name=entered.name, priority=cast(Priority, entered.priority)))
-        await s.do(preferences.save_draft, DRAFT, Draft())
+        await s.do(views.save_draft, DRAFT, Draft())
         ui.navigate.to(f"/runs/{made.id}")
 
 

@@ -28,7 +28,7 @@ async def show(s: Session) -> None:
             paragraph(s.t("settings.form_text"), "dl-muted")
             with box("dl-row"):
                 names = {"simple": s.t("common.simple"), "advanced": s.t("common.advanced")}
-                chosen = "advanced" if s.preferences.is_advanced else "simple"
+                chosen = "advanced" if s.view.is_advanced else "simple"
                 segmented(names, chosen, lambda name: s.prefer(is_advanced=name == "advanced"), s.t("settings.form"))
         with card(s.t("settings.tour")):
             paragraph(s.t("settings.tour_text"), "dl-muted")

@@ -10,6 +10,5 @@ WORDS = {
     "next": ("Next", "下一页"),
     "page": ("Page {number}", "第 {number} 页"),
     "previous": ("Previous", "上一页"),
-    "save": ("Save", "保存"),
     "simple": ("Simple", "简洁"),
 }

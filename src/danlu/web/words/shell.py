@@ -6,6 +6,7 @@ WORDS = {
     "language": ("Language", "语言"),
     "menu": ("Open or close the menu", "打开或关闭菜单"),
     "nav_advisor": ("Advisor", "顾问"),
+    "nav_datasets": ("Datasets", "数据集"),
     "nav_help": ("Help", "帮助"),
     "nav_home": ("Home", "首页"),
     "nav_new_run": ("New run", "新建训练"),

@@ -1,10 +1,11 @@
-"""Use cases on what a user prefers in the studio, and on forms that are not sent yet.
+"""Use cases on what the studio remembers of each user: how its pages look, and forms that were filled in and not sent.
 
-They are kept beside the user; on a machine without users, in `studio.json` of the home folder.
+Kept in the home folder, one file for each user: it is about pages, and nothing that a result rests on.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -13,13 +14,12 @@ from danlu.errors import ConflictError
 from danlu.files import read_json, storage_errors, write_json
 from danlu.recipe.base import StrictModel
 from danlu.services.platform.operations import Call, operation
-from danlu.store import preferences
 
 MAX_DRAFTS = 20
 MAX_DRAFT_CHARS = 100_000
 
 
-class Preferences(StrictModel):
+class View(StrictModel):
     """How the studio looks to one user."""
 
     language: Literal["en", "zh"] | None = None
@@ -34,7 +34,7 @@ class Preferences(StrictModel):
     """The project that was looked at last."""
 
 
-class PreferencesChange(StrictModel):
+class ViewChange(StrictModel):
     """What to change; what is left out stays."""
 
     language: Literal["en", "zh"] | None = None
@@ -56,28 +56,27 @@ class Draft(StrictModel):
     """What was entered; empty when there is nothing."""
 
 
-@operation("GET", "/preferences", right="user")
-def get_preferences(call: Call) -> Preferences:
-    """What the user prefers."""
-    return _preferences(_read(call))
+@operation("GET", "/me/view", right="user")
+def get_view(call: Call) -> View:
+    """How the studio looks to the user who asks."""
+    return _view(_read(call))
 
 
-@operation("PATCH", "/preferences", right="user", is_logged=False)
-def change_preferences(call: Call, body: PreferencesChange) -> Preferences:
+@operation("PATCH", "/me/view", right="user", is_logged=False)
+def change_view(call: Call, body: ViewChange) -> View:
     """Change some of it."""
-    stored = _read(call)
-    stored |= body.model_dump(exclude_none=True)
-    _write(call, stored)
-    return _preferences(stored)
+    stored = _read(call) | body.model_dump(exclude_none=True)
+    write_json(_path(call), stored)
+    return _view(stored)
 
 
-@operation("GET", "/drafts/{draft_name}", right="user")
+@operation("GET", "/me/drafts/{draft_name}", right="user")
 def get_draft(call: Call, draft_name: str) -> Draft:
     """What was entered in a form and not sent."""
     return Draft(values=_read(call).get("drafts", {}).get(draft_name, {}))
 
 
-@operation("PUT", "/drafts/{draft_name}", right="user", is_logged=False)
+@operation("PUT", "/me/drafts/{draft_name}", right="user", is_logged=False)
 def save_draft(call: Call, draft_name: str, body: Draft) -> Draft:
     """Keep what was entered in a form; an empty one is forgotten.
 
@@ -90,29 +89,27 @@ def save_draft(call: Call, draft_name: str, body: Draft) -> Draft:
     drafts = {name: values for name, values in stored.get("drafts", {}).items() if name != draft_name}
     if body.values:
         drafts[draft_name] = body.values
-    _write(call, stored | {"drafts": dict(list(drafts.items())[-MAX_DRAFTS:])})
+    # The transaction of the call lets one writer in at a time, so no draft is lost to another tab.
+    write_json(_path(call), stored | {"drafts": dict(list(drafts.items())[-MAX_DRAFTS:])})
     return body
 
 
-def _preferences(stored: dict[str, Any]) -> Preferences:
+def _view(stored: dict[str, Any]) -> View:
     """What of the stored values this version knows."""
-    known = {name: value for name, value in stored.items() if name in Preferences.model_fields}
     try:
-        return Preferences.model_validate(known)
+        return View.model_validate({name: value for name, value in stored.items() if name in View.model_fields})
     except ValidationError:  # written by another version, or by hand
-        return Preferences()
+        return View()
+
+
+def _path(call: Call) -> Path:
+    folder = call.platform.home / "studio"
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{call.actor.user_id or 'owner'}.json"
 
 
 def _read(call: Call) -> dict[str, Any]:
-    if call.actor.user_id is not None:
-        return preferences.read(call.connection, call.actor.user_id)
-    path = call.platform.home / "studio.json"
+    path = _path(call)
     with storage_errors(path):
         return dict(read_json(path)) if path.exists() else {}
-
-
-def _write(call: Call, stored: dict[str, Any]) -> None:
-    if call.actor.user_id is not None:
-        preferences.write(call.connection, call.actor.user_id, stored)
-    else:
-        write_json(call.platform.home / "studio.json", stored)  # the transaction of the call lets one writer in at a time
