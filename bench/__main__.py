@@ -44,6 +44,8 @@ DPO_SYSTEMS: dict[str, tuple[str, str, str]] = {
 }
 LOSS_BOUND = 1e-2
 """Most difference of the first losses of systems that see the same examples in their first step, trained exactly."""
+DPO_LOSS_BOUND = 1e-3
+"""Most difference of any step's losses: the first is ln 2 whatever is trained on, so the later ones have to show that it is the same."""
 
 
 def main() -> None:
@@ -94,7 +96,7 @@ def measure(arguments: argparse.Namespace, systems: dict[str, tuple[str, str, st
             RESULTS.write_text(json.dumps(kept, indent=1), "utf-8")
             speed = f"{report.rate(result):.0f} tokens/s, {report.cpu_rate(result):.0f} tokens per CPU second"
             print(f"round {number + 1}: {name}: {speed}, {result['peak_memory_bytes'] / 2**20:.0f} MB", flush=True)
-    check_losses(cell["runs"])
+    check_losses(cell["runs"], is_pairs=arguments.objective == "dpo")
 
 
 def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -141,15 +143,15 @@ def last_json(command: list[str], threads: int) -> dict[str, Any]:
     return result
 
 
-def check_losses(runs: dict[str, list[dict[str, Any]]]) -> None:
-    """Stop when systems that see the same examples in the first step do not have the same loss there."""
+def check_losses(runs: dict[str, list[dict[str, Any]]], *, is_pairs: bool) -> None:
+    """Stop when systems that see the same examples in the first step do not have the same loss there; of pairs, in any step."""
     same = {name: found[-1]["losses"] for name, found in runs.items() if report.sees_same_batches(name) and name != "danlu-int8"}
     if "danlu" not in same:
         return
     for name, losses in same.items():
-        gap = abs(losses[0] - same["danlu"][0])
-        if gap > LOSS_BOUND:
-            sys.exit(f"the first loss of {name} is {gap:.4f} off Danlu's: they do not train the same thing")
+        gaps = [abs(loss - own) for loss, own in zip(losses, same["danlu"], strict=False)]
+        if gaps[0] > LOSS_BOUND or (is_pairs and max(gaps) > DPO_LOSS_BOUND):
+            sys.exit(f"the losses of {name} are {max(gaps):.4f} off Danlu's: they do not train the same thing")
 
 
 if __name__ == "__main__":

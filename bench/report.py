@@ -71,7 +71,7 @@ def _peak(cell: dict[str, Any], rates: dict[str, float]) -> str:
     task = cell["task"]
     best = {library: max(peak[library] for peak in cell["peaks"]) for library in cell["peaks"][0]}
     line = "Matrix peak measured beside it, GFLOP/s: " + ", ".join(f"{library} {value:.0f}" for library, value in best.items()) + "."
-    if "danlu" not in rates:
+    if "danlu" not in rates or task["objective"] == "dpo":  # of pairs the common prompt is computed once: there is no share to tell
         return line
     flops = executed_flops(SHAPES[task["shape"]], task["lengths"], task["num_labels"], adapter_rank=task["rank"], block_rows=BLOCK_ROWS)
     achieved = rates["danlu"] * flops / sum(task["lengths"]) / 1e9

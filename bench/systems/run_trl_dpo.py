@@ -1,4 +1,8 @@
-"""TRL's DPOTrainer. Variant: `<pairs per forward pass>-<in_step|precomputed>` (when the reference model is asked)."""
+"""TRL's DPOTrainer. Variant: `<pairs per forward pass>-<in_step|precomputed>` (when the reference model is asked).
+
+It gets what makes its losses comparable with Danlu's step by step: the seed of Danlu's run, from which the adapter is drawn, and
+rendered text that ends with the end token (of a conversation it would train on the line break that the template puts behind it too).
+"""
 
 import json
 import sys
@@ -18,9 +22,10 @@ def main():
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(task["model"])
     model = AutoModelForCausalLM.from_pretrained(task["model"], dtype=torch.float32)
-    rows = [json.loads(line) for line in Path(task["data"]).read_text("utf-8").splitlines()]
+    rows = [as_text(tokenizer, json.loads(line)) for line in Path(task["data"]).read_text("utf-8").splitlines()]
     args = DPOConfig(
         output_dir=task["work"],
+        seed=0,
         beta=0.1,
         max_length=task["max_seq_len"] * 2,
         precompute_ref_log_probs=reference == "precomputed",
@@ -45,6 +50,13 @@ def main():
     trainer = DPOTrainer(model=model, args=args, train_dataset=data, peft_config=lora, processing_class=tokenizer, callbacks=[watch])
     trainer.train()
     watch.finish()
+
+
+def as_text(tokenizer, row):
+    """Prompt, and both answers up to their end token."""
+    prompt = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
+    answers = {key: tokenizer.apply_chat_template(row["prompt"] + row[key], tokenize=False)[len(prompt) :].rstrip("\n") for key in ("chosen", "rejected")}
+    return {"prompt": prompt, **answers}
 
 
 if __name__ == "__main__":

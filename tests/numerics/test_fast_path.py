@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from odd_examples import VOCABULARY, odd_examples
+from odd_examples import VOCABULARY, alike_examples, odd_examples
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from danlu.training import layout
 from danlu.training.batch import PackedBatch
 from danlu.training.forward import fast_nll, reference_nll, score_examples, unwrap
 from danlu.training.kernels import attention, decoder
@@ -118,6 +119,21 @@ def test_fast_path_equals_the_reference_in_loss_and_every_gradient(family: str, 
     assert len(errors) >= len(expected) // 2
     assert {name: error for name, error in errors.items() if error > TOLERANCE} == {}
     assert all(gradients[name].norm() <= 1e-6 for name in expected.keys() - errors.keys())
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("family", ["llama-tied-biased", "qwen2-sliding", "qwen3", "mistral-sliding"])
+def test_a_beginning_that_examples_share_is_computed_once_and_changes_nothing(family: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "BLOCK_ROWS", 8)
+    monkeypatch.setattr(layout, "MIN_SHARED", 4)
+    batch = PackedBatch.from_examples(alike_examples())
+    expected_loss, expected = loss_and_gradients(with_method(make_model(family, path="reference"), method, fused=False), reference_nll, batch)
+
+    loss, gradients = loss_and_gradients(with_method(make_model(family, path="fast"), method, fused=True), fast_nll, batch)
+
+    assert len(batch.ids_T) == 161 and len(layout.layout_of(batch).ids_T) == 74
+    assert relative_error(loss, expected_loss) <= TOLERANCE
+    assert {name for name, gradient in expected.items() if gradient.norm() > 1e-7 and relative_error(gradients[name], gradient) > TOLERANCE} == set()
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral-sliding", "gemma2-softcap", "gpt2"])

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from danlu.data.pack import EncodedExample, TokenFile
+from danlu.data.pack import EncodedExample, TokenFile, divide
 from danlu.errors import NoEffectError
 from danlu.files import read_jsonl, write_json
 from danlu.recipe.placement import Placement
 from danlu.recipe.recipe import Recipe
 from danlu.reporter import SilentReporter
 from danlu.run_dir import RunDir
-from danlu.training.parallel import divide
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["danlu.training.run", "peft", "torch.distributed.fsdp", "torch.distributed.tensor", "transformers.models.qwen3.modeling_qwen3"])
@@ -103,14 +101,15 @@ class Folders:
         self.root = root
         (root / "model").symlink_to(model)
 
-    def make(self, name: str, method: dict[str, Any], **optim: Any) -> Path:
+    def make(self, name: str, method: dict[str, Any], *, objective: str = "sft", **optim: Any) -> Path:
         run_dir = RunDir.create(self.root / name)
-        TokenFile.write(run_dir.data / "train.tokens", sequences(22, seed=1))
-        TokenFile.write(run_dir.data / "validation.tokens", sequences(5, seed=2))
+        TokenFile.write(run_dir.data / "train.tokens", sequences(22, seed=1, objective=objective))
+        TokenFile.write(run_dir.data / "validation.tokens", sequences(5, seed=2, objective=objective))
         values = {
             "base_model": "b",
             "dataset": "d",
             "method": method,
+            "objective": objective,
             "optim": {"learning_rate": 2e-3, "max_steps": NUM_STEPS, "global_batch_size": 5, "micro_batch_tokens": 48, **optim},
             "data": {"max_seq_len": 64, "format": "alpaca"},
             "training": {"validate_every_steps": 3, "checkpoint_every_steps": 2, "early_stopping_patience": None, "dtype": "float32", "keep_best": False},
@@ -119,10 +118,17 @@ class Folders:
         return run_dir.path
 
 
-def sequences(count: int, *, seed: int) -> list[EncodedExample]:
+def sequences(count: int, *, seed: int, objective: str) -> list[EncodedExample]:
+    """Of `count` examples: one sequence each, or the two answers to a prompt that pairs have; kto measures the second."""
     draw = np.random.default_rng(seed)
-    lengths = draw.integers(6, 30, count)
-    return [EncodedExample(draw.integers(3, 500, n).astype(np.uint32), np.arange(n) >= n // 2) for n in lengths]
+    found = []
+    for number in range(count):
+        prompt = draw.integers(3, 500, int(draw.integers(3, 15)))
+        tags = {"sft": (0.0,), "kto": ((-1.0, 1.0)[number % 2], 0.0)}.get(objective, (0.0, 0.0))
+        for tag in tags:
+            ids = np.concatenate([prompt, draw.integers(3, 500, int(draw.integers(3, 15)))]).astype(np.uint32)
+            found.append(EncodedExample(ids, np.arange(len(ids)) >= len(prompt), tag))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +205,18 @@ def test_when_one_process_is_killed_the_run_goes_on_bitwise(folders: Folders, me
     assert_same_bits(killed, whole)
 
 
+@pytest.mark.parametrize("objective", ["dpo", "orpo", "simpo", "kto", "reward"])
+def test_two_processes_learn_preferences_as_one_does(folders: Folders, objective: str) -> None:
+    one, two = (folders.make(name, LORA, objective=objective, max_steps=3) for name in ("one", "two"))
+
+    assert train(one) == [0] and train(two, 2) == [0, 0]
+
+    assert len(losses(one)) == 4
+    assert_close(two, one)
+    references = [np.load(folder / "data/train.tokens/reference.npy") for folder in (one, two) if objective in ("dpo", "kto")]
+    assert all(np.array_equal(references[0], other) and other.all() for other in references)
+
+
 def test_a_lack_of_memory_in_one_process_halves_the_micro_batch_of_all(folders: Folders) -> None:
     whole, short = folders.make("whole", LORA), folders.make("short", LORA)
     train(whole, 2)
@@ -223,8 +241,8 @@ def test_examples_are_divided_once_in_order_and_evenly(num_parts: int) -> None:
 
 
 def recipe(**optim: Any) -> Recipe:
-    values: Sequence[tuple[str, Any]] = [("base_model", "b"), ("dataset", "d"), ("method", optim.pop("method", "lora"))]
-    return Recipe.model_validate(dict(values) | {"optim": {"global_batch_size": 4, **optim}})
+    chosen = {name: optim.pop(name, usual) for name, usual in (("method", "lora"), ("objective", "sft"))}
+    return Recipe.model_validate({"base_model": "b", "dataset": "d", **chosen, "optim": {"global_batch_size": 4, **optim}})
 
 
 @pytest.mark.parametrize(
@@ -233,6 +251,8 @@ def recipe(**optim: Any) -> Recipe:
         ({"processes": 5}, 0, {}, "use at most 4 processes, or set optim.global_batch_size to 5 or more"),
         ({"processes": 3}, 2, {}, "use --processes 2"),
         ({"sharding": "shard"}, 0, {}, "add --processes 2"),
+        ({"processes": 2}, 0, {"objective": "grpo"}, "leave --processes out"),
+        ({"processes": 2}, 0, {"objective": "reward", "method": "full"}, "use --sharding replicate"),
         ({"processes": 2}, 0, {"method": "full", "optimizer": "muon"}, "use optim.optimizer adamw, or --sharding replicate"),
     ],
 )

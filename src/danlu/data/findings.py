@@ -19,7 +19,7 @@ from danlu.data.table_of_rows import has_index, index_rows
 from danlu.errors import ArtifactDamagedError
 from danlu.files import atomic_open, storage_errors
 
-FINDINGS, GROUPS = "findings.jsonl", "groups.npy"
+FINDINGS, GROUPS = ".findings.jsonl", ".groups.npy"
 Action = Literal["dropped", "fixed", "duplicate", "near_duplicate"]
 HELD_OUT_SHOWN = 20
 

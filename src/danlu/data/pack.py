@@ -160,3 +160,17 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
             groups.append([position])
             room.append(capacity - lengths[position])
     return groups
+
+
+def divide(sizes: Sequence[int], num_parts: int) -> list[list[int]]:
+    """Positions 0..n-1 divided into parts of nearly the same size each; every part keeps their order.
+
+    Largest first, each to the part that has least so far (Graham 1969, LPT): within 4/3 of the best division.
+    """
+    parts: list[list[int]] = [[] for _ in range(num_parts)]
+    loads = [0] * num_parts
+    for position in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        part = loads.index(min(loads))
+        parts[part].append(position)
+        loads[part] += sizes[position]
+    return [sorted(part) for part in parts]

@@ -19,7 +19,8 @@ from danlu.data.json_rows import Unreadable
 from danlu.data.read import open_rows
 from danlu.files import fsync_dir, storage_errors
 
-LINES, INDEX = "rows.jsonl", "rows.index"
+LINES, INDEX = ".rows.jsonl", ".rows.index"
+"""They lie beside the file of a user, whose name never begins with a dot."""
 MAX_CELL_CHARS = 20_000
 """A preview shows so much of a cell."""
 MAX_PAGE_BYTES = 4 * 1024 * 1024
@@ -56,7 +57,7 @@ def index_rows(path: Path, folder: Path) -> int:
         StorageError: the table cannot be written.
     """
     offsets = array("Q")
-    lines, index = folder / f".{LINES}.{os.getpid()}.tmp", folder / f".{INDEX}.{os.getpid()}.tmp"
+    lines, index = folder / f"{LINES}.{os.getpid()}.tmp", folder / f"{INDEX}.{os.getpid()}.tmp"
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:

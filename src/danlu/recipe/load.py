@@ -156,7 +156,9 @@ def _one_per_field(entries: Sequence[Any]) -> Iterator[Any]:
 
 
 def _location(entry: Any) -> list[Any]:
-    return [part for part in entry["loc"] if not _is_union_branch(part)]
+    *places, last = entry["loc"] or (None,)
+    is_written = entry["type"] == "extra_forbidden"  # its last part is what somebody wrote, whatever it looks like
+    return [part for part in places if not _is_union_branch(part)] + ([last] if last is not None and (is_written or not _is_union_branch(last)) else [])
 
 
 def _describe(entry: Any, values: dict[str, Any]) -> str:

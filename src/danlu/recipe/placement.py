@@ -45,6 +45,16 @@ class Placement(StrictModel):
                 why="each process needs a GPU of its own",
                 fix=f"use --processes {num_gpus * num_machines}",
             )
+        if self.processes > 1 and recipe.objective.is_online:
+            raise NoEffectError(
+                f"objective {recipe.objective.type} trains in one process only",
+                why="the model's answers are not divided among processes",
+                fix="leave --processes out",
+            )
+        if self.is_sharded(recipe) and recipe.objective.makes_reward_model:
+            raise NoEffectError(
+                f"objective {recipe.objective.type} cannot be trained sharded", why="its head is new and is not divided", fix="use --sharding replicate"
+            )
         if self.sharding == "shard" and self.processes == 1:
             raise NoEffectError("--sharding shard has no effect with one process", why="there is nothing to divide the weights over", fix="add --processes 2")
         if self.is_sharded(recipe) and recipe.optim.optimizer != "adamw":

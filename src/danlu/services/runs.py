@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from danlu.errors import NoEffectError, OutOfMemoryError, StorageError, is_out_of_memory
-from danlu.files import read_json, write_json
+from danlu.files import read_json, sweep, write_json
 from danlu.recipe.load import validate
 from danlu.recipe.placement import Placement
 from danlu.recipe.recipe import Recipe
@@ -69,6 +69,7 @@ def _carry_out(found: RunDir, written: Recipe, listeners: Iterable[Listener], pl
     placement = placement or Placement()
     if launched := processes.launched_by_torchrun():
         placement = placement.model_copy(update={"processes": launched[1]})
+    sweep(found.path)
     reporter = Reporter(found, *listeners)
     if found.read_record()["state"] != "created":
         reporter.event("continued", f"going on with run {found.id}")

@@ -87,7 +87,8 @@ def claim_orphan(connection: Connection, digest: str) -> bool:
     """
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     row = {"digest": digest, "size_bytes": 0, "created_at": 0.0, "put_at": 0.0}
-    if not connection.execute(dialect.insert(artifacts).values(**row).on_conflict_do_nothing()).rowcount:
+    made = dialect.insert(artifacts).values(**row).on_conflict_do_nothing().returning(artifacts.c.digest)
+    if connection.execute(made).first() is None:
         return False
     connection.execute(delete(artifacts).where(artifacts.c.digest == digest))
     return True

@@ -88,7 +88,7 @@ def _upsert(connection: Connection, table: Any, rows: list[dict[str, Any]], key:
 
 def points_after(connection: Connection, run_id: str, *, kind: str | None, after: int, limit: int) -> list[Point]:
     """Points of steps beyond `after`, in order."""
-    query = select(run_points.c["step", "kind", "values"]).where(run_points.c.run_id == run_id, run_points.c.step > after)
+    query = select(*run_points.c["step", "kind", "values"]).where(run_points.c.run_id == run_id, run_points.c.step > after)
     if kind is not None:
         query = query.where(run_points.c.kind == kind)
     return [Point(*row) for row in connection.execute(query.order_by(run_points.c.step, run_points.c.kind).limit(limit))]
@@ -96,7 +96,7 @@ def points_after(connection: Connection, run_id: str, *, kind: str | None, after
 
 def last_point(connection: Connection, run_id: str, kind: str) -> Point | None:
     """The newest point of a kind."""
-    query = select(run_points.c["step", "kind", "values"]).where(run_points.c.run_id == run_id, run_points.c.kind == kind)
+    query = select(*run_points.c["step", "kind", "values"]).where(run_points.c.run_id == run_id, run_points.c.kind == kind)
     row = connection.execute(query.order_by(run_points.c.step.desc()).limit(1)).first()
     return None if row is None else Point(*row)
 
@@ -110,7 +110,7 @@ def series(connection: Connection, run_id: str, kind: str, names: Sequence[str],
 
 def events_after(connection: Connection, run_id: str, *, kind: str | None, after: int, limit: int) -> list[RunEvent]:
     """Events of numbers beyond `after`, in order."""
-    query = select(run_events.c["number", "kind", "fields"]).where(run_events.c.run_id == run_id, run_events.c.number > after)
+    query = select(*run_events.c["number", "kind", "fields"]).where(run_events.c.run_id == run_id, run_events.c.number > after)
     if kind is not None:
         query = query.where(run_events.c.kind == kind)
     return [RunEvent(*row) for row in connection.execute(query.order_by(run_events.c.number).limit(limit))]

@@ -55,6 +55,16 @@ def revision(database: Database) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
+def newest() -> str | None:
+    """The revision of this version."""
+    return _scripts().get_current_head()
+
+
+def is_current(database: Database) -> bool:
+    """Whether the tables are those of this version."""
+    return revision(database) == newest()
+
+
 def differences(database: Database) -> list[object]:
     """What the tables of the database lack to be those of `tables.py`, as Alembic's own operations."""
     with database.reading() as connection:

@@ -28,6 +28,8 @@ ROLES = ("viewer", "reviewer", "editor", "admin")
 JOB_STATES = ("waiting", "queued", "running", "pausing", "cancelling", "paused", "succeeded", "failed", "cancelled")
 UPLOAD_STATES = ("open", "finished")
 PRIORITIES = ("express", "standard", "saver")
+CHANNELS = ("webhook", "email")
+DELIVERY_STATES = ("waiting", "sent", "failed")
 
 
 def _one_of(name: str, values: tuple[str, ...]) -> CheckConstraint:
@@ -70,12 +72,25 @@ users = _noun(
 sessions = Table(
     "sessions",
     metadata,
-    Column("token_hash", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("token_hash", Text, nullable=False, unique=True),
     Column("user_id", Text, ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("created_at", Float, nullable=False),
     Column("seen_at", Float, nullable=False),
     Column("expires_at", Float, nullable=False),
     Column("agent", Text, nullable=False),
+    Column("address", Text),
+)
+one_time_tokens = Table(
+    "one_time_tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),  # `first_admin`, `invitation` or `oidc`: store/tokens.py
+    Column("token_hash", Text, nullable=False, unique=True),
+    Column("fields", Json, nullable=False),
+    _creator(),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
 )
 api_keys = _noun(
     "api_keys",
@@ -161,6 +176,7 @@ runs = _noun(
     Column("discarded_at", Float),  # it goes, with its files, as soon as nothing of it runs any more
     _creator(),
     Index(None, "project_id", "state"),
+    Index(None, "project_id", "finished_at"),
 )
 run_points = Table(
     "run_points",
@@ -213,6 +229,7 @@ jobs = _noun(
     Column("attempts_without_progress", Integer, nullable=False),
     Column("progress_at_start", Float, nullable=False),
     Column("is_paused_by_user", Boolean, nullable=False),  # else it only made room, and goes on by itself
+    Column("home", Text),  # the home folder its files are in; null until one has taken it
     Column("worker_id", Text),
     Column("pid", Integer),
     Column("pid_started", BigInteger),  # /proc/PID/stat field 22: a pid alone may be another process after a restart
@@ -225,6 +242,7 @@ jobs = _noun(
     _one_of("state", JOB_STATES),
     _one_of("priority", PRIORITIES),
     Index(None, "state", "priority", "position"),
+    Index(None, "position"),
 )
 job_needs = Table(
     "job_needs",
@@ -245,12 +263,14 @@ workers = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("host", Text, nullable=False),
-    Column("home", Text, nullable=False, unique=True),  # one supervisor per home folder of a host
+    Column("home", Text, nullable=False, unique=True),  # one supervisor per home folder (its id, not its path)
+    Column("folder", Text, nullable=False),
     Column("pid", Integer, nullable=False),
     Column("pid_started", BigInteger, nullable=False),
     Column("num_slots", Integer, nullable=False),
     Column("started_at", Float, nullable=False),
     Column("heartbeat_at", Float, nullable=False),
+    Column("alarm", Text),  # what keeps it from starting jobs: a full disk, say
 )
 evaluations = _noun(
     "evaluations",
@@ -320,4 +340,37 @@ idempotency_keys = Table(
     Column("request_hash", Text, nullable=False),
     Column("response", Json),  # null while the first request is under way
     Column("created_at", Float, nullable=False, index=True),
+)
+alarms = _noun(
+    "alarms",
+    Column("kind", Text, nullable=False),
+    Column("place", Text, nullable=False),
+    Column("fields", Json, nullable=False),
+    Column("cleared_at", Float, index=True),
+)
+subscriptions = _noun(
+    "subscriptions",
+    _project(),
+    Column("channel", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("secret", Text, nullable=False),  # signs what is sent: it has to be known, so it is no hash
+    Column("states", Json, nullable=False),
+    Column("is_active", Boolean, nullable=False),
+    Column("seen_until", Float, nullable=False),
+    _creator(),
+    _one_of("channel", CHANNELS),
+)
+deliveries = _noun(
+    "deliveries",
+    _project(),
+    Column("subscription_id", Text, ForeignKey("subscriptions.id", ondelete="CASCADE"), nullable=False),
+    Column("run_id", Text, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("ended_at", Float, nullable=False),  # a run that went on and ended again is told again
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", Float, nullable=False),
+    Column("last_error", Text),
+    _one_of("state", DELIVERY_STATES),
+    UniqueConstraint("subscription_id", "run_id", "ended_at"),
+    Index(None, "state", "next_at"),
 )

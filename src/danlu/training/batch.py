@@ -38,6 +38,8 @@ class PackedBatch:
     old_nats_L: Tensor | None = None
     reference_nats_L: Tensor | None = None
     """Nats of each label token when it was written, and under the reference model (`EncodedExample`), float32."""
+    has_own_rows: bool = False
+    """Whether each example is computed by itself even where it begins like another one (layout.py): their rows differ."""
 
     @classmethod
     def from_examples(cls, examples: Sequence[EncodedExample], device: torch.device | str = "cpu") -> PackedBatch:

@@ -24,6 +24,7 @@ from danlu.models.virtual import VirtualTokens, virtual_tokens
 from danlu.training.batch import PackedBatch
 from danlu.training.kernels import attention, decoder, int8
 from danlu.training.kernels.cross_entropy import linear_cross_entropy
+from danlu.training.layout import layout_of
 from danlu.training.prompt import put_before, with_room
 
 
@@ -75,7 +76,7 @@ def hidden_at_labels(causal_lm: Any, batch: PackedBatch, virtual: VirtualTokens 
         num_before, prefix = virtual.num_tokens, virtual.prefix
     parts = decoder.plan(core) if prefix is None else None
     if parts is not None:
-        return decoder.hidden_at_labels(core, parts, batch, embedded_TD)
+        return decoder.hidden_at_labels(core, parts, layout_of(batch, may_share=embedded_TD is None), embedded_TD)
     inputs = {"input_ids": batch.ids_T[None]} if embedded_TD is None else {"inputs_embeds": embedded_TD[None]}
     with attention.packed(batch.lengths, prefix):
         hidden = core(**inputs, position_ids=batch.positions_T[None] + num_before, use_cache=False).last_hidden_state

@@ -7,20 +7,19 @@ ends with bitwise the same weights (CPU). It knows the model only through `forwa
 from __future__ import annotations
 
 import functools
-import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from danlu.data.pack import EncodedExample, TokenFile, pack, step_batches
-from danlu.errors import CheckpointError, DivergedError, OutOfMemoryError, StorageError, is_out_of_memory
+from danlu.errors import CheckpointError, DivergedError, StorageError
 from danlu.models import headroom
 from danlu.recipe.recipe import Recipe
 from danlu.reporter import Reporter, truncate_metrics
@@ -32,6 +31,7 @@ from danlu.training.objective import MeasuringObjective, NllFunction, Objective,
 from danlu.training.optim import Optimizer, learning_rate
 from danlu.training.parallel import World, part_like, whole
 from danlu.training.probe import peak_memory_bytes
+from danlu.training.recovery import Recovery
 from danlu.training.signals import stop_signals
 
 if TYPE_CHECKING:
@@ -57,9 +57,6 @@ class LoopState:
     num_processes: int = 1
 
 
-Result = TypeVar("Result")
-
-
 class Loop:
     """One training run over token files."""
 
@@ -78,8 +75,7 @@ class Loop:
         self.steps_per_epoch = steps_per_epoch
         self.state = LoopState(micro_batch_tokens=int(recipe.optim.micro_batch_tokens), num_processes=self.world.num_processes)
         self._last_save = time.monotonic()
-        self._alive = run_dir.path / "alive.json"
-        self._is_harmed = False
+        self.memory = Recovery(self)
         self.process_bytes: int | None = None
         """What the process held before the model was loaded, where that was measured."""
         self.until: int | None = None
@@ -95,10 +91,10 @@ class Loop:
 
     def run(self) -> str:
         """Train to the end; return `finished`, `stopped_early` or `paused`."""
-        self._resume()
-        self._heed_kill()
+        self.resume()
+        self.memory.heed_kill()
         self.model.train()
-        with headroom.alive(self._alive, self.state.micro_batch_tokens) if self.world.is_main else nullcontext():
+        with headroom.alive(self.memory.mark, self.state.micro_batch_tokens) if self.world.is_main else nullcontext():
             if self.state.step == 0:
                 self._forecast()
                 self._look()
@@ -177,19 +173,19 @@ class Loop:
         num_failures = 0
         while True:
             trained, totals = self.counted(share, sequences)
-            loss, numbers = self._over_the_world(*self._until_it_fits(functools.partial(self.forward_backward, trained, totals), longest))
+            loss, numbers = self._over_the_world(*self.memory.until_it_fits(functools.partial(self.forward_backward, trained, totals), longest))
             self.world.sum_gradients(self.optimizer.parameters.values())
             self._check_finite("loss", loss)
-            grad_norm = self._move(rate)
+            grad_norm = self.memory.move(rate)
             if not self.world.any(grad_norm is None):
                 break
             # Where one process has moved its weights and another could not, none is where the others are.
-            if self.world.any(self._is_harmed or grad_norm is not None):
-                self._go_back()
+            if self.world.any(self.memory.is_harmed or grad_norm is not None):
+                self.memory.go_back()
                 return False
             num_failures += 1
             if num_failures > 1:  # the first time the step is repeated as it was
-                self._halve_micro_batch(longest, "the optimizer found no memory for its state")
+                self.memory.halve_micro_batch(longest, "the optimizer found no memory for its state")
         assert grad_norm is not None
         self._check_finite("gradient", grad_norm)
         self.state.step += 1
@@ -238,7 +234,7 @@ class Loop:
         splits = [objective.split(group) for group in share]
         measured = [group for _, group in splits if group]
         longest = max((num_tokens_of(group) for group in measured), default=0)
-        numbers = self._until_it_fits(lambda: self._measured(objective, measured), longest)
+        numbers = self.memory.until_it_fits(lambda: self._measured(objective, measured), longest)
         return [group for group, _ in splits], totals | {name: totals.get(name, 0.0) + value for name, value in self.world.sum(numbers).items()}
 
     @torch.no_grad()
@@ -281,107 +277,6 @@ class Loop:
         total = self.world.sum({"": loss, **numbers})
         return total.pop(""), total
 
-    def _until_it_fits(self, work: Callable[[], Result], longest: int) -> Result:
-        """Do `work` again with micro batches of half the size whenever memory runs out in a process, down to one example of `longest` tokens."""
-        while True:
-            why, result = "", None
-            try:
-                result = work()
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error) or isinstance(error, OutOfMemoryError):
-                    raise
-                why = (str(error).strip() or type(error).__name__).splitlines()[0]
-            # Out of the except block the traceback, whose frames hold the tensors of the failed pass, is gone.
-            # Sharded processes wait for each other in the middle of a pass: there the first one ends them all.
-            if not (bool(why) if self.world.is_sharded else self.world.any(bool(why))):
-                return result  # type: ignore[return-value]
-            self._halve_micro_batch(longest, why or "another process ran out of memory")
-
-    def _halve_micro_batch(self, longest: int, why: str) -> None:
-        self.optimizer.zero_grad()
-        self._free_memory()
-        if self.world.is_sharded:
-            raise OutOfMemoryError(
-                f"{self.state.micro_batch_tokens} tokens per forward pass do not fit in memory",
-                why=why,
-                fix=f"set optim.micro_batch_tokens to {self.state.micro_batch_tokens // 2}, or use more processes",
-            )
-        if self.state.micro_batch_tokens <= longest:
-            raise OutOfMemoryError(
-                f"an example of {longest} tokens does not fit in memory by itself",
-                why=why,
-                fix=f"set data.max_seq_len below {longest}, or use a smaller base model or method lora{self._what_would_fit()}",
-            )
-        self.state.micro_batch_tokens = max(longest, self.state.micro_batch_tokens // 2)
-        if self.world.is_main:
-            headroom.renew(self._alive, self.state.micro_batch_tokens)
-        self.reporter.event(
-            "out_of_memory",
-            f"out of memory: going on with {self.state.micro_batch_tokens} tokens per forward pass; the loss does not change",
-            step=self.state.step,
-        )
-
-    def _free_memory(self) -> None:
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def _what_would_fit(self) -> str:
-        """The forecast's alternatives as settings, for the end of a sentence."""
-        found = probe.formula(self, process_bytes=self.process_bytes)
-        options = [] if found is None else [alternative for alternative in found.alternatives if set(alternative.changes) - {"optim.micro_batch_tokens"}]
-        if not options:
-            return ""
-        settings = (" ".join(f"{path}={value}" for path, value in option.changes.items()) + f" ({option.peak_bytes / 2**30:.2f} GiB)" for option in options[:2])
-        return "; by the forecast this would fit: " + ", or ".join(settings)
-
-    def _move(self, rate: float) -> float | None:
-        """One step of the optimizer; return the gradient's norm, or None when memory ran out, with `_is_harmed` saying whether anything moved."""
-        before = self.optimizer.state()
-        marks = self._marks(before)
-        try:
-            return self.optimizer.step(rate, self.recipe.optim.max_grad_norm)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-        self._is_harmed = self._marks(before) != marks
-        # State that was made in the failed step may be there in part: a new optimizer gets what was there before (the same tensors).
-        self.optimizer.zero_grad()
-        self.optimizer = self.make_optimizer(self.model)
-        self.optimizer.restore(before)
-        self._free_memory()
-        self.reporter.event("out_of_memory", "out of memory in the optimizer: the step is done again", step=self.state.step)
-        return None
-
-    def _marks(self, state: Mapping[str, Tensor]) -> list[int]:
-        """Counts of the in-place changes of every trained weight and of the optimizer's state."""
-        return [tensor._version for tensor in (*self.optimizer.parameters.values(), *state.values())]
-
-    def _go_back(self) -> None:
-        """After a step that moved some weights and not others: on from the newest checkpoint, as a run that was killed would."""
-        tokens = self.state.micro_batch_tokens
-        if self.world.from_main(self.world.is_main and checkpoint.newest_valid(self.run_dir.checkpoints)[0] is None):
-            raise OutOfMemoryError(
-                f"memory ran out in the middle of optimizer step {self.state.step + 1}",
-                why="some weights had moved, others not, and there is no checkpoint yet to go back to",
-                fix=f"start the same command again: it begins anew; to need less, use method lora or optimizer adamw{self._what_would_fit()}",
-            )
-        self.optimizer = self.make_optimizer(self.model)
-        self._resume()
-        self.state.micro_batch_tokens = tokens
-
-    def _heed_kill(self) -> None:
-        """Start with smaller micro batches when the kernel killed this run for lack of memory."""
-        tokens = self.world.from_main(headroom.killed_at(self._alive) if self.world.is_main else None)
-        if tokens is None:
-            return
-        self.state.micro_batch_tokens = max(probe.MIN_TOKENS, min(self.state.micro_batch_tokens, tokens) // 2)
-        self.reporter.event(
-            "out_of_memory",
-            f"the system ended this run for lack of memory: going on with {self.state.micro_batch_tokens} tokens per forward pass",
-            step=self.state.step,
-        )
-
     @torch.no_grad()
     def _validate(self) -> None:
         self.model.eval()
@@ -403,7 +298,7 @@ class Loop:
         share = [groups[i] for i in self.world.share([num_tokens_of(group) for group in groups])]
         trained, totals = self.counted(share, [sequence for group in groups for sequence in group])
         longest = max(num_tokens_of(group) for group in groups)
-        return self._over_the_world(*self._until_it_fits(lambda: self._validation_loss(trained, totals), longest))
+        return self._over_the_world(*self.memory.until_it_fits(lambda: self._validation_loss(trained, totals), longest))
 
     def _validation_loss(self, groups: Sequence[Group], totals: Mapping[str, float]) -> tuple[float, dict[str, float]]:
         """This process's part of a validation."""
@@ -457,7 +352,8 @@ class Loop:
             self.reporter.event("alarm", f"checkpoint {name} could not be written ({error.why}); training goes on with the older one", step=self.state.step)
             return not self.world.any(True)
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
+        """Go on from the newest checkpoint that verifies, where there is one."""
         folder, rejected = checkpoint.newest_valid(self.run_dir.checkpoints) if self.world.is_main else (None, [])
         folder = self.world.from_main(folder)
         for bad, reason in rejected:

@@ -7,6 +7,7 @@ Reference: Jain et al. 2023, arXiv:2310.05914, algorithm 1: uniform in [-1, 1], 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ def with_embedding_noise(nll: NllFunction, alpha: float) -> NllFunction:
 
         handle = unwrap(model).get_input_embeddings().register_forward_hook(add)
         try:
-            return nll(model, batch)
+            return nll(model, replace(batch, has_own_rows=True))
         finally:
             handle.remove()
 

@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from danlu.data.pack import divide
 from danlu.training.batch import PackedBatch
 from danlu.training.objective import NllFunction
 
@@ -89,20 +90,6 @@ class World:
             *sums, seen = flat.split([*(p.numel() for p in bucket), len(bucket)])
             for parameter, total, count in zip(bucket, sums, seen.tolist(), strict=True):
                 parameter.grad = total.view_as(parameter).to(parameter.dtype) if count else None
-
-
-def divide(sizes: Sequence[int], num_parts: int) -> list[list[int]]:
-    """Positions 0..n-1 divided into parts of nearly the same size each; every part keeps their order.
-
-    Largest first, each to the part that has least so far (Graham 1969, LPT): within 4/3 of the best division.
-    """
-    parts: list[list[int]] = [[] for _ in range(num_parts)]
-    loads = [0] * num_parts
-    for position in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
-        part = loads.index(min(loads))
-        parts[part].append(position)
-        loads[part] += sizes[position]
-    return [sorted(part) for part in parts]
 
 
 def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:

@@ -21,22 +21,32 @@ from danlu.run_dir import RunDir
 from danlu.training.batch import PackedBatch
 from danlu.training.forward import example_nll
 from danlu.training.objective import NllFunction
+from danlu.training.parallel import World
 
 
 @torch.no_grad()
-def add_references(run_dir: RunDir, reporter: Reporter, model: nn.Module, nll: NllFunction, *, micro_batch_tokens: int, device: torch.device) -> None:
+def add_references(
+    run_dir: RunDir, reporter: Reporter, model: nn.Module, nll: NllFunction, *, micro_batch_tokens: int, device: torch.device, world: World | None = None
+) -> None:
     """Write reference.npy (nats of each sequence, float64) beside the tokens of training and validation, where it is missing.
+
+    The processes of `world` divide the work; the numbers do not depend on how many they are.
 
     Raises:
         TrainingError: the model gives a likelihood that is not a number.
     """
-    missing = [name for name in ("train", "validation") if not (run_dir.data / f"{name}.tokens" / REFERENCE).exists()]
+    world = world or World(device)
+    missing = world.from_main([name for name in ("train", "validation") if not (run_dir.data / f"{name}.tokens" / REFERENCE).exists()])
     model.eval()
     for name in missing:
         folder = run_dir.data / f"{name}.tokens"
         tokens = TokenFile(folder)
         nats = np.zeros(len(tokens))
-        while (reason := _fill(nats, tokens, f"reference likelihoods, {name}", reporter, model, nll, micro_batch_tokens, device)) is not None:
+        while True:
+            reasons = world.gather(_fill(nats, tokens, f"reference likelihoods, {name}", reporter, model, nll, micro_batch_tokens, device, world))
+            reason = next((reason for reason in reasons if reason), None)
+            if reason is None:
+                break
             if micro_batch_tokens <= max(tokens.lengths):
                 raise OutOfMemoryError(
                     f"an example of {max(tokens.lengths)} tokens does not fit in memory by itself",
@@ -45,21 +55,33 @@ def add_references(run_dir: RunDir, reporter: Reporter, model: nn.Module, nll: N
                 )
             micro_batch_tokens = max(int(max(tokens.lengths)), micro_batch_tokens // 2)
             reporter.event("out_of_memory", f"out of memory: going on with {micro_batch_tokens} tokens per forward pass; the loss does not change", step=0)
+        nats = np.sum(world.gather(nats), axis=0)  # zero where it was another process's turn
         if not np.isfinite(nats).all():
             raise TrainingError(
                 f"the base model gives no finite likelihood for example {int(np.flatnonzero(~np.isfinite(nats))[0])} of the {name} split",
                 why="its weights are broken",
                 fix="check or copy the base model again",
             )
-        _write(folder / REFERENCE, nats)
+        if world.is_main:
+            _write(folder / REFERENCE, nats)
+    world.from_main(None)  # nobody reads what is not there yet
 
 
 def _fill(
-    nats: np.ndarray, tokens: TokenFile, what: str, reporter: Reporter, model: nn.Module, nll: NllFunction, micro_batch_tokens: int, device: torch.device
+    nats: np.ndarray,
+    tokens: TokenFile,
+    what: str,
+    reporter: Reporter,
+    model: nn.Module,
+    nll: NllFunction,
+    micro_batch_tokens: int,
+    device: torch.device,
+    world: World,
 ) -> str | None:
-    """Compute the nats of every sequence; return why memory did not suffice, or None."""
+    """Compute the nats of this process's part of the sequences; return why memory did not suffice, or None."""
+    nats[:] = 0.0
     try:
-        for members in _consecutive(tokens.lengths, micro_batch_tokens):
+        for members in _consecutive(tokens.lengths, micro_batch_tokens)[world.process_rank :: world.num_processes]:
             sequences: list[EncodedExample] = [tokens[i] for i in members]
             batch = PackedBatch.from_examples(sequences, device)
             if batch.num_label_tokens:

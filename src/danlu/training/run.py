@@ -171,9 +171,8 @@ def likelihood(recipe: Recipe) -> NllFunction:
 
 
 def _add_references(recipe: Recipe, run_dir: RunDir, reporter: Reporter, model: Any, nll: NllFunction, world: World) -> None:
-    if world.is_main:
-        add_references(run_dir, reporter, model, nll, micro_batch_tokens=int(recipe.optim.micro_batch_tokens), device=next(model.parameters()).device)
-    world.from_main(None)
+    tokens, device = int(recipe.optim.micro_batch_tokens), next(model.parameters()).device
+    add_references(run_dir, reporter, model, nll, micro_batch_tokens=tokens, device=device, world=world)
 
 
 def start_folder(run_dir: RunDir) -> Path | None:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from danlu.errors import ConflictError, NotFoundError
 from danlu.recipe.base import EXPORTERS, StrictModel
+from danlu.services.platform import quotas
 from danlu.services.platform.access import Actor
 from danlu.services.platform.jobs import Priority
 from danlu.services.platform.operations import Call, operation
@@ -19,7 +20,6 @@ from danlu.store import jobs, removals
 from danlu.store.jobs import JOBS, Job
 from danlu.store.rows import Page
 from danlu.store.runs import EXPORTS, RUNS, Export
-
 
 
 class NewExport(StrictModel):
@@ -64,6 +64,7 @@ def submit_export(call: Call, run_id: str, body: NewExport) -> Job:
     for job in JOBS.all(call.connection, run_id=run_id, kind="export"):
         if not job.is_over and job.payload["to"] == exporter.type:
             raise ConflictError(f"this export of run {run_id} is under way", why=f"job {job.id} is {job.state}", fix="wait for it")
+    quotas.check_jobs(call.platform, call.connection, run.project_id)
     payload = {"type": "export", "run_dir": str(call.platform.run_folder(run_id)), "to": exporter.type}
     values: dict[str, Any] = {"project_id": run.project_id, "run_id": run_id, "priority": body.priority, "created_by": call.actor.user_id}
     return jobs.submit(call.connection, kind="export", payload=payload, **values)

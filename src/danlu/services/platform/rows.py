@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ import orjson
 from pydantic import Field
 
 from danlu.data import findings, table_of_rows
+from danlu.data.convert import examples
 from danlu.data.findings import Finding, SplitPreview
 from danlu.data.table_of_rows import FileRow, Rows
 from danlu.errors import ConflictError, DataError, NoEffectError
@@ -46,7 +47,7 @@ class Fixes(StrictModel):
     """What to put right."""
 
     repair: bool = True
-    """Write rows as they are read after cleaning: control characters and template debris removed, turns in order."""
+    """Write every row as it is read after cleaning: control characters and template debris removed, turns in order. Unusable rows are left out too."""
     drop_unusable: bool = True
     """Leave out rows that cannot be trained on."""
     drop_duplicates: bool = True
@@ -161,18 +162,19 @@ def fix_rows(call: Call, dataset_version_id: str, body: Fixes) -> Corrected:
     """
     folder = _looked_over(call, dataset_version_id)
     wanted = {"dropped": body.drop_unusable, "duplicate": body.drop_duplicates, "near_duplicate": body.drop_near_duplicates}
-    removed, repaired = set(), set()
+    removed, has_repairs = set(), False
     for finding in findings.all_findings(folder):
         if wanted.get(finding.action):
             removed.add(finding.number)
-        elif finding.action == "fixed" and body.repair:
-            repaired.add(finding.number)
-    if not removed and not repaired:
+        has_repairs |= finding.action == "fixed" and body.repair
+    if not removed and not has_repairs:
         raise NoEffectError("there is nothing to put right", why="no finding is of the kinds that were asked for", fix="use the version as it is")
-    clean = _cleaned(call, dataset_version_id, repaired) if repaired else {}
+    clean = _Clean(cached(call.platform, _version(call, dataset_version_id))) if has_repairs else None
 
     def change(row: FileRow) -> dict[str, Any] | None:
-        return None if row.number in removed else clean.get(row.number, row.row)
+        if row.number in removed:
+            return None
+        return row.row if clean is None else clean.row(row.number)
 
     return _correct(call, dataset_version_id, change)
 
@@ -199,15 +201,23 @@ def _looked_over(call: Call, dataset_version_id: str) -> Path:
     return path.parent
 
 
-def _cleaned(call: Call, dataset_version_id: str, numbers: set[int]) -> dict[int, dict[str, Any]]:
-    """The rows of these numbers as training reads them."""
-    from danlu.data.convert import examples
+class _Clean:
+    """The rows of a file as training reads them, asked for in the order of the file."""
 
-    path = cached(call.platform, _version(call, dataset_version_id))
-    return {example["line"]: {key: value for key, value in example.items() if key != "line"} for example in examples(path) if example["line"] in numbers}
+    def __init__(self, path: Path) -> None:
+        self._examples = examples(path)
+        self._next = next(self._examples, None)
+
+    def row(self, number: int) -> dict[str, Any] | None:
+        """The clean row; None when it cannot be trained on."""
+        while self._next is not None and self._next["line"] < number:
+            self._next = next(self._examples, None)
+        if self._next is None or self._next["line"] != number:
+            return None
+        return {key: value for key, value in self._next.items() if key != "line"}
 
 
-def _correct(call: Call, dataset_version_id: str, change: Any, *, readable: set[int] = frozenset()) -> Corrected:  # type: ignore[assignment]
+def _correct(call: Call, dataset_version_id: str, change: Callable[[FileRow], dict[str, Any] | None], *, readable: Collection[int] = ()) -> Corrected:
     """Write what `change` makes of each row as a new version in JSON lines."""
     platform, version = call.platform, _version(call, dataset_version_id)
     folder = _table(call, dataset_version_id)

@@ -13,6 +13,7 @@ from pydantic import Field
 from danlu.errors import ConflictError, NotFoundError
 from danlu.recipe.base import StrictModel
 from danlu.recipe.load import validate, with_settings
+from danlu.services.platform import quotas
 from danlu.services.platform.inputs import Inputs, fetch, find_inputs
 from danlu.services.platform.jobs import Priority
 from danlu.services.platform.operations import Call, operation
@@ -210,7 +211,12 @@ def start(call: Call, project_id: str, values: dict[str, Any], how: Start, *, ki
 
 
 def enqueue(call: Call, connection: Connection, project_id: str, found: Inputs, how: Start, *, kind: str, more: dict[str, Any] | None = None) -> Run:
-    """Add a run and the job that carries it out."""
+    """Add a run and the job that carries it out.
+
+    Raises:
+        QuotaError: too many jobs of the project wait already.
+    """
+    quotas.check_jobs(call.platform, connection, project_id)
     recipe = found.recipe.to_dict()
     made = RUNS.insert(
         connection,

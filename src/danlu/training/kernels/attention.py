@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -38,56 +40,82 @@ def packed(lengths: tuple[int, ...], prefix: Prefix | None = None) -> Iterator[N
         _batch.reset(token)
 
 
-def attend(query_THC: Tensor, key_TKC: Tensor, value_TKC: Tensor, lengths: tuple[int, ...], window: int | None) -> Tensor:
-    """Causal attention of each example on itself [T, H, C]; queries come already scaled. Not differentiable by itself."""
+@dataclass(frozen=True)
+class Span:
+    """Rows of the batch that attend to themselves, and to what stands before them elsewhere in it."""
+
+    start: int
+    stop: int
+    before: tuple[tuple[int, int], ...] = ()
+    """(first row, last row + 1) of each stretch that is seen whole: together with the own rows they are the text from its beginning."""
+
+    @property
+    def num_before(self) -> int:
+        """Rows before the own ones."""
+        return sum(stop - start for start, stop in self.before)
+
+    def keys(self, x_TKC: Tensor) -> Tensor:
+        """The rows that are seen, in the order of the text."""
+        own = x_TKC[self.start : self.stop]
+        return own if not self.before else torch.cat([*(x_TKC[start:stop] for start, stop in self.before), own])
+
+    def put(self, gradient: Tensor, sums_TKC: Tensor) -> None:
+        """Store the gradient of `keys`: spans come in an order in which the rows before have been stored when others add to them."""
+        done = 0
+        for start, stop in self.before:
+            sums_TKC[start:stop] += gradient[done : done + stop - start]
+            done += stop - start
+        sums_TKC[self.start : self.stop] = gradient[done:]
+
+
+def spans_of(lengths: tuple[int, ...]) -> tuple[Span, ...]:
+    """One span per example: nobody sees another."""
+    return tuple(Span(start, stop) for start, stop in pairwise(accumulate(lengths, initial=0)) if stop > start)
+
+
+def attend(query_THC: Tensor, key_TKC: Tensor, value_TKC: Tensor, spans: tuple[Span, ...], window: int | None) -> Tensor:
+    """Causal attention inside each span [T, H, C]; queries come already scaled. Not differentiable by itself."""
     out_THC = query_THC.new_empty(*query_THC.shape[:2], value_TKC.shape[2])
-    for start, stop in _spans(lengths):
-        q, k, v = (_by_head(x[start:stop], key_TKC.shape[1]) for x in (query_THC, key_TKC, value_TKC))
+    for span in spans:
+        own, begin = slice(span.start, span.stop), span.num_before
+        q, k, v = (_by_head(x, key_TKC.shape[1]) for x in (query_THC[own], span.keys(key_TKC), span.keys(value_TKC)))
         outputs = q.new_empty(*q.shape[:2], v.shape[2])
-        group = q.shape[1] // (stop - start)
-        for first, last, low in _blocks(stop - start, window):
+        group = q.shape[1] // (span.stop - span.start)
+        for first, last, low in _blocks(begin, k.shape[1], window):
             hidden = _hidden(first, last, low, group, window, q)
             for head in range(q.shape[0]):
-                rows = slice(first * group, last * group)
+                rows = slice((first - begin) * group, (last - begin) * group)
                 weights = _weights(q[head, rows], k[head, low:last], hidden)
                 outputs[head, rows] = gemm.nn(weights, v[head, low:last])
-        out_THC[start:stop] = _by_token(outputs, stop - start)
+        out_THC[own] = _by_token(outputs, span.stop - span.start)
     return out_THC
 
 
 def attend_backward(
-    grad_THC: Tensor, query_THC: Tensor, key_TKC: Tensor, value_TKC: Tensor, lengths: tuple[int, ...], window: int | None
+    grad_THC: Tensor, query_THC: Tensor, key_TKC: Tensor, value_TKC: Tensor, spans: tuple[Span, ...], window: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the scaled queries, the keys and the values."""
     d_query, d_key, d_value = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query_THC, key_TKC, value_TKC))
     num_heads = key_TKC.shape[1]
-    for start, stop in _spans(lengths):
-        length = stop - start
-        q, k, v, g = (_by_head(x[start:stop], num_heads) for x in (query_THC, key_TKC, value_TKC, grad_THC))
+    for span in spans:
+        own, begin = slice(span.start, span.stop), span.num_before
+        q, k, v, g = (_by_head(x, num_heads) for x in (query_THC[own], span.keys(key_TKC), span.keys(value_TKC), grad_THC[own]))
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        group = q.shape[1] // length
-        for first, last, low in _blocks(length, window):
+        group = q.shape[1] // (span.stop - span.start)
+        for first, last, low in _blocks(begin, k.shape[1], window):
             hidden = _hidden(first, last, low, group, window, q)
             for head in range(num_heads):
-                rows, keys = slice(first * group, last * group), slice(low, last)
+                rows, keys = slice((first - begin) * group, (last - begin) * group), slice(low, last)
                 weights = _weights(q[head, rows], k[head, keys], hidden)
                 dv[head, keys] += gemm.tn(weights, g[head, rows])
                 d_weights = gemm.nt(g[head, rows], v[head, keys])
                 d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
                 dq[head, rows] = gemm.nn(d_scores, k[head, keys])
                 dk[head, keys] += gemm.tn(d_scores, q[head, rows])
-        d_query[start:stop] = _by_token(dq, length)
-        d_key[start:stop] = _by_token(dk, length)
-        d_value[start:stop] = _by_token(dv, length)
+        d_query[own] = _by_token(dq, span.stop - span.start)
+        span.put(_by_token(dk, k.shape[1]), d_key)
+        span.put(_by_token(dv, k.shape[1]), d_value)
     return d_query, d_key, d_value
-
-
-def _spans(lengths: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    start = 0
-    for length in lengths:
-        if length:
-            yield start, start + length
-        start += length
 
 
 def _by_head(x_LHC: Tensor, num_heads: int) -> Tensor:
@@ -101,9 +129,9 @@ def _by_token(x: Tensor, length: int) -> Tensor:
     return x.view(x.shape[0], length, -1, x.shape[2]).transpose(0, 1).reshape(length, -1, x.shape[2])
 
 
-def _blocks(length: int, window: int | None) -> Iterator[tuple[int, int, int]]:
-    """(first query, last query + 1, first key that any of them sees)."""
-    for first in range(0, length, BLOCK_ROWS):
+def _blocks(begin: int, length: int, window: int | None) -> Iterator[tuple[int, int, int]]:
+    """(first query, last query + 1, first key that any of them sees) of the queries from `begin` on."""
+    for first in range(begin, length, BLOCK_ROWS):
         yield first, min(first + BLOCK_ROWS, length), 0 if window is None else max(0, first - window + 1)
 
 
@@ -128,13 +156,13 @@ class _PackedAttention(torch.autograd.Function):
     def forward(ctx: Any, query_THC: Tensor, key_TKC: Tensor, value_TKC: Tensor, scale: float, lengths: tuple[int, ...], window: int | None) -> Tensor:
         query_THC = query_THC * scale
         ctx.save_for_backward(query_THC, key_TKC, value_TKC)
-        ctx.scale, ctx.lengths, ctx.window = scale, lengths, window
-        return attend(query_THC, key_TKC, value_TKC, lengths, window)
+        ctx.scale, ctx.spans, ctx.window = scale, spans_of(lengths), window
+        return attend(query_THC, key_TKC, value_TKC, ctx.spans, window)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         query_THC, key_TKC, value_TKC = ctx.saved_tensors
-        d_query, d_key, d_value = attend_backward(grad_outputs[0], query_THC, key_TKC, value_TKC, ctx.lengths, ctx.window)
+        d_query, d_key, d_value = attend_backward(grad_outputs[0], query_THC, key_TKC, value_TKC, ctx.spans, ctx.window)
         return d_query.mul_(ctx.scale), d_key, d_value, None, None, None
 
 

@@ -17,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from danlu.training.batch import PackedBatch
-from danlu.training.kernels.attention import attend, attend_backward
+from danlu.training.kernels.attention import Span, attend, attend_backward
 from danlu.training.kernels.norm import rms_norm, rms_norm_again, rms_norm_backward, rotate
 from danlu.training.kernels.projection import (
     NUM_TENSORS,
@@ -31,6 +30,7 @@ from danlu.training.kernels.projection import (
     rebuild,
     split_needs,
 )
+from danlu.training.layout import Layout
 
 DECODERS = ("LlamaModel", "Qwen2Model", "Qwen3Model", "MistralModel")
 """Exact class names: a subclass may compute something else."""
@@ -46,7 +46,7 @@ class AttentionPart:
     head_dim: int
     scaling: float
     window: int | None
-    lengths: tuple[int, ...] = ()
+    spans: tuple[Span, ...] = ()
     cos_T1c: Tensor = field(default_factory=lambda: torch.empty(0))
     sin_T1c: Tensor = field(default_factory=lambda: torch.empty(0))
     rows_L: Tensor | None = None
@@ -90,19 +90,20 @@ def plan(decoder: Any) -> list[tuple[AttentionPart, FeedForwardPart]] | None:
     return parts
 
 
-def hidden_at_labels(decoder: Any, parts: Sequence[tuple[AttentionPart, FeedForwardPart]], batch: PackedBatch, embedded_TD: Tensor | None = None) -> Tensor:
-    """The decoder's last hidden state at the label rows of `batch` [L, D]; `embedded_TD` is read instead of the tokens where given."""
-    hidden_TD = decoder.embed_tokens(batch.ids_T) if embedded_TD is None else embedded_TD
-    cos, sin = decoder.rotary_emb(hidden_TD[None], position_ids=batch.positions_T[None])
+def hidden_at_labels(decoder: Any, parts: Sequence[tuple[AttentionPart, FeedForwardPart]], layout: Layout, embedded_TD: Tensor | None = None) -> Tensor:
+    """The decoder's last hidden state at the label rows of `layout` [L, D]; `embedded_TD` is read instead of the tokens where given."""
+    hidden_TD = decoder.embed_tokens(layout.ids_T) if embedded_TD is None else embedded_TD
+    cos, sin = decoder.rotary_emb(hidden_TD[None], position_ids=layout.positions_T[None])
     half = cos.shape[-1] // 2
     cos_T1c, sin_T1c = (x[0, :, None, :half].contiguous() for x in (cos, sin))
     for number, (attention, feed_forward) in enumerate(parts):
         is_last = number == len(parts) - 1
-        attention = replace(attention, lengths=batch.lengths, cos_T1c=cos_T1c, sin_T1c=sin_T1c, rows_L=batch.label_rows_L if is_last else None)
+        attention = replace(attention, spans=layout.spans, cos_T1c=cos_T1c, sin_T1c=sin_T1c, rows_L=layout.rows_L if is_last else None)
         head_norms = [None, None] if attention.head_norms is None else [norm.weight for norm in attention.head_norms]
         hidden_TD = _Attention.apply(attention, hidden_TD, attention.norm.weight, *head_norms, *_flat(attention.projections))
         hidden_TD = _FeedForward.apply(feed_forward, hidden_TD, feed_forward.norm.weight, *_flat(feed_forward.projections))
-    return decoder.norm(hidden_TD)
+    normed_LD: Tensor = decoder.norm(hidden_TD)
+    return normed_LD if layout.places_L is None else normed_LD.index_select(0, layout.places_L)
 
 
 def _flat(projections: Sequence[Projection]) -> list[Tensor | None]:
@@ -137,7 +138,7 @@ class _Attention(torch.autograd.Function):
         del x_TD
         q_raw, k_raw, v_TKC = (x.view(len(x), -1, part.head_dim) for x in (q_TN, k_TN, v_TN))
         q_THC, k_TKC = _queries_keys(part, q_raw, k_raw, q_norm_C, k_norm_C)
-        out_TN = attend(q_THC, k_TKC, v_TKC, part.lengths, part.window).view(len(hidden_TD), -1)
+        out_TN = attend(q_THC, k_TKC, v_TKC, part.spans, part.window).view(len(hidden_TD), -1)
         residual = hidden_TD
         if part.rows_L is not None:
             out_TN, residual = out_TN[part.rows_L], hidden_TD[part.rows_L]
@@ -158,7 +159,7 @@ class _Attention(torch.autograd.Function):
         assert d_out is not None
         d_out_THC = _spread(d_out, part.rows_L, len(hidden_TD)).view(len(hidden_TD), -1, part.head_dim)
         q_THC, k_TKC = _queries_keys(part, q_raw, k_raw, q_norm_C, k_norm_C)
-        dq, dk, dv = attend_backward(d_out_THC, q_THC, k_TKC, v_TKC, part.lengths, part.window)
+        dq, dk, dv = attend_backward(d_out_THC, q_THC, k_TKC, v_TKC, part.spans, part.window)
         del d_out, d_out_THC, q_THC, k_TKC
         q_eps, k_eps = _head_eps(part)
         cos, sin = part.cos_T1c, part.sin_T1c

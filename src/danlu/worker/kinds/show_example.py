@@ -36,7 +36,7 @@ class ShowExample(JobKind):
         from danlu.services.datasets import rendered_examples
 
         check_digest(Path(self.path), self.digest)
-        shown = [example for example in rendered_examples(self.path, self.base_model, self.objective, line=self.number)]
+        shown = list(rendered_examples(self.path, self.base_model, self.objective, line=self.number))
         if not shown:
             raise DataError(
                 f"row {self.number} cannot be shown", why="it does not exist, or it cannot be trained on", fix="look at the findings for the reason of each row"
