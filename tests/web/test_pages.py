@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from conftest import Served
 
 PAGES: dict[str, Callable[[Served], str]] = {
@@ -18,6 +19,10 @@ PAGES: dict[str, Callable[[Served], str]] = {
     "dataset": lambda s: f"/datasets/{s.dataset_id}",
     "new-run": lambda s: "/new-run",
     "new-run-model": lambda s: "/new-run?dataset=danlu/zhangjiajie",
+    "models": lambda s: "/models",
+    "exports": lambda s: "/exports",
+    "chat": lambda s: "/chat",
+    "compare": lambda s: "/compare",
     "queue": lambda s: "/queue",
     "advisor": lambda s: "/advisor",
     "help": lambda s: "/help",
@@ -32,7 +37,8 @@ CLIPPED_ICONS = "[...document.querySelectorAll('.q-icon')].filter(e => e.offsetW
 TEXT = """(() => {
     const copy = document.querySelector('.dl-shell').cloneNode(true);
     document.body.append(copy);
-    copy.querySelectorAll('.q-icon, pre, code, .dl-mono, .dl-log, .dl-case, .dl-scroll, .dl-pairs.left, .dl-seg, [lang=en], canvas, h1, h3.dl-text, .dl-navfoot').forEach(e => e.remove());
+    const written = '.q-icon, pre, code, .dl-mono, .dl-log, .dl-case, .dl-scroll, .dl-pairs.left, .dl-seg, [lang=en], canvas, h1, h3.dl-text, .dl-navfoot';
+    copy.querySelectorAll(written).forEach(e => e.remove());
     const text = copy.innerText;
     copy.remove();
     return text;
@@ -44,19 +50,28 @@ PROPER = re.compile(
 """Names, units and what the user wrote."""
 
 
-def open_page(browser: Any, url: str, *, width: int = 1280, scheme: str = "light", language: str = "en") -> tuple[Any, list[str]]:
-    """A page with everything that it complains of or asks of elsewhere."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, locale="zh-CN" if language == "zh" else "en-US")
-    page = context.new_page()
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: None if re.match(r"(http|ws)://127\.0\.0\.1:|data:|blob:", request.url) else said.append(request.url))
-    page.goto(url)
-    page.wait_for_selector("main .dl-page > *", timeout=30_000)
-    page.wait_for_function("window.socket?.connected ?? true", timeout=30_000)
-    page.wait_for_load_state("networkidle")
-    return page, said
+class Window:
+    """One browser window that goes from page to page, with everything a page complains of or asks of elsewhere."""
+
+    def __init__(self, browser: Any, studio: Served, *, width: int = 1280, scheme: str = "light", language: str = "en") -> None:
+        self.studio = studio
+        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, locale="zh-CN" if language == "zh" else "en-US")
+        self.page = self.context.new_page()
+        self.said: list[str] = []
+        self.page.on("console", lambda message: self.said.append(message.text) if message.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("request", lambda request: None if re.match(r"(http|ws)://127\.0\.0\.1:|data:|blob:", request.url) else self.said.append(request.url))
+
+    def go(self, path: str) -> Any:
+        """Open a page and wait until it stands and hears the server."""
+        self.said.clear()
+        self.page.goto(self.studio.url + path)
+        self.page.wait_for_selector("main .dl-page > *", timeout=60_000)
+        self.page.wait_for_function("window.socket?.connected && document.fonts.status === 'loaded'", timeout=60_000)
+        self.page.wait_for_function(
+            "!document.querySelector('main .q-spinner') && [...document.querySelectorAll('.dl-chart')].every(e => e.firstChild)", timeout=60_000
+        )
+        return self.page
 
 
 def check(page: Any, said: list[str], name: str, *, scheme: str, language: str) -> None:
@@ -78,11 +93,12 @@ def check(page: Any, said: list[str], name: str, *, scheme: str, language: str) 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_page_shows_well(browser: Any, studio: Served, language: str, scheme: str, width: int) -> None:
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    window = Window(browser, studio, width=width, scheme=scheme, language=language)
     for name, path in PAGES.items():
-        page, said = open_page(browser, studio.url + path(studio), width=width, scheme=scheme, language=language)
+        page = window.go(path(studio))
         page.screenshot(path=SCREENSHOTS / f"{name}-{language}-{scheme}-{width}.png", full_page=True)
-        check(page, said, name, scheme=scheme, language=language)
-        page.context.close()
+        check(page, window.said, name, scheme=scheme, language=language)
+    window.context.close()
 
 
 @pytest.mark.slow
@@ -92,12 +108,13 @@ def test_no_page_has_a_serious_barrier(browser: Any, studio: Served, repository:
         pytest.skip(f"axe-core is not installed ({axe}; npm install --no-save axe-core)")
     found = {}
     for scheme in ("light", "dark"):
+        window = Window(browser, studio, scheme=scheme)
         for name, path in PAGES.items():
-            page, _ = open_page(browser, studio.url + path(studio), scheme=scheme)
+            page = window.go(path(studio))
             page.evaluate(axe.read_text("utf-8"))
             result = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
             serious = [f"{one['id']}: {one['nodes'][0]['html'][:160]}" for one in result["violations"] if one["impact"] in ("serious", "critical")]
             if serious:
                 found[name, scheme] = serious
-            page.context.close()
+        window.context.close()
     assert found == {}

@@ -67,7 +67,11 @@ QUESTIONS: dict[str, tuple[Label, dict[str, Label]]] = {
     ),
     "tried": (
         ("Have you tried a good prompt with a few examples in it?", "试过写一个好的提示词、并附上几条样例吗？"),
-        {"no": ("Not yet", "还没有"), "helps": ("Yes, and it is nearly good enough", "试过，已经差不多够用"), "fails": ("Yes, and it is not good enough", "试过，仍然不够")},
+        {
+            "no": ("Not yet", "还没有"),
+            "helps": ("Yes, and it is nearly good enough", "试过，已经差不多够用"),
+            "fails": ("Yes, and it is not good enough", "试过，仍然不够"),
+        },
     ),
     "sources": (
         ("Must an answer say where it comes from?", "回答必须注明出处吗？"),
@@ -132,7 +136,10 @@ def _reasons(answers: Answers) -> list[Label]:
         ),
         (
             answers.wish in ("style", "format"),
-            ("A manner or a fixed form is what fine-tuning does best, often with a few hundred examples.", "语气和固定格式正是微调最擅长的，往往几百条样例就够。"),
+            (
+                "A manner or a fixed form is what fine-tuning does best, often with a few hundred examples.",
+                "语气和固定格式正是微调最擅长的，往往几百条样例就够。",
+            ),
         ),
         (
             answers.wish == "skill",
@@ -140,7 +147,10 @@ def _reasons(answers: Answers) -> list[Label]:
         ),
         (
             answers.changes == "daily",
-            ("What changes every day is outdated before a training is over; a document that is looked up is not.", "每天都变的内容，训练还没结束就过时了；查资料则不会。"),
+            (
+                "What changes every day is outdated before a training is over; a document that is looked up is not.",
+                "每天都变的内容，训练还没结束就过时了；查资料则不会。",
+            ),
         ),
         (
             answers.sources == "yes",
@@ -148,11 +158,17 @@ def _reasons(answers: Answers) -> list[Label]:
         ),
         (
             answers.tried == "no",
-            ("A prompt costs an hour and shows what is still missing; it is also what the tuned model is compared with.", "写提示词只要一小时，还能看清缺什么；它也是微调后要比较的对象。"),
+            (
+                "A prompt costs an hour and shows what is still missing; it is also what the tuned model is compared with.",
+                "写提示词只要一小时，还能看清缺什么；它也是微调后要比较的对象。",
+            ),
         ),
         (
             answers.tried == "helps",
-            ("What a prompt does nearly well enough is cheaper to improve than to train, and changes in a minute.", "提示词已经差不多时，改提示词比训练便宜，而且一分钟就能改。"),
+            (
+                "What a prompt does nearly well enough is cheaper to improve than to train, and changes in a minute.",
+                "提示词已经差不多时，改提示词比训练便宜，而且一分钟就能改。",
+            ),
         ),
         (
             answers.examples in ("none", FEW_EXAMPLES),
@@ -170,11 +186,20 @@ def _reasons(answers: Answers) -> list[Label]:
 
 
 def _next_steps(advice: Advice) -> list[Label]:
-    prompt = ("Write a prompt with three to five of your best examples in it and try twenty real questions.", "写一个附有三到五条最佳样例的提示词，用二十个真实问题试一试。")
+    prompt = (
+        "Write a prompt with three to five of your best examples in it and try twenty real questions.",
+        "写一个附有三到五条最佳样例的提示词，用二十个真实问题试一试。",
+    )
     measure = ("Write down twenty questions with the answer you would want: this becomes your test.", "写下二十个问题和理想回答：这就是你的测试集。")
-    train = ("Bring your examples and start a run with the recommended values; its proof says whether it helped.", "带上样例，用推荐值开始一次训练；训练后的证明会告诉你是否有用。")
+    train = (
+        "Bring your examples and start a run with the recommended values; its proof says whether it helped.",
+        "带上样例，用推荐值开始一次训练；训练后的证明会告诉你是否有用。",
+    )
     search = ("Collect the documents and let a search find the passages that go into the prompt.", "把资料收集起来，用检索找到相关段落放进提示词。")
-    collect = ("Collect at least 50 good examples, better 300; real questions with corrected answers are worth most.", "至少收集 50 条好样例，最好 300 条；真实问题加修正后的回答最有价值。")
+    collect = (
+        "Collect at least 50 good examples, better 300; real questions with corrected answers are worth most.",
+        "至少收集 50 条好样例，最好 300 条；真实问题加修正后的回答最有价值。",
+    )
     return {
         "fine_tune": [train],
         "prompt_first": [prompt, collect],

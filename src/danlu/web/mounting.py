@@ -14,7 +14,7 @@ from danlu.services.platform.platform import Platform
 from danlu.web import run_feed, template
 from danlu.web.session import GetActor
 
-PAGES = ("advisor", "dataset", "datasets", "help", "home", "new_run", "project", "proof", "queue", "run", "settings")
+PAGES = ("advisor", "chat", "dataset", "datasets", "exports", "help", "home", "models", "new_run", "project", "proof", "queue", "run", "settings")
 RECONNECT_SECONDS = 60.0
 """A page that was away for less goes on where it was; after that it is loaded again, and looks the same."""
 STATIC = Path(__file__).parent / "static"
@@ -25,7 +25,7 @@ def mount(app: FastAPI, platform: Platform, get_actor: GetActor | None = None) -
     template.STUDIO.serve(platform, get_actor or _owner)
     for name in PAGES:
         import_module(f"danlu.web.pages.{name}")
-    import_module("danlu.web.upload_route")
+    import_module("danlu.web.transfers")
     pages_app.add_static_files("/studio-files", STATIC, max_cache_age=31_536_000)
     pages_app.on_shutdown(run_feed.stop)
     ui.run_with(

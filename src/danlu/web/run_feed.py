@@ -10,16 +10,19 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
-from nicegui import Client, run, ui
+from nicegui import Client, ui
 
 from danlu.errors import DanluError
 from danlu.services.platform import jobs, runs, watching
+from danlu.services.platform.access import Actor
+from danlu.services.platform.platform import Platform
 from danlu.store.jobs import Job
 from danlu.store.measurements import Point, RunEvent
 from danlu.store.runs import Run
-from danlu.web.session import Session
+from danlu.web.session import Session, aside
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -65,7 +68,7 @@ class RunFeed:
         self.viewers: list[Viewer] = []
         self.points: list[Point] = []
         self.events: list[RunEvent] = []
-        self.last_train = self.last_validation = -1
+        self.last_steps: dict[watching.Kind, int] = {"train": -1, "validation": -1}
         """Steps that were read; each kind by itself, since a validation is told after its step."""
         self.log, self.log_job, self.log_attempt, self.log_offset = "", "", 0, 0
         self.last: Delta | None = None
@@ -126,11 +129,11 @@ class RunFeed:
 
     async def _read(self, session: Session) -> Delta | None:
         """Read what is new; None when nothing is."""
-        delta = await run.io_bound(self._read_now, session)
+        delta = await aside(lambda: self._read_now(session))
         before = self.last
         self.points += delta.points
-        self.last_train = max((point.step for point in delta.points if point.kind == "train"), default=self.last_train)
-        self.last_validation = max((point.step for point in delta.points if point.kind == "validation"), default=self.last_validation)
+        for kind in self.last_steps:
+            self.last_steps[kind] = max((point.step for point in delta.points if point.kind == kind), default=self.last_steps[kind])
         self.events += delta.events
         self.log = (self.log + delta.log)[-MAX_LOG_CHARS:]
         self.last = delta
@@ -140,8 +143,8 @@ class RunFeed:
     def _read_now(self, session: Session) -> Delta:
         platform, actor = session.platform, session.actor
         delta = Delta(runs.get_run(platform, actor, self.run_id), runs.list_run_jobs(platform, actor, self.run_id))
-        for kind, last in (("train", self.last_train), ("validation", self.last_validation)):
-            delta.points += _all(lambda after, kind=kind: watching.list_points(platform, actor, self.run_id, kind=kind, after=after, limit=READ_LIMIT), last, "step")
+        for kind, last in self.last_steps.items():
+            delta.points += _all(partial(_points, platform, actor, self.run_id, kind), last, "step")
         number = self.events[-1].number if self.events else -1
         delta.events = _all(lambda after: watching.list_events(platform, actor, self.run_id, after=after, limit=READ_LIMIT), number, "number")
         if delta.jobs:
@@ -159,6 +162,10 @@ class RunFeed:
 
 
 FEEDS: dict[str, RunFeed] = {}
+
+
+def _points(platform: Platform, actor: Actor, run_id: str, kind: watching.Kind, after: int) -> list[Point]:
+    return watching.list_points(platform, actor, run_id, kind=kind, after=after, limit=READ_LIMIT)
 
 
 def _all(read: Callable[[int], list[T]], after: int, place: str) -> list[T]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
 from fastapi import Request
-from nicegui import run, ui
+from nicegui import ui
 
 from danlu.services.platform import projects, views
 from danlu.services.platform.access import Actor
 from danlu.services.platform.operations import Operation
 from danlu.services.platform.platform import Platform
+from danlu.services.platform.tokens import csrf_token
 from danlu.services.platform.views import View, ViewChange
 from danlu.store.projects import Project
 from danlu.web.words import Label, Language, say
@@ -20,6 +23,14 @@ from danlu.web.words import Label, Language, say
 P = ParamSpec("P")
 R = TypeVar("R")
 GetActor = Callable[[Request], Actor]
+_THREADS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="danlu-pages")
+_LONG_THREADS = ThreadPoolExecutor(max_workers=24, thread_name_prefix="danlu-answers")
+"""For answers of models: they take long, and must not keep pages waiting."""
+
+
+async def aside(work: Callable[[], R], *, is_long: bool = False) -> R:
+    """Do something that waits for a disk, a database or a model beside the event loop."""
+    return await asyncio.get_running_loop().run_in_executor(_LONG_THREADS if is_long else _THREADS, work)
 
 
 @dataclass
@@ -48,7 +59,8 @@ class Session:
     @property
     def csrf_token(self) -> str:
         """What requests that a page makes by itself must carry; empty where nobody has to sign in."""
-        return str(self.request.scope.get("danlu.csrf_token", ""))
+        token = getattr(self.request.scope.get("danlu.incoming"), "session_token", None)
+        return csrf_token(token) if token else ""
 
     def t(self, key: str, **values: object) -> str:
         """A text of the catalogue."""
@@ -72,14 +84,7 @@ class Session:
         Raises:
             DanluError: what the operation says.
         """
-        return await run.io_bound(self._call, operation, *args, **kwargs)
-
-    def _call(self, operation: Operation[Any, R], *args: Any, **kwargs: Any) -> R:
-        return operation(self.platform, self.actor, *args, **kwargs)
-
-    async def aside(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call something that may wait for a disk, beside the event loop."""
-        return await run.io_bound(function, *args, **kwargs)
+        return await aside(lambda: operation(self.platform, self.actor, *args, **kwargs))
 
     async def prefer(self, **changes: Any) -> None:
         """Remember a preference."""

@@ -27,8 +27,9 @@ from danlu.web.session import GetActor, Session
 logger = logging.getLogger(__name__)
 BUILD_SECONDS = 20.0
 MARK = (
-    '<svg width="24" height="24" viewBox="0 0 24 24" aria-hidden="true"><rect width="24" height="24" rx="6" fill="var(--accent)"/><path d="M7 9h10M8 9c0 6 1 8 4 8s4-2 4-8'
-    'M9.5 17.5L8.5 20M14.5 17.5l1 2.5M12 4c1.5 1.5-1.5 2 0 3.5" fill="none" stroke="var(--on-accent)" stroke-width="1.7" stroke-linecap="round"/></svg>'
+    '<svg width="24" height="24" viewBox="0 0 24 24" aria-hidden="true"><rect width="24" height="24" rx="6" fill="var(--accent)"/>'
+    '<path d="M7 9h10M8 9c0 6 1 8 4 8s4-2 4-8M9.5 17.5L8.5 20M14.5 17.5l1 2.5M12 4c1.5 1.5-1.5 2 0 3.5" fill="none" '
+    'stroke="var(--on-accent)" stroke-width="1.7" stroke-linecap="round"/></svg>'
 )
 
 
@@ -46,6 +47,10 @@ NAVIGATION: dict[str, list[Entry]] = {
         Entry("datasets", "/datasets", "dataset"),
         Entry("runs", "/runs", "show_chart"),
         Entry("new_run", "/new-run", "add_circle_outline"),
+        Entry("models", "/models", "layers"),
+        Entry("exports", "/exports", "ios_share"),
+        Entry("chat", "/chat", "chat_bubble_outline"),
+        Entry("compare", "/compare", "compare"),
         Entry("queue", "/queue", "low_priority"),
     ],
     "guide": [
@@ -124,7 +129,9 @@ def _told(s: Session, error: Exception) -> None:
     if isinstance(error, asyncio.CancelledError):
         return
     if not isinstance(error, DanluError):
-        error = InternalError(f"the page met a defect: {type(error).__name__}", why=str(error)[:300] or "a defect in Danlu", fix="load the page again; report it")
+        error = InternalError(
+            f"the page met a defect: {type(error).__name__}", why=str(error)[:300] or "a defect in Danlu", fix="load the page again; report it"
+        )
     error_toast(s, error)
 
 

@@ -3,7 +3,7 @@ const PIECE = 4 * 1024 * 1024;
 
 export default {
   template: `<div>
-    <div class="dl-drop" :class="{ over: isOver }" role="button" tabindex="0" :aria-label="label" @click="$refs.input.click()" @keydown.enter.prevent="$refs.input.click()"
+    <div class="dl-drop" :class="{ over: isOver }" role="button" tabindex="0" @click="$refs.input.click()" @keydown.enter.prevent="$refs.input.click()"
       @keydown.space.prevent="$refs.input.click()" @dragover.prevent="isOver = true" @dragleave="isOver = false" @drop.prevent="take($event.dataTransfer.files)">
       <strong>{{ label }}</strong>
       <span class="dl-small dl-muted">{{ text }}</span>

@@ -26,7 +26,9 @@ class DropZone(Element, component="drop_zone.js"):
     def __init__(self, s: Session, project_id: str, dataset_id: str | None = None) -> None:
         super().__init__()
         self.session, self.project_id, self.dataset_id = s, project_id, dataset_id
-        self._props.update(label=s.t("datasets.drop"), text=s.t("datasets.drop_text"), accept=ACCEPTED, waiting=s.t("datasets.drop_waiting"), token=s.csrf_token)
+        self._props.update(
+            label=s.t("datasets.drop"), text=s.t("datasets.drop_text"), accept=ACCEPTED, waiting=s.t("datasets.drop_waiting"), token=s.csrf_token
+        )
         self.on("begin", guarded(s, self._begin))
         self.on("done", guarded(s, self._done))
         self.on("failed", self._failed)

@@ -40,7 +40,9 @@ class _Chart(Element, component="line_chart.js"):
 class LineChart:
     """A card with curves: raw and smoothed, log scale, zoom, PNG and CSV."""
 
-    def __init__(self, s: Session, title: str, lines: list[Line], *, tip: str = "", is_small: bool = False, file_name: str = "curves", can_log: bool = True) -> None:
+    def __init__(
+        self, s: Session, title: str, lines: list[Line], *, tip: str = "", is_small: bool = False, file_name: str = "curves", can_log: bool = True
+    ) -> None:
         self.s, self.title, self.lines = s, title, lines
         with box("dl-card", "section"):
             with box("dl-cardhead"):

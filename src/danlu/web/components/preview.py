@@ -45,7 +45,10 @@ def preview_card(s: Session, found: PreviewedRun, apply: Apply) -> None:
         (s.t("preview.examples"), numbers.count(forecast["num_examples"])),
         (s.t("preview.steps"), numbers.count(forecast["num_steps"])),
         (s.t("preview.tokens"), numbers.count(forecast["num_tokens"])),
-        (s.t("preview.trained"), f"{numbers.count(forecast['trained_parameters'])} ({forecast['trained_parameters'] / max(1, forecast['model_parameters']):.1%})"),
+        (
+            s.t("preview.trained"),
+            f"{numbers.count(forecast['trained_parameters'])} ({forecast['trained_parameters'] / max(1, forecast['model_parameters']):.1%})",
+        ),
         (s.t("preview.disk"), s.t("preview.disk_text", needed=numbers.size(forecast["disk_bytes"]), free=numbers.size(found.free_disk_bytes))),
         (s.t("preview.truncated"), f"{forecast['truncated_share']:.1%}"),
         (s.t("preview.ahead"), numbers.count(found.num_jobs_ahead)),

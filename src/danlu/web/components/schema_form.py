@@ -78,7 +78,13 @@ class SchemaForm:
             options = list(field.options) if value in field.options else [value, *field.options]
             choice(field.path, {option: str(option) for option in options}, value, guarded(s, lambda event: self.change(field.path, event.value)))
         else:
-            shown = "" if value is None else value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).strip().removesuffix("...").strip()
+            shown = (
+                ""
+                if value is None
+                else value
+                if isinstance(value, str)
+                else yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).strip().removesuffix("...").strip()
+            )
             entry = text_field(field.path, shown)
             entry._props["placeholder"] = s.t("form.default", value=numbers.setting(field.default))
             entry.on("change", guarded(s, lambda: self._typed(field, str(entry.value or ""))), [])

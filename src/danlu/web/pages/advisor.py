@@ -61,7 +61,9 @@ async def show(s: Session) -> None:
             with box("dl-options"):
                 for value, label in options.items():
                     Text(s.pick(label), "button", "dl-option").props("type=button").on(
-                        "click", guarded(s, lambda value=value: answer(name, value)), []  # type: ignore[misc]
+                        "click",
+                        guarded(s, lambda value=value: answer(name, value)),
+                        [],
                     )
 
     draw()

@@ -116,6 +116,7 @@ async def _rest(s: Session, place: ui.element, version: DatasetVersion) -> None:
                 {"name": "reason", "label": s.t("datasets.column_reason")},
             ]
             chosen: dict[str, Any] = {"kind": None}
+
             def draw(found: Rows) -> None:
                 holder.clear()
                 with holder:

@@ -7,6 +7,7 @@ from nicegui import ui
 from danlu.services.platform import jobs, projects, runs
 from danlu.services.platform.projects import NewProject
 from danlu.services.platform.views import Draft, get_draft, save_draft
+from danlu.store.jobs import Job
 from danlu.store.projects import Project
 from danlu.store.runs import Run
 from danlu.web.components.elements import Text, box, button, card, empty, icon, link, moment, paragraph, state_badge
@@ -107,7 +108,7 @@ def _project_form(s: Session, name: str) -> None:
         button(s.t("home.create"), guarded(s, create))
 
 
-def _active(s: Session, place: ui.element, queue: list[jobs.Job]) -> None:
+def _active(s: Session, place: ui.element, queue: list[Job]) -> None:
     place.clear()
     with place:
         if not queue:

@@ -53,7 +53,7 @@ class Entered:
     def from_draft(cls, values: dict[str, Any]) -> Entered:
         """What of a draft this version knows."""
         known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__ and isinstance(value, str | dict)}
-        made = cls(**known)
+        made = cls(**cast(dict[str, Any], known))
         made.step = made.step if made.step in STEPS else "data"
         made.goal = made.goal if made.goal in GOALS else "task"
         return made
@@ -97,7 +97,9 @@ class Form:
         run = await self.s.do(runs.get_run, run_id)
         entered = self.entered
         entered.dataset, entered.base_model, entered.step = run.recipe["dataset"], run.base_model, "review"
-        entered.changes = {item.path: value_at(run.recipe, item.path) for item in fields_of(run.recipe) if value_at(run.recipe, item.path, item.default) != item.default}
+        entered.changes = {
+            item.path: value_at(run.recipe, item.path) for item in fields_of(run.recipe) if value_at(run.recipe, item.path, item.default) != item.default
+        }
         with suppress(ValueError):  # an address that someone has cut
             told = json.loads(changes or "{}")
             entered.changes |= told if isinstance(told, dict) else {}
@@ -148,7 +150,11 @@ class Form:
             for name in bundled.example_names():
                 stem = name.removeprefix(bundled.PREFIX)
                 _option(
-                    s.t(f"new_run.data_{stem}"), s.t(f"new_run.data_{stem}_text"), name == self.entered.dataset, guarded(s, partial(take, name)), s.t("new_run.example")
+                    s.t(f"new_run.data_{stem}"),
+                    s.t(f"new_run.data_{stem}_text"),
+                    name == self.entered.dataset,
+                    guarded(s, partial(take, name)),
+                    s.t("new_run.example"),
                 )
 
     def _model(self, known: list[BaseModelChoice]) -> None:

@@ -9,13 +9,13 @@ from nicegui import ui
 
 from danlu.errors import NotFoundError
 from danlu.evaluation.report import words
-from danlu.services.platform import proofs, runs
+from danlu.services.platform import downloads, proofs, runs
 from danlu.services.platform.proofs import Order, Proof
 from danlu.store.runs import Run
 from danlu.web.components.elements import Text, box, button, card, empty, note, paragraph, segmented, state_badge
 from danlu.web.components.messages import guarded
 from danlu.web.components.proof_parts import case, forest, verdict_banner
-from danlu.web.session import Session
+from danlu.web.session import Session, aside
 from danlu.web.template import page
 
 CASES = 5
@@ -68,8 +68,9 @@ async def _download(s: Session, run: Run, kind: str) -> None:
         report = await s.do(proofs.get_report, run.id)
         ui.download.content(orjson.dumps(report, option=orjson.OPT_INDENT_2), f"{name}.json", "application/json")
     else:
-        path = await s.aside(proofs.report_page, s.platform, s.actor, run.id)
-        ui.download.content(await s.aside(path.read_bytes), f"{name}.html", "text/html")
+        found = await s.do(downloads.download_report, run.id)
+        content = await aside(lambda: b"".join(found.read(0, found.size_bytes)))
+        ui.download.content(content, f"{name}.html", "text/html")
 
 
 class Cases:

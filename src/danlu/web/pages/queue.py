@@ -86,7 +86,7 @@ def _order(s: Session, line: ui.element, job: Job, waiting: list[Job], act: Call
 
     async def dropped(event: Any) -> None:
         if event.args in {other.id for other in waiting} - {job.id}:
-            await act(jobs.move_job, event.args, Move(before=job.id, priority=job.priority))  # type: ignore[arg-type]
+            await act(jobs.move_job, event.args, Move(before=job.id, priority=job.priority))
 
     line.on("drop", guarded(s, dropped), js_handler="(e) => { e.preventDefault(); emit(e.dataTransfer.getData('text/plain')); }")
 

@@ -6,13 +6,16 @@ from functools import partial
 
 import yaml
 from nicegui import ui
+from pydantic import ValidationError
 
-from danlu.errors import DanluError
-from danlu.services.platform import runs, watching
+from danlu.errors import ConflictError, DanluError
+from danlu.services.platform import models, runs, watching
+from danlu.services.platform.models import NewModel
 from danlu.services.platform.runs import Stop
 from danlu.store.runs import Run
 from danlu.web.components.elements import Text, box, button, card, facts, fold, moment, state_badge
-from danlu.web.components.messages import choose, error_panel, guarded
+from danlu.web.components.fields import text_field
+from danlu.web.components.messages import choose, error_panel, guarded, toast
 from danlu.web.components.run_parts import Coach, Curves, LogView, Progress, Samples, forecast_card
 from danlu.web.run_feed import Delta, watch_run
 from danlu.web.session import Session
@@ -103,11 +106,36 @@ class View:
         s, run = self.s, self.run
         if run.state == "succeeded":
             button(s.t("run.proof"), href=f"/runs/{run.id}/proof", classes="primary")
+            button(s.t("shell.nav_chat"), href=f"/chat?project={run.project_id}&model={run.id}")
+            button(s.t("shell.nav_compare"), href=f"/compare?project={run.project_id}&models={run.id},{run.base_model}")
+            button(s.t("models.export"), href=f"/exports?project={run.project_id}&run={run.id}")
+            button(s.t("models.register"), guarded(s, self._register))
         if run.state in ("paused", "failed", "cancelled"):
             button(s.t("run.continue"), guarded(s, partial(s.do, runs.resume_run, run.id)), classes="primary", symbol="play_arrow")
         if run.state in ("queued", "running"):
             button(s.t("run.stop"), guarded(s, self._stop), classes="danger")
         button(s.t("run.again"), href=f"/new-run?from={run.id}")
+
+    async def _register(self) -> None:
+        """Ask for a name and keep the result under it."""
+        s = self.s
+        with ui.dialog() as dialog, box("dl-dialog").props("role=dialog aria-modal=true") as content:
+            content._props["aria-label"] = s.t("models.register")
+            Text(s.t("models.register"), "h2")
+            field = text_field(s.t("models.register_name"), self.run.name.replace("@", " ").replace("/", " ")[:100], maxlength=100)
+            with box("dl-row"):
+                button(s.t("models.register"), lambda: dialog.submit(field.value), classes="primary")
+                button(s.t("common.cancel"), dialog.close, classes="quiet")
+        name = await dialog
+        dialog.delete()
+        if name and str(name).strip():
+            try:
+                body = NewModel(name=str(name).strip())
+            except ValidationError as error:
+                told = error.errors()[0]["msg"]
+                raise ConflictError(f"{str(name)[:60]!r} cannot be a name", why=told, fix="leave out @, / and line breaks") from error
+            made = await s.do(models.register_model, self.run.id, body)
+            toast(s, s.t("models.register_done", name=f"{made.name}@{made.number}"), tone="good")
 
     async def _stop(self) -> None:
         s = self.s

@@ -9,7 +9,8 @@ Language = Literal["en", "zh"]
 Label = tuple[str, str]
 """(English, Chinese)."""
 MODULES = (
-    "advisor", "chart", "common", "datasets", "error", "form", "glossary", "help", "home", "new_run", "preview", "project", "proof", "queue", "run", "settings", "shell", "state",
+    "advisor", "chart", "chat", "common", "datasets", "error", "form", "glossary", "help", "home", "models",
+    "new_run", "preview", "project", "proof", "queue", "run", "settings", "shell", "state",
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ WORDS = {
     "back": ("Back", "返回"),
     "cancel": ("Cancel", "取消"),
     "close": ("Close", "关闭"),
+    "colon": (": ", "："),
     "copied": ("Copied.", "已复制。"),
     "help": ("What this means", "说明"),
     "next": ("Next", "下一页"),

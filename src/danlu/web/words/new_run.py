@@ -6,7 +6,10 @@ WORDS = {
     "back_to_recommended": ("Back to recommended", "恢复推荐值"),
     "base_local_text": ("From the home folder, {size}.", "来自主目录，{size}。"),
     "base_other": ("Another model", "其他模型"),
-    "base_other_text": ("A model of the hub by its name, such as Qwen/Qwen3-0.6B, or one in the home folder as local/NAME.", "网上模型的名称，如 Qwen/Qwen3-0.6B；或主目录中的模型，写作 local/名称。"),
+    "base_other_text": (
+        "A model of the hub by its name, such as Qwen/Qwen3-0.6B, or one in the home folder as local/NAME.",
+        "网上模型的名称，如 Qwen/Qwen3-0.6B；或主目录中的模型，写作 local/名称。",
+    ),
     "base_tiny_text": (
         "Comes with Danlu. Small enough to try everything in minutes on any computer; not made for real work.",
         "随丹炉提供，很小。任何电脑几分钟就能试完全部流程；不适合真实业务。",
@@ -18,11 +21,17 @@ WORDS = {
     "data_product-json": ("Products as JSON", "商品信息转 JSON"),
     "data_product-json_text": ("Free text of adverts to a fixed JSON form. English, 176 examples.", "把广告文字转成固定的 JSON 格式。英文，176 条。"),
     "data_support-en": ("Customer support", "客服回答"),
-    "data_support-en_text": ("A shop's answers in one manner, always with a next step. English, 228 examples.", "统一语气的客服回答，每次都给出下一步。英文，228 条。"),
+    "data_support-en_text": (
+        "A shop's answers in one manner, always with a next step. English, 228 examples.",
+        "统一语气的客服回答，每次都给出下一步。英文，228 条。",
+    ),
     "data_weekly-report": ("Weekly reports", "周报整理"),
     "data_weekly-report_text": ("Loose notes to a weekly report. Chinese, 206 examples.", "把零散记录整理成周报。中文，206 条。"),
     "data_zhangjiajie": ("Travel guide", "旅行向导"),
-    "data_zhangjiajie_text": ("Questions about Zhangjiajie, answered like a local guide. Chinese, 387 examples.", "像本地向导一样回答张家界的问题。中文，387 条。"),
+    "data_zhangjiajie_text": (
+        "Questions about Zhangjiajie, answered like a local guide. Chinese, 387 examples.",
+        "像本地向导一样回答张家界的问题。中文，387 条。",
+    ),
     "example": ("Example", "示例"),
     "goal_knowledge": ("Facts", "知识"),
     "goal_knowledge_text": ("Know certain things. Looking them up is often better: see the advisor.", "记住某些知识。查资料往往更好：见顾问。"),

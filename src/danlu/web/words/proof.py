@@ -10,7 +10,10 @@ WORDS = {
     "best": ("Gained most", "提升最多"),
     "case": ("Row {line}", "第 {line} 行"),
     "cases": ("Cases", "逐条比较"),
-    "cases_text": ("Held-out rows with what both models wrote. Green stands only in the tuned answer, red only in the base one.", "留出样例和两个模型的回答。绿色只在微调后出现，红色只在基座中出现。"),
+    "cases_text": (
+        "Held-out rows with what both models wrote. Green stands only in the tuned answer, red only in the base one.",
+        "留出样例和两个模型的回答。绿色只在微调后出现，红色只在基座中出现。",
+    ),
     "change": ("Change", "变化"),
     "confidence": ("95 % interval", "95% 区间"),
     "download_html": ("Report (HTML)", "报告（HTML）"),

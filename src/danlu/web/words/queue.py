@@ -6,7 +6,10 @@ WORDS = {
     "cancel_title": ("Stop this job?", "停止这个任务？"),
     "class": ("Class", "优先级"),
     "down": ("Later", "后移"),
-    "empty_text": ("Jobs wait here for their turn: runs, checks of data, exports. They go on when this page is closed.", "训练、数据检查、导出等任务在这里排队。关掉页面也会继续。"),
+    "empty_text": (
+        "Jobs wait here for their turn: runs, checks of data, exports. They go on when this page is closed.",
+        "训练、数据检查、导出等任务在这里排队。关掉页面也会继续。",
+    ),
     "empty_title": ("The queue is empty", "队列为空"),
     "express": ("Express", "加急"),
     "intro": ("Express before standard before saver; drag or use the arrows to change the order.", "加急先于标准，标准先于省资源；可拖动或用箭头调整顺序。"),

@@ -6,7 +6,10 @@ WORDS = {
     "base": ("Base model", "基座模型"),
     "coach": ("Coach", "教练"),
     "coach_none": ("Nothing to say so far: the curves look as they should.", "暂时没有意见：曲线看起来正常。"),
-    "coach_tip": ("Looks at curves and data and says what could be better, why, and which setting changes it.", "观察曲线和数据，指出可以改进之处、原因和对应的设置。"),
+    "coach_tip": (
+        "Looks at curves and data and says what could be better, why, and which setting changes it.",
+        "观察曲线和数据，指出可以改进之处、原因和对应的设置。",
+    ),
     "continue": ("Resume", "继续训练"),
     "curve_grad": ("Gradient norm", "梯度范数"),
     "curve_loss": ("Loss", "损失"),
