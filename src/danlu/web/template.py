@@ -101,7 +101,11 @@ def page(path: str, *, title: str, nav: str = "") -> Callable[[Callable[[Session
 
     def register(build: Callable[[Session], Awaitable[None]]) -> Callable[[Session], Awaitable[None]]:
         async def shown(request: Request) -> None:
-            s = await STUDIO.visit(request)
+            try:
+                s = await STUDIO.visit(request)
+            except DanluError as error:  # nobody is signed in, or the database is away
+                _refused(Session(STUDIO.opened(), request, STUDIO.actor, views.View()), error)
+                return
             _look(s)
             ui.page_title(f"{s.t(title)} \u00b7 Danlu")
             with box("dl-shell"):
@@ -122,6 +126,15 @@ def page(path: str, *, title: str, nav: str = "") -> Callable[[Callable[[Session
         return build
 
     return register
+
+
+def _refused(s: Session, error: DanluError) -> None:
+    """What is shown when not even the frame of a page can be."""
+    _look(s)
+    s.toasts = box("dl-toasts")
+    with box("dl-main", "main"), box("dl-page"):
+        _brand(s)
+        error_panel(s, error)
 
 
 def _told(s: Session, error: Exception) -> None:

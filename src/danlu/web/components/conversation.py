@@ -54,6 +54,8 @@ class Pane:
     """One for each question of the user."""
     place: ui.element | None = None
     under_way: Answering | None = None
+    told: str = ""
+    """Tokens and speed of the newest answer."""
 
 
 class Conversation:
@@ -153,6 +155,8 @@ class Conversation:
                 if number < len(pane.answers):
                     with box("dl-turn"):
                         Text(pane.answers[number], "div", "dl-text")
+                        if number == len(self.questions) - 1 and pane.told:
+                            Text(pane.told, "div", "dl-small dl-muted")
                         if number == len(self.questions) - 1 and not (self.is_blind and not self.has_voted):
                             self._rating(pane)
 
@@ -200,7 +204,7 @@ class Conversation:
         assert pane.place is not None
         with pane.place, box("dl-turn"):
             text, told = Text("", "div", "dl-text"), Text("", "div", "dl-small dl-muted")
-        pane.under_way = Answering(s, self.project_id, question)
+        pane.under_way, pane.told = Answering(s, self.project_id, question), ""
         shown = ""
         try:
             async for _ in pane.under_way.pieces():
@@ -212,7 +216,8 @@ class Conversation:
                     told.text = s.t("chat.ahead", number=now.last.ahead) if now.last.kind == "waiting" else s.t("chat.loading")
             if pane.under_way.end is not None:
                 end = pane.under_way.end
-                told.text = s.t("chat.speed", tokens=end.num_tokens or 0, speed=numbers.short(speed_of(end)))
+                pane.told = s.t("chat.speed", tokens=end.num_tokens or 0, speed=numbers.short(speed_of(end)))
+                pane.told += f" {s.t('chat.cut')}" if end.is_cut else ""
         except DanluError as error:
             with pane.place:
                 error_panel(s, error, where="dl-note bad")

@@ -31,7 +31,7 @@ class DataTable(Element, component="data_table.js"):
         self.session, self.read = s, read
         self.begins: list[str | None] = [None]
         """Where each page that was seen begins."""
-        self._props.update(columns=columns, label=label, previous=s.t("common.previous"), next=s.t("common.next"))
+        self._props.update(columns=columns, label=label, previous=s.t("basic.previous"), next=s.t("basic.next"))
         self._fill(0, first)
         self.on("request", guarded(s, self._turn))
         if on_row is not None:
@@ -44,5 +44,5 @@ class DataTable(Element, component="data_table.js"):
     def _fill(self, number: int, rows: Rows) -> None:
         shown, begins = rows
         self.begins = self.begins[: number + 1] + ([begins] if begins is not None else [])
-        self._props.update(rows=shown, page=number, has_next=begins is not None, status=self.session.t("common.page", number=number + 1))
+        self._props.update(rows=shown, page=number, has_next=begins is not None, status=self.session.t("basic.page", number=number + 1))
         self.update()

@@ -85,7 +85,7 @@ def help_tip(s: Session, text: str) -> ui.element:
     made = Text("?", "button", "dl-help")
     made.props("type=button")
     made._props["data-tip"] = text
-    made._props["aria-label"] = f"{s.t('common.help')}: {text}"
+    made._props["aria-label"] = f"{s.t('basic.help')}: {text}"
     return made
 
 

@@ -48,7 +48,7 @@ def copy_button(s: Session, text: str, label: str) -> ui.element:
     """Put a text on the clipboard."""
     made = button(label, classes="small", symbol="content_copy")
     made.on("click", js_handler=f"() => window.danlu.copy({json.dumps(text)})")
-    made.on("click", lambda: toast(s, s.t("common.copied"), tone="good"), [])
+    made.on("click", lambda: toast(s, s.t("basic.copied"), tone="good"), [])
     return made
 
 
@@ -64,7 +64,7 @@ def error_toast(s: Session, error: DanluError) -> None:
     with s.toasts:
         made = error_panel(s, error, where="dl-toast bad")
         with made, box("dl-row"):
-            button(s.t("common.close"), made.delete, classes="small")
+            button(s.t("basic.close"), made.delete, classes="small")
 
 
 async def confirm(s: Session, title: str, text: str, *, do: str, danger: bool = False) -> bool:
@@ -81,7 +81,7 @@ async def choose(s: Session, title: str, text: str, outcomes: dict[str, tuple[st
         with box("dl-row"):
             for key, (label, classes) in outcomes.items():
                 button(label, lambda key=key: dialog.submit(key), classes=classes)
-            button(s.t("common.cancel"), dialog.close, classes="quiet")
+            button(s.t("basic.cancel"), dialog.close, classes="quiet")
     chosen = await dialog
     dialog.delete()
     return str(chosen) if chosen else None

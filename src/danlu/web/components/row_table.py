@@ -69,9 +69,9 @@ class RowTable:
             Text(status, "span", "dl-small dl-muted").props("aria-live=polite")
             with box("dl-row"):
                 if self.trail:
-                    button(s.t("common.previous"), guarded(s, self._back), classes="small")
+                    button(s.t("basic.previous"), guarded(s, self._back), classes="small")
                 if found.next is not None:
-                    button(s.t("common.next"), guarded(s, partial(self._forward, offset, found.next)), classes="small")
+                    button(s.t("basic.next"), guarded(s, partial(self._forward, offset, found.next)), classes="small")
 
     async def _back(self) -> None:
         await self.turn(self.trail.pop())
@@ -125,7 +125,7 @@ class RowTable:
                 with box("dl-row"):
                     button(s.t("datasets.edit_save"), guarded(s, changed), classes="primary")
                     button(s.t("datasets.delete_row"), guarded(s, partial(save, RowEdits(delete=[row.number]))), classes="danger")
-                    button(s.t("common.close"), dialog.close, classes="quiet")
+                    button(s.t("basic.close"), dialog.close, classes="quiet")
         dialog.on("hide", dialog.delete, [])
         dialog.open()
 

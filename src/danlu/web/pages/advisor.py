@@ -49,7 +49,7 @@ async def show(s: Session) -> None:
             if answers:
                 with box("dl-row"):
                     if missing:
-                        button(s.t("common.back"), guarded(s, back))
+                        button(s.t("basic.back"), guarded(s, back))
                     button(s.t("advisor.again"), guarded(s, again), classes="quiet")
 
     def _question(name: str) -> None:

@@ -63,7 +63,7 @@ def _form(s: Session, names: dict[str, str]) -> None:
         choice(s.t("models.form"), {name: s.t(f"models.export_{name}") for name in FORMS}, chosen["form"], lambda event: chosen.update(form=event.value))
         button(s.t("models.export"), guarded(s, start), classes="primary")
     for name in FORMS:
-        paragraph(f"{s.t(f'models.export_{name}')}{s.t('common.colon')}{s.t(f'models.export_{name}_text')}", "dl-small dl-muted")
+        paragraph(f"{s.t(f'models.export_{name}')}{s.t('basic.colon')}{s.t(f'models.export_{name}_text')}", "dl-small dl-muted")
 
 
 def _draw(s: Session, place: Any, found: tuple[list[ExportContent], int], names: dict[str, str]) -> None:

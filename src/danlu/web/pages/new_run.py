@@ -189,7 +189,7 @@ class Form:
                 _option(s.t(f"new_run.goal_{name}"), s.t(f"new_run.goal_{name}_text"), entered.goal == name, guarded(s, partial(goal, name)))
         with box("dl-row"):
             button(s.t("new_run.continue"), guarded(s, partial(self.go, "review")), classes="primary")
-            button(s.t("common.back"), guarded(s, partial(self.go, "data")))
+            button(s.t("basic.back"), guarded(s, partial(self.go, "data")))
 
     async def _review(self) -> None:
         s, entered = self.s, self.entered
@@ -205,7 +205,7 @@ class Form:
                         Text(s.t("new_run.priority"), "span", "dl-label")
                         choice(s.t("new_run.priority"), names, entered.priority, guarded(s, self._prioritised))
                     self.start = button(s.t("new_run.start"), guarded(s, self._start), classes="primary", symbol="play_arrow")
-                    button(s.t("common.back"), guarded(s, partial(self.go, "model")), classes="quiet")
+                    button(s.t("basic.back"), guarded(s, partial(self.go, "model")), classes="quiet")
         with self.main, box("dl-card", "section"):
             waiting_card(s)
         with self.beside:
@@ -300,7 +300,7 @@ class Form:
                 for path in told if s.view.is_advanced else filter(told.__contains__, SIMPLE):
                     self._reason(told[path], kinds.get(path))
                 with box("dl-row between"):
-                    names = {"simple": s.t("common.simple"), "advanced": s.t("common.advanced")}
+                    names = {"simple": s.t("basic.simple"), "advanced": s.t("basic.advanced")}
                     segmented(names, "advanced" if s.view.is_advanced else "simple", guarded(s, self._mode), s.t("settings.form"))
                     if self.entered.changes:
                         Text(s.t("new_run.advanced_changed", number=len(self.entered.changes)), "span", "dl-muted dl-small")

@@ -107,6 +107,6 @@ class Cases:
                     Text(f"{offset + 1}\u2013{min(offset + CASES, found.total)} / {found.total}", "span", "dl-small dl-muted")
                     with box("dl-row"):
                         if offset:
-                            button(s.t("common.previous"), guarded(s, partial(self.turn, offset - CASES)), classes="small")
+                            button(s.t("basic.previous"), guarded(s, partial(self.turn, offset - CASES)), classes="small")
                         if offset + CASES < found.total:
-                            button(s.t("common.next"), guarded(s, partial(self.turn, offset + CASES)), classes="small")
+                            button(s.t("basic.next"), guarded(s, partial(self.turn, offset + CASES)), classes="small")

@@ -125,7 +125,7 @@ class View:
             field = text_field(s.t("models.register_name"), self.run.name.replace("@", " ").replace("/", " ")[:100], maxlength=100)
             with box("dl-row"):
                 button(s.t("models.register"), lambda: dialog.submit(field.value), classes="primary")
-                button(s.t("common.cancel"), dialog.close, classes="quiet")
+                button(s.t("basic.cancel"), dialog.close, classes="quiet")
         name = await dialog
         dialog.delete()
         if name and str(name).strip():

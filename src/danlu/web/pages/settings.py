@@ -27,7 +27,7 @@ async def show(s: Session) -> None:
         with card(s.t("settings.form")):
             paragraph(s.t("settings.form_text"), "dl-muted")
             with box("dl-row"):
-                names = {"simple": s.t("common.simple"), "advanced": s.t("common.advanced")}
+                names = {"simple": s.t("basic.simple"), "advanced": s.t("basic.advanced")}
                 chosen = "advanced" if s.view.is_advanced else "simple"
                 segmented(names, chosen, lambda name: s.prefer(is_advanced=name == "advanced"), s.t("settings.form"))
         with card(s.t("settings.tour")):

@@ -9,7 +9,7 @@ Language = Literal["en", "zh"]
 Label = tuple[str, str]
 """(English, Chinese)."""
 MODULES = (
-    "advisor", "chart", "chat", "common", "datasets", "error", "form", "glossary", "help", "home", "models",
+    "advisor", "basic", "chart", "chat", "datasets", "error", "form", "glossary", "help", "home", "models",
     "new_run", "preview", "project", "proof", "queue", "run", "settings", "shell", "state",
 )  # fmt: skip
 
