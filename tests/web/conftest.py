@@ -1,19 +1,13 @@
 """A studio of its own for the browser tests: a home with a project, a finished run, a queued one and a dataset, served as users get it."""
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from studio_server import Served, serve
 
 from danlu.data.findings import look_over
 from danlu.services.platform import datasets, projects, runs
@@ -31,29 +25,6 @@ from danlu.worker import ingest
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OWNER = Actor.local()
-SERVER = """
-import sys
-import uvicorn
-from fastapi import FastAPI
-import danlu.web
-from danlu.services.platform.platform import Platform
-
-app = FastAPI()
-danlu.web.mount(app, Platform.open())
-uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
-"""
-
-
-@dataclass
-class Served:
-    """A running studio."""
-
-    url: str
-    home: Path
-    process: "subprocess.Popen[bytes]"
-    project_id: str
-    run_id: str
-    dataset_id: str
 
 
 @pytest.fixture(scope="session")
@@ -83,29 +54,10 @@ def studio(tmp_path_factory: pytest.TempPathFactory, finished_run: Path, small_m
     dataset_id = _dataset(platform, project_id)
     platform.close()
     process, url = serve(home)
-    yield Served(url, home, process, project_id, run_id, dataset_id)
-    process.terminate()
-    process.wait(timeout=30)
-
-
-def serve(home: Path, port: int = 0) -> "tuple[subprocess.Popen[bytes], str]":
-    """Start the server as a process of its own; return it with its address once it answers."""
-    if not port:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-    environment = os.environ | {"DANLU_HOME": str(home)}
-    environment.pop("NICEGUI_SCREEN_TEST_PORT", None)
-    process = subprocess.Popen([sys.executable, "-c", SERVER, str(port)], env=environment)
-    url = f"http://127.0.0.1:{port}"
-    for _ in range(600):
-        try:
-            urllib.request.urlopen(f"{url}/help", timeout=10).close()
-            return process, url
-        except OSError:
-            assert process.poll() is None, "the server ended"
-            time.sleep(0.1)
-    raise AssertionError("the server did not come up")
+    served = Served(url, home, process, project_id, run_id, dataset_id)
+    yield served
+    served.process.terminate()  # a test may have put another one in its place
+    served.process.wait(timeout=30)
 
 
 def _finished(platform: Platform, project_id: str, folder: Path) -> str:

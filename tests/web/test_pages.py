@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from conftest import Served
+from studio_server import Served, Window
 
 PAGES: dict[str, Callable[[Served], str]] = {
     "home": lambda s: "/",
@@ -48,30 +47,6 @@ PROPER = re.compile(
     "answers|about|models|peft|queued|small|product|csv|yaml|name|home|tmp|pytest|root|of|studio|current"
 )
 """Names, units and what the user wrote."""
-
-
-class Window:
-    """One browser window that goes from page to page, with everything a page complains of or asks of elsewhere."""
-
-    def __init__(self, browser: Any, studio: Served, *, width: int = 1280, scheme: str = "light", language: str = "en") -> None:
-        self.studio = studio
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, locale="zh-CN" if language == "zh" else "en-US")
-        self.page = self.context.new_page()
-        self.said: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text) if message.type in ("error", "warning") else None)
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: None if re.match(r"(http|ws)://127\.0\.0\.1:|data:|blob:", request.url) else self.said.append(request.url))
-
-    def go(self, path: str) -> Any:
-        """Open a page and wait until it stands and hears the server."""
-        self.said.clear()
-        self.page.goto(self.studio.url + path)
-        self.page.wait_for_selector("main .dl-page > *", timeout=60_000)
-        self.page.wait_for_function("window.socket?.connected && document.fonts.status === 'loaded'", timeout=60_000)
-        self.page.wait_for_function(
-            "!document.querySelector('main .q-spinner') && [...document.querySelectorAll('.dl-chart')].every(e => e.firstChild)", timeout=60_000
-        )
-        return self.page
 
 
 def check(page: Any, said: list[str], name: str, *, scheme: str, language: str) -> None:

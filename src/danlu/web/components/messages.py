@@ -30,6 +30,7 @@ def diagnostics(s: Session, error: DanluError) -> str:
 
 def error_panel(s: Session, error: DanluError, *, where: str = "dl-card") -> ui.element:
     """What happened and how to go on; the reason folded."""
+    # LIMIT: the sentences of errors are English in every language (docs/limits.md#the-studios-pages)
     made = box(where, "section").props("role=alert")
     with made:
         Text(s.t("error.title"), "h2", "dl-bad")

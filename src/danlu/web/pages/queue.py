@@ -8,10 +8,10 @@ from typing import Any, get_args
 
 from nicegui import ui
 
-from danlu.services.platform import jobs
+from danlu.services.platform import jobs, system
 from danlu.services.platform.jobs import Move, Priority
 from danlu.store.jobs import Job
-from danlu.web.components.elements import Text, box, button, empty, icon, paragraph
+from danlu.web.components.elements import Text, box, button, empty, icon, note, paragraph
 from danlu.web.components.fields import choice
 from danlu.web.components.jobs import job_line, job_name
 from danlu.web.components.messages import confirm, guarded
@@ -26,6 +26,9 @@ async def show(s: Session) -> None:
     with box("dl-col"):
         Text(s.t("queue.title"), "h1")
         paragraph(s.t("queue.intro"), "dl-sub")
+    status = await s.do(system.get_system_status)
+    if not any(worker.is_alive for worker in status.workers):
+        note(s.t("queue.worker_none"), "warn")
     place = box()
     read = partial(s.do, jobs.list_queue)
     await refresh_every(2.0, read, lambda queue: _draw(s, place, queue, read), queue_key)
