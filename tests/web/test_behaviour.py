@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_pages import Window
+from studio_server import Served, Window, serve
 
-from conftest import OWNER, Served, serve
 from danlu.services.platform import datasets
 from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
