@@ -31,6 +31,7 @@ def studio(
     from danlu.services.platform import sessions
     from danlu.services.platform.platform import Platform
     from danlu.settings import Settings
+    from danlu.web import mount
 
     settings = Settings.from_environment()
     logs.configure(settings.log_format, settings.log_level)
@@ -39,6 +40,7 @@ def studio(
         platform = Platform.open(settings)
         held.callback(platform.close)
         app = create_app(platform, host=host)
+        mount(app, platform)
         bound = held.enter_context(listen(host, port))
         if worker:
             held.enter_context(Companion(settings.home).running())

@@ -1,0 +1,33 @@
+// A table whose rows come page by page from the server (event `request`); cards on small screens.
+export default {
+  template: `<div>
+    <table class="dl-table cards">
+      <caption class="dl-skip">{{ label }}</caption>
+      <thead><tr><th v-for="c in columns" :key="c.name" scope="col" :class="{ right: c.align === 'right' }">{{ c.label }}</th></tr></thead>
+      <tbody>
+        <tr v-for="(row, i) in rows" :key="row.key ?? i" :class="{ link: row.href }" @click="open(row, $event)">
+          <td v-for="(c, j) in columns" :key="c.name" :data-label="c.label" :class="{ right: c.align === 'right', 'dl-mono': c.type === 'code' }">
+            <a v-if="row.href && j === 0" :href="row.href">{{ row[c.name] }}</a>
+            <time v-else-if="c.type === 'time' && row[c.name]" :data-at="row[c.name]"></time>
+            <span v-else-if="c.type === 'badge' && row[c.name]" class="dl-badge" :class="row[c.name][1]">{{ row[c.name][0] }}</span>
+            <span v-else :title="row[c.name + '_title']">{{ row[c.name] ?? "–" }}</span>
+          </td>
+        </tr>
+      </tbody>
+    </table>
+    <div v-if="has_next || page > 0" class="dl-tablefoot">
+      <span class="dl-small dl-muted" aria-live="polite">{{ status }}</span>
+      <span class="dl-row">
+        <button type="button" class="dl-btn small" :disabled="page === 0" @click="$emit('request', page - 1)">{{ previous }}</button>
+        <button type="button" class="dl-btn small" :disabled="!has_next" @click="$emit('request', page + 1)">{{ next }}</button>
+      </span>
+    </div>
+  </div>`,
+  props: { columns: Array, rows: Array, label: String, page: Number, has_next: Boolean, status: String, previous: String, next: String },
+  methods: {
+    open(row, event) {
+      if (row.href && !event.target.closest("a")) location.href = row.href;
+      else if (!row.href) this.$emit("row", row.key);
+    },
+  },
+};

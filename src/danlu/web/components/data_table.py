@@ -1,0 +1,48 @@
+"""A table whose rows come page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from nicegui.element import Element
+from nicegui.events import GenericEventArguments
+
+from danlu.web.components.messages import guarded
+from danlu.web.session import Session
+
+Rows = tuple[list[dict[str, Any]], str | None]
+"""(rows, where the next ones begin)."""
+
+
+class DataTable(Element, component="data_table.js"):
+    """Rows are plain values; a row with `href` is a link, others report their `key` to `on_row`."""
+
+    def __init__(
+        self,
+        s: Session,
+        label: str,
+        columns: list[dict[str, Any]],
+        read: Callable[[str | None], Awaitable[Rows]],
+        first: Rows,
+        on_row: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.session, self.read = s, read
+        self.begins: list[str | None] = [None]
+        """Where each page that was seen begins."""
+        self._props.update(columns=columns, label=label, previous=s.t("basic.previous"), next=s.t("basic.next"))
+        self._fill(0, first)
+        self.on("request", guarded(s, self._turn))
+        if on_row is not None:
+            self.on("row", guarded(s, lambda event: on_row(str(event.args))))
+
+    async def _turn(self, event: GenericEventArguments) -> None:
+        number = min(max(0, int(event.args)), len(self.begins) - 1)
+        self._fill(number, await self.read(self.begins[number]))
+
+    def _fill(self, number: int, rows: Rows) -> None:
+        shown, begins = rows
+        self.begins = self.begins[: number + 1] + ([begins] if begins is not None else [])
+        self._props.update(rows=shown, page=number, has_next=begins is not None, status=self.session.t("basic.page", number=number + 1))
+        self.update()

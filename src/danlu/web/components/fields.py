@@ -1,0 +1,33 @@
+"""Fields of forms: Quasar's, always with a label that a screen reader finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from nicegui import ui
+
+
+def text_field(label: str, value: str = "", *, maxlength: int | None = None, on_change: Callable[..., Any] | None = None) -> ui.input:
+    """One line of text."""
+    made = ui.input(placeholder=label, value=value, on_change=on_change).props("outlined dense").style("flex: 1 1 220px; max-width: 420px")
+    made._props["aria-label"] = label
+    if maxlength is not None:
+        made.props(f"maxlength={maxlength}")
+    return made
+
+
+def choice(label: str, options: dict[Any, str], value: Any, on_change: Callable[..., Any] | None = None) -> ui.select:
+    """One of several."""
+    made = ui.select(options, value=value, on_change=on_change).props("outlined dense options-dense").style("min-width: 160px")
+    made._props["aria-label"] = label
+    return made
+
+
+def text_area(label: str, value: str = "", *, rows: int = 8, is_code: bool = False, on_change: Callable[..., Any] | None = None) -> ui.textarea:
+    """Several lines of text."""
+    made = ui.textarea(value=value, on_change=on_change).props(f"outlined rows={rows} debounce=400").style("width: 100%")
+    made._props["aria-label"] = label
+    if is_code:
+        made.props("input-class=dl-mono spellcheck=false")
+    return made

@@ -1,0 +1,81 @@
+// Curves over steps: raw and smoothed, log scale, zoom, PNG and CSV. The data stays here; the server sends only what is new.
+import { echarts } from "nicegui-echart";
+
+const ALPHA = 0.9;
+
+export default {
+  template: `<div class="dl-chart" :class="{ small: small }" role="img" :aria-label="label"></div>`,
+  props: { series: Array, label: String, x: String, y: String, small: Boolean, log: Boolean },
+  data: () => ({ isLog: false, isSmooth: true }),
+  async mounted() {
+    this.points = this.series.map((line) => line.points.slice());
+    this.isLog = this.log;
+    await new Promise((done) => setTimeout(done, 0));
+    this.chart = echarts.init(this.$el, null, { renderer: "canvas" });
+    this.observer = new ResizeObserver(() => this.chart.resize());
+    this.observer.observe(this.$el);
+    this.draw();
+  },
+  beforeUnmount() {
+    this.observer?.disconnect();
+    this.chart?.dispose();
+  },
+  methods: {
+    append(added) {
+      added.forEach((points, i) => {
+        for (const point of points) {
+          const last = this.points[i].at(-1);
+          if (!last || point[0] > last[0]) this.points[i].push(point);
+        }
+      });
+      this.draw();
+    },
+    restart(all) { this.points = all; this.draw(); },
+    set_log(value) { this.isLog = value; this.draw(); },
+    set_smooth(value) { this.isSmooth = value; this.draw(); },
+    png(name) { window.danlu.save(name, "image/png", this.chart.getDataURL({ pixelRatio: 2, backgroundColor: window.danlu.token("--surface") })); },
+    csv(name) {
+      const steps = [...new Set(this.points.flatMap((points) => points.map((p) => p[0])))].sort((a, b) => a - b);
+      const columns = this.points.map((points) => new Map(points));
+      const quoted = (text) => `"${String(text).replaceAll('"', '""')}"`;
+      const rows = steps.map((step) => [step, ...columns.map((column) => column.get(step) ?? "")].join(","));
+      window.danlu.save(name, "text/csv", [["step", ...this.series.map((line) => quoted(line.name))].join(","), ...rows].join("\n"));
+    },
+    smoothed(points) {
+      let mean = 0, weight = 0;
+      return points.map(([step, value]) => {
+        mean = ALPHA * mean + (1 - ALPHA) * value;
+        weight = ALPHA * weight + (1 - ALPHA);
+        return [step, mean / weight];
+      });
+    },
+    draw() {
+      if (!this.chart) return;
+      const token = window.danlu.token, ink = token("--ink"), muted = token("--muted"), line = token("--line");
+      const made = [];
+      this.series.forEach((kind, i) => {
+        const color = token(`--chart-${kind.color}`), points = this.points[i];
+        const isSmooth = kind.smooth && this.isSmooth && points.length > 4;
+        const base = { type: "line", name: kind.name, showSymbol: points.length < 3 || kind.dots, symbolSize: 5, sampling: "lttb", animation: false, itemStyle: { color } };
+        made.push({ ...base, id: `raw-${i}`, data: points, lineStyle: { color, width: isSmooth ? 1 : 1.75, opacity: isSmooth ? 0.3 : 1, type: kind.dash ? "dashed" : "solid" },
+          tooltip: { show: true } });
+        made.push({ ...base, id: `smooth-${i}`, showSymbol: false, data: isSmooth ? this.smoothed(points) : [], lineStyle: { color, width: 1.75 }, tooltip: { show: false } });
+      });
+      this.chart.setOption({
+        textStyle: { fontFamily: getComputedStyle(document.body).fontFamily, color: ink },
+        grid: { left: 8, right: 16, top: 36, bottom: 28, containLabel: true },
+        legend: { top: 0, left: 0, icon: "roundRect", itemWidth: 12, itemHeight: 3, textStyle: { color: ink, fontSize: 12 }, data: this.series.map((kind) => kind.name),
+          selectedMode: this.series.length > 1, inactiveColor: muted },
+        tooltip: { trigger: "axis", confine: true, backgroundColor: token("--surface"), borderColor: line, textStyle: { color: ink, fontSize: 12 },
+          valueFormatter: (value) => (value === undefined ? "" : Math.abs(value) >= 1000 ? Math.round(value).toLocaleString() : Number(value).toPrecision(4)) },
+        dataZoom: [{ type: "inside", filterMode: "none", zoomOnMouseWheel: "ctrl", moveOnMouseWheel: false }],
+        xAxis: { type: "value", name: this.x, nameLocation: "middle", nameGap: 24, nameTextStyle: { color: muted, fontSize: 12 }, min: "dataMin", max: "dataMax",
+          axisLabel: { color: muted, fontSize: 11, hideOverlap: true }, axisLine: { lineStyle: { color: line } }, splitLine: { show: false }, minInterval: 1 },
+        yAxis: { type: this.isLog ? "log" : "value", scale: true, axisLabel: { color: muted, fontSize: 11,
+          formatter: (value) => (Math.abs(value) >= 1e6 ? value / 1e6 + "M" : Math.abs(value) >= 1e4 ? value / 1e3 + "k" : value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(1) : +value.toPrecision(4)) },
+          splitLine: { lineStyle: { color: line } } },
+        series: made,
+      }, { replaceMerge: ["series"] });
+    },
+  },
+};

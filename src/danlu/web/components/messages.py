@@ -1,0 +1,113 @@
+"""What went wrong and what to do about it; what went well; questions before something cannot be undone."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from nicegui import ui
+
+import danlu
+from danlu.errors import DanluError
+from danlu.web.components.elements import Text, box, button, fold, paragraph
+from danlu.web.session import Session
+
+SECRET = re.compile(r"(?i)\b(dl_|hf_|sk-|ghp_)[\w-]{8,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)|\bBearer\s+\S+")
+
+
+def redacted(text: str) -> str:
+    """A text without what looks like a token or password."""
+    return SECRET.sub("***", text)
+
+
+def diagnostics(s: Session, error: DanluError) -> str:
+    """What to send to someone who is to help."""
+    return redacted(f"Danlu {danlu.__version__}\n{s.request.url.path}\n{error}")
+
+
+def error_panel(s: Session, error: DanluError, *, where: str = "dl-card") -> ui.element:
+    """What happened and how to go on; the reason folded."""
+    # LIMIT: the sentences of errors are English in every language (docs/limits.md#the-studios-pages)
+    made = box(where, "section").props("role=alert")
+    with made:
+        Text(s.t("error.title"), "h2", "dl-bad")
+        paragraph(error.what, "dl-text")
+        with box("dl-row top"):
+            Text(s.t("error.fix"), "span", "dl-muted")
+            Text(error.fix, "span", "dl-strong dl-text")
+        with fold(s.t("error.why")):
+            paragraph(f"{error.why} ({error.code})", "dl-text dl-muted")
+        with box("dl-row"):
+            copy_button(s, diagnostics(s, error), s.t("error.copy"))
+    return made
+
+
+def copy_button(s: Session, text: str, label: str) -> ui.element:
+    """Put a text on the clipboard."""
+    made = button(label, classes="small", symbol="content_copy")
+    made.on("click", js_handler=f"() => window.danlu.copy({json.dumps(text)})")
+    made.on("click", lambda: toast(s, s.t("basic.copied"), tone="good"), [])
+    return made
+
+
+def toast(s: Session, text: str, *, tone: str = "") -> None:
+    """Say something briefly."""
+    with s.toasts, box(f"dl-toast {tone}").props("role=status") as made:
+        Text(text)
+    ui.timer(4.0, made.delete, once=True)
+
+
+def error_toast(s: Session, error: DanluError) -> None:
+    """Say that an action failed; it stays until it is closed."""
+    with s.toasts:
+        made = error_panel(s, error, where="dl-toast bad")
+        with made, box("dl-row"):
+            button(s.t("basic.close"), made.delete, classes="small")
+
+
+async def confirm(s: Session, title: str, text: str, *, do: str, danger: bool = False) -> bool:
+    """Ask before something that cannot be undone."""
+    return await choose(s, title, text, {"do": (do, "danger" if danger else "primary")}) == "do"
+
+
+async def choose(s: Session, title: str, text: str, outcomes: dict[str, tuple[str, str]]) -> str | None:
+    """Ask which of several outcomes is wanted; None when the dialog is closed."""
+    with ui.dialog() as dialog, box("dl-dialog").props("role=dialog aria-modal=true") as content:
+        content._props["aria-label"] = title
+        Text(title, "h2")
+        paragraph(text, "dl-text dl-muted")
+        with box("dl-row"):
+            for key, (label, classes) in outcomes.items():
+                button(label, lambda key=key: dialog.submit(key), classes=classes)
+            button(s.t("basic.cancel"), dialog.close, classes="quiet")
+    chosen = await dialog
+    dialog.delete()
+    return str(chosen) if chosen else None
+
+
+def guarded(s: Session, action: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[None]]:
+    """An action of a page: pressed twice it is done once, and what the operation refuses is told."""
+    state = {"is_busy": False}
+
+    async def carried_out(*args: Any) -> None:
+        if state["is_busy"]:
+            return
+        state["is_busy"] = True
+        try:
+            await action(*args)
+        except DanluError as error:
+            error_toast(s, error)
+        finally:
+            state["is_busy"] = False
+
+    async def with_event(event: Any) -> None:
+        await carried_out(event)
+
+    async def without_event() -> None:
+        await carried_out()
+
+    takes = [one for one in inspect.signature(action).parameters.values() if one.default is one.empty]
+    return with_event if takes else without_event  # NiceGUI looks at the signature

@@ -1,0 +1,43 @@
+"""Putting the pages on the application."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from nicegui import app as pages_app
+from nicegui import ui
+
+from danlu.services.platform.access import Actor
+from danlu.services.platform.platform import Platform
+from danlu.web import run_feed, template
+from danlu.web.session import GetActor
+
+PAGES = ("advisor", "chat", "dataset", "datasets", "exports", "help", "home", "models", "new_run", "project", "proof", "queue", "run", "settings")
+RECONNECT_SECONDS = 60.0
+"""A page that was away for less goes on where it was; after that it is loaded again, and looks the same."""
+STATIC = Path(__file__).parent / "static"
+
+
+def mount(app: FastAPI, platform: Platform, get_actor: GetActor | None = None) -> None:
+    """See `danlu.web.mount`."""
+    template.STUDIO.serve(platform, get_actor or _owner)
+    for name in PAGES:
+        import_module(f"danlu.web.pages.{name}")
+    import_module("danlu.web.transfers")
+    pages_app.add_static_files("/studio-files", STATIC, max_cache_age=31_536_000)
+    pages_app.on_shutdown(run_feed.stop)
+    ui.run_with(
+        app,
+        title="Danlu",
+        favicon=STATIC / "danlu.svg",
+        tailwind=False,
+        reconnect_timeout=RECONNECT_SECONDS,
+        binding_refresh_interval=None,
+        show_welcome_message=False,
+    )
+
+
+def _owner(request: Request) -> Actor:
+    return Actor.local(request.client.host if request.client else None)

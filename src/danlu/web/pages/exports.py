@@ -1,0 +1,103 @@
+"""Runs as files for other tools: made, verified, downloaded."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+from danlu.services.platform import exports, jobs, runs
+from danlu.services.platform.exports import ExportContent, NewExport
+from danlu.web import numbers
+from danlu.web.components.elements import Text, badge, box, button, card, fold, link, moment, paragraph
+from danlu.web.components.fields import choice
+from danlu.web.components.messages import confirm, guarded, toast
+from danlu.web.live import refresh_every
+from danlu.web.session import Session
+from danlu.web.template import page
+
+FORMS = ("adapter", "merged")
+SHOWN = 50
+
+
+@page("/exports", title="models.exports", nav="exports")
+async def show(s: Session) -> None:
+    """What was exported of the chosen project; `?run=` chooses a run to export."""
+    project = await s.project()
+    with box("dl-col"):
+        Text(s.t("models.exports"), "h1")
+        paragraph(s.t("models.export_text"), "dl-sub")
+    if project is None:
+        with box("dl-card", "section"):
+            paragraph(s.t("chat.tried_none"), "dl-muted")
+            link(s.t("home.title"), "/")
+        return
+    finished = (await s.do(runs.list_runs, project.id, state="succeeded", limit=SHOWN)).items
+    names = {run.id: run.name or run.id for run in finished}
+    with card(s.t("models.export")):
+        if not names:
+            paragraph(s.t("models.export_none"), "dl-muted")
+        else:
+            _form(s, names)
+    place = box("dl-col wide")
+
+    async def read() -> tuple[list[ExportContent], int]:
+        found = await s.do(exports.list_exports, project.id, limit=SHOWN)
+        contents = [await s.do(exports.get_export, one.id) for one in found.items]
+        waiting = await s.do(jobs.list_queue, project_id=project.id)
+        return contents, sum(job.kind == "export" for job in waiting)
+
+    await refresh_every(2.0, read, lambda found: _draw(s, place, found, names))
+
+
+def _form(s: Session, names: dict[str, str]) -> None:
+    wanted = s.query("run")
+    chosen: dict[str, Any] = {"run": wanted if wanted in names else next(iter(names)), "form": FORMS[0]}
+
+    async def start() -> None:
+        await s.do(exports.submit_export, chosen["run"], NewExport(type=chosen["form"]))
+        toast(s, s.t("models.export_started"), tone="good")
+
+    with box("dl-row"):
+        choice(s.t("models.run"), names, chosen["run"], lambda event: chosen.update(run=event.value))
+        choice(s.t("models.form"), {name: s.t(f"models.export_{name}") for name in FORMS}, chosen["form"], lambda event: chosen.update(form=event.value))
+        button(s.t("models.export"), guarded(s, start), classes="primary")
+    for name in FORMS:
+        paragraph(f"{s.t(f'models.export_{name}')}{s.t('basic.colon')}{s.t(f'models.export_{name}_text')}", "dl-small dl-muted")
+
+
+def _draw(s: Session, place: Any, found: tuple[list[ExportContent], int], names: dict[str, str]) -> None:
+    contents, waiting = found
+    place.clear()
+    with place:
+        if waiting:
+            paragraph(s.t("models.export_started"), "dl-muted")
+        if not contents and not waiting:
+            paragraph(s.t("models.export_empty"), "dl-muted")
+        for content in contents:
+            _export(s, content, names)
+
+
+def _export(s: Session, content: ExportContent, names: dict[str, str]) -> None:
+    export = content.export
+
+    async def delete() -> None:
+        if await confirm(s, s.t("models.delete_title"), s.t("models.delete_text"), do=s.t("models.delete"), danger=True):
+            await s.do(exports.delete_export, export.id)
+            made.delete()
+
+    with box("dl-card", "section") as made:
+        with box("dl-row between"):
+            with box("dl-row"):
+                Text(s.t(f"models.export_{export.type}") if export.type in FORMS else export.type, "h2")
+                badge(s.t("models.verified"), "good")
+                link(names.get(export.run_id, export.run_id), f"/runs/{export.run_id}")
+            with box("dl-row"):
+                Text(numbers.size(export.size_bytes), "span", "dl-muted dl-small")
+                moment(export.created_at).classes("dl-muted dl-small")
+                button(s.t("models.delete"), guarded(s, partial(delete)), classes="small danger")
+        with fold(s.t("models.download")), box("dl-col"):
+            for file in content.files:
+                with box("dl-row between"):
+                    link(file.name, f"/studio-export/{export.id}?name={quote(file.name, safe='')}")
+                    Text(numbers.size(file.size_bytes), "span", "dl-muted dl-small")

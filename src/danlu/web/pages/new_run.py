@@ -1,0 +1,387 @@
+"""Three steps to a run: data, model and goal, review. What is entered is kept until it is sent."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, cast, get_args
+
+from nicegui import ui
+
+from danlu import bundled
+from danlu.recipe.recommend import GOALS, Goal
+from danlu.services.platform import datasets, models, recipes, runs, views
+from danlu.services.platform.jobs import Priority
+from danlu.services.platform.models import BaseModelChoice
+from danlu.services.platform.recipes import Preview, PreviewedRun, RecipeText
+from danlu.services.platform.runs import NewRun
+from danlu.services.platform.views import Draft
+from danlu.store.datasets import Dataset
+from danlu.store.projects import Project
+from danlu.web import numbers
+from danlu.web.components.elements import Text, badge, box, button, card, empty, fold, note, paragraph, segmented
+from danlu.web.components.fields import choice, text_area, text_field
+from danlu.web.components.messages import guarded
+from danlu.web.components.preview import preview_card, waiting_card
+from danlu.web.components.schema_form import SchemaForm
+from danlu.web.schema_fields import FormField, fields_of, value_at, with_value
+from danlu.web.session import Session
+from danlu.web.template import page
+
+DRAFT = "new_run"
+STEPS = ("data", "model", "review")
+SIMPLE = ("method.type", "method.rank", "optim.learning_rate", "optim.num_epochs", "optim.global_batch_size", "data.max_seq_len", "data.mix")
+"""Reasons that the simple form shows; the others are in the advanced one."""
+
+
+@dataclass
+class Entered:
+    """What was entered so far."""
+
+    step: str = "data"
+    dataset: str = ""
+    base_model: str = "danlu/tiny"
+    goal: str = "task"
+    name: str = ""
+    priority: str = "standard"
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Settings by dotted path that differ from what is recommended."""
+
+    @classmethod
+    def from_draft(cls, values: dict[str, Any]) -> Entered:
+        """What of a draft this version knows."""
+        known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__ and isinstance(value, str | dict)}
+        made = cls(**cast(dict[str, Any], known))
+        made.step = made.step if made.step in STEPS else "data"
+        made.goal = made.goal if made.goal in GOALS else "task"
+        return made
+
+
+@page("/new-run", title="new_run.title", nav="new_run")
+async def show(s: Session) -> None:
+    """The three steps."""
+    project = await s.project()
+    Text(s.t("new_run.title"), "h1")
+    if project is None:
+        with empty("add_circle_outline", s.t("new_run.title"), s.t("new_run.no_project")):
+            button(s.t("home.title"), href="/", classes="primary")
+        return
+    draft = await s.do(views.get_draft, DRAFT)
+    form = Form(s, project, Entered.from_draft(draft.values))
+    if s.query("dataset"):
+        form.entered.dataset, form.entered.step = str(s.query("dataset")), "model"
+    elif s.query("from"):
+        await form.take_from(str(s.query("from")), s.query("changes"))
+    form.body = box("dl-col wide")
+    await form.draw()
+
+
+class Form:
+    """The page's state and its parts."""
+
+    body: ui.element
+    beside: ui.element
+
+    def __init__(self, s: Session, project: Project, entered: Entered) -> None:
+        self.s, self.project, self.entered = s, project, entered
+        self.recommended: PreviewedRun | None = None
+        self.asked = 0
+        """Counts previews, so that an old answer never replaces a newer one."""
+        self.yaml: ui.textarea | None = None
+        self.schema: SchemaForm | None = None
+
+    async def take_from(self, run_id: str, changes: str | None) -> None:
+        """Begin with the recipe of an earlier run, and what its coach recommends."""
+        run = await self.s.do(runs.get_run, run_id)
+        entered = self.entered
+        entered.dataset, entered.base_model, entered.step = run.recipe["dataset"], run.base_model, "review"
+        entered.changes = {
+            item.path: value_at(run.recipe, item.path) for item in fields_of(run.recipe) if value_at(run.recipe, item.path, item.default) != item.default
+        }
+        with suppress(ValueError):  # an address that someone has cut
+            told = json.loads(changes or "{}")
+            entered.changes |= told if isinstance(told, dict) else {}
+
+    async def keep(self) -> None:
+        """Remember what was entered."""
+        await self.s.do(views.save_draft, DRAFT, Draft(values=vars(self.entered)))
+
+    async def go(self, step: str) -> None:
+        """Show another step."""
+        self.entered.step = step
+        await self.keep()
+        await self.draw()
+
+    async def draw(self) -> None:
+        """Show the step."""
+        s, entered = self.s, self.entered
+        self.body.clear()
+        with self.body:
+            with box("dl-steps", "ol"):
+                for number, step in enumerate(STEPS):
+                    with box("", "li") as made:
+                        if step == entered.step:
+                            made.props("aria-current=step")
+                        Text(str(number + 1), "span", "n")
+                        Text(s.t(f"new_run.step_{step}"))
+            if entered.step == "data":
+                self._data((await s.do(datasets.list_datasets, self.project.id, limit=50)).items)
+            elif entered.step == "model":
+                self._model(await s.do(models.list_base_models))
+            else:
+                await self._review()
+
+    def _data(self, own: list[Dataset]) -> None:
+        s = self.s
+        with box("dl-row between"):
+            Text(s.t("new_run.choose_data"), "h2")
+            button(s.t("datasets.add"), href="/datasets", classes="small", symbol="upload_file")
+
+        async def take(name: str) -> None:
+            self.entered.dataset, self.entered.changes = name, {}
+            await self.go("model")
+
+        with box("dl-grid3"):
+            for dataset in own:
+                is_chosen = self.entered.dataset.partition("@")[0] == dataset.name
+                _option(dataset.name, s.t("new_run.data_own"), is_chosen, guarded(s, partial(take, dataset.name)))
+            for name in bundled.example_names():
+                stem = name.removeprefix(bundled.PREFIX)
+                _option(
+                    s.t(f"new_run.data_{stem}"),
+                    s.t(f"new_run.data_{stem}_text"),
+                    name == self.entered.dataset,
+                    guarded(s, partial(take, name)),
+                    s.t("new_run.example"),
+                )
+
+    def _model(self, known: list[BaseModelChoice]) -> None:
+        s, entered = self.s, self.entered
+
+        async def base(name: str) -> None:
+            entered.base_model, entered.changes = name, {}
+            await self.go("model")
+
+        async def goal(name: str) -> None:
+            entered.goal = name
+            await self.go("model")
+
+        async def typed() -> None:
+            entered.base_model = str(other.value or "").strip() or "danlu/tiny"
+            await self.keep()
+
+        Text(s.t("new_run.choose_base"), "h2")
+        is_known = entered.base_model in {model.name for model in known}
+        with box("dl-grid2"):
+            for model in known:
+                text = s.t("new_run.base_tiny_text") if model.is_embedded else s.t("new_run.base_local_text", size=numbers.size(model.size_bytes))
+                _option(model.name, text, entered.base_model == model.name, guarded(s, partial(base, model.name)))
+            with box("dl-card", "section"):
+                Text(s.t("new_run.base_other"), "h3")
+                other = text_field(s.t("new_run.base_other"), "" if is_known else entered.base_model, maxlength=300)
+                other.on("blur", guarded(s, typed), [])
+                paragraph(s.t("new_run.base_other_text"), "dl-small dl-muted")
+        Text(s.t("new_run.choose_goal"), "h2")
+        with box("dl-grid2"):
+            for name in GOALS:
+                _option(s.t(f"new_run.goal_{name}"), s.t(f"new_run.goal_{name}_text"), entered.goal == name, guarded(s, partial(goal, name)))
+        with box("dl-row"):
+            button(s.t("new_run.continue"), guarded(s, partial(self.go, "review")), classes="primary")
+            button(s.t("basic.back"), guarded(s, partial(self.go, "data")))
+
+    async def _review(self) -> None:
+        s, entered = self.s, self.entered
+        with box("dl-split"):
+            self.main = box("dl-col wide")
+            with box("dl-col wide sticky"):
+                self.beside = box("dl-card", "section")
+                with box("dl-card", "section"):
+                    names = {name: s.t(f"queue.{name}") for name in get_args(Priority)}
+                    entry = text_field(s.t("new_run.name"), entered.name, maxlength=200)
+                    entry.on("blur", guarded(s, lambda: self._named(str(entry.value or ""))), [])
+                    with box("dl-field"):
+                        Text(s.t("new_run.priority"), "span", "dl-label")
+                        choice(s.t("new_run.priority"), names, entered.priority, guarded(s, self._prioritised))
+                    self.start = button(s.t("new_run.start"), guarded(s, self._start), classes="primary", symbol="play_arrow")
+                    button(s.t("basic.back"), guarded(s, partial(self.go, "model")), classes="quiet")
+        with self.main, box("dl-card", "section"):
+            waiting_card(s)
+        with self.beside:
+            waiting_card(s)
+        ui.timer(0.05, guarded(s, self._recommend), once=True)
+
+    async def _named(self, name: str) -> None:
+        self.entered.name = name.strip()
+        await self.keep()
+
+    async def _prioritised(self, event: Any) -> None:
+        self.entered.priority = event.value
+        await self.keep()
+
+    def _written(self) -> dict[str, Any]:
+        return {"base_model": self.entered.base_model, "dataset": self.entered.dataset}
+
+    async def _recommend(self) -> None:
+        """What is recommended for this data, model and goal; then what it would take with the changes."""
+        written = self._written()
+        if "objective.type" in self.entered.changes:
+            written["objective"] = self.entered.changes["objective.type"]
+        self.recommended = await self.s.do(recipes.preview_run, self.project.id, Preview(recipe=written, goal=cast(Goal, self.entered.goal)))
+        self._draw_settings()
+        if self.entered.changes and self.recommended.recipe is not None:
+            await self._preview()
+        else:
+            self._draw_preview(self.recommended)
+
+    def _recipe(self) -> dict[str, Any]:
+        """The recommended recipe with the changes."""
+        values = dict(self.recommended.recipe or {}) if self.recommended is not None else self._written()
+        for path, value in self.entered.changes.items():
+            whole = path.removesuffix(".type")
+            values = with_value(values, whole, {"type": value}) if whole != path else with_value(values, path, value)
+        return values
+
+    async def _change(self, path: str, value: Any) -> None:
+        base = dict(self.recommended.recipe or {}) if self.recommended is not None else {}
+        if value_at(base, path) == value:
+            self.entered.changes.pop(path, None)
+        else:
+            self.entered.changes[path] = value
+        if path.endswith(".type"):
+            self.entered.changes = {name: kept for name, kept in self.entered.changes.items() if name == path or not name.startswith(path.removesuffix("type"))}
+        await self.keep()
+        if path.endswith(".type"):
+            self._draw_settings()
+        await self._preview()
+
+    async def _take(self, changes: dict[str, Any]) -> None:
+        self.entered.changes |= changes
+        await self.keep()
+        self._draw_settings()
+        await self._preview()
+
+    async def _preview(self) -> None:
+        self.asked += 1
+        mine = self.asked
+        checked = await self.s.do(recipes.check_recipe, RecipeText(recipe=self._recipe()))
+        if self.schema is not None:
+            self.schema.tell(checked.mistakes)
+        if checked.text is not None and self.yaml is not None and self.yaml.value != checked.text:
+            self.yaml.set_value(checked.text)
+        self.beside.clear()
+        with self.beside:
+            if not checked.is_valid:
+                note("\n".join(line.strip() for line in checked.mistakes[1:]), "bad", self.s.t("new_run.line_mistakes"))
+                return
+            waiting_card(self.s)
+        found = await self.s.do(recipes.preview_run, self.project.id, Preview(recipe=self._recipe()))
+        if mine == self.asked:
+            self._draw_preview(found)
+
+    def _draw_preview(self, found: PreviewedRun) -> None:
+        self.beside.clear()
+        with self.beside:
+            preview_card(self.s, found, guarded(self.s, self._take))
+
+    def _draw_settings(self) -> None:
+        s, recommended = self.s, self.recommended
+        assert recommended is not None
+        self.main.clear()
+        self.yaml = self.schema = None
+        if recommended.recipe is None:
+            return
+        with self.main:
+            with card(s.t("new_run.recommended")):
+                paragraph(s.t("new_run.recommended_text"), "dl-muted")
+                told = {reason["path"]: reason for reason in recommended.reasons}
+                kinds = {item.path: item for item in fields_of(self._recipe())}
+                for path in told if s.view.is_advanced else filter(told.__contains__, SIMPLE):
+                    self._reason(told[path], kinds.get(path))
+                with box("dl-row between"):
+                    names = {"simple": s.t("basic.simple"), "advanced": s.t("basic.advanced")}
+                    segmented(names, "advanced" if s.view.is_advanced else "simple", guarded(s, self._mode), s.t("settings.form"))
+                    if self.entered.changes:
+                        Text(s.t("new_run.advanced_changed", number=len(self.entered.changes)), "span", "dl-muted dl-small")
+                        button(s.t("new_run.back_to_recommended"), guarded(s, self._reset), classes="small")
+            if s.view.is_advanced:
+                with card(s.t("new_run.all_settings")):
+                    self.schema = SchemaForm(s, self._recipe(), set(self.entered.changes), self._change)
+                with card(), fold(s.t("new_run.yaml")):
+                    paragraph(s.t("new_run.yaml_text"), "dl-muted dl-small")
+                    import yaml
+
+                    text = yaml.safe_dump(self._recipe(), allow_unicode=True, sort_keys=False)
+                    self.yaml = text_area(s.t("new_run.yaml"), text, rows=24, is_code=True)
+                    self.yaml.on("blur", guarded(s, self._yaml_typed), [])
+
+    def _reason(self, reason: dict[str, Any], item: FormField | None) -> None:
+        s, path = self.s, reason["path"]
+        value = self.entered.changes.get(path, reason["value"])
+        with box("dl-reason"):
+            with box("dl-row between"):
+                with box("dl-row"):
+                    Text(s.t(f"new_run.name_{path.replace('.', '_')}") if path in SIMPLE else path, "span", "dl-strong" if path in SIMPLE else "dl-mono")
+                    if path in SIMPLE:
+                        Text(path, "span", "dl-mono dl-muted")
+                    if path in self.entered.changes:
+                        badge(s.t("form.changed"), "accent")
+                if item is not None and item.kind == "number" and not s.view.is_advanced:
+                    entry = text_field(path, numbers.plain(value)).style("flex: 0 0 112px")
+                    entry.props("input-class=text-right")
+                    entry.on("change", guarded(s, lambda: self._typed(path, str(entry.value or ""))), [])
+                else:
+                    Text(numbers.setting(value), "span", "dl-strong dl-clip")
+            paragraph(reason[s.language], "dl-small dl-muted")
+
+    async def _typed(self, path: str, text: str) -> None:
+        try:
+            value: Any = float(text)
+        except ValueError:
+            value = text or "auto"  # what is neither is told beside the preview
+        await self._change(path, int(value) if isinstance(value, float) and value.is_integer() else value)
+
+    async def _mode(self, name: str) -> None:
+        await self.s.prefer(is_advanced=name == "advanced")
+        self._draw_settings()
+
+    async def _reset(self) -> None:
+        self.entered.changes = {}
+        await self.keep()
+        self._draw_settings()
+        await self._preview()
+
+    async def _yaml_typed(self) -> None:
+        """Take what was written as text into the form."""
+        assert self.yaml is not None and self.recommended is not None
+        checked = await self.s.do(recipes.check_recipe, RecipeText(text=str(self.yaml.value or "")))
+        if checked.recipe is None:
+            self.beside.clear()
+            with self.beside:
+                note("\n".join(line.strip() for line in checked.mistakes), "bad", self.s.t("new_run.line_mistakes"))
+            return
+        base, whole = dict(self.recommended.recipe or {}), checked.recipe
+        self.entered.dataset, self.entered.base_model = whole["dataset"], whole["base_model"]
+        paths = [item.path for item in fields_of(whole)]
+        changed = {path: value_at(whole, path) for path in paths if value_at(whole, path) != value_at(base, path)}
+        if changed != self.entered.changes:
+            self.entered.changes = changed
+            await self.keep()
+            self._draw_settings()
+            await self._preview()
+
+    async def _start(self) -> None:
+        entered, s = self.entered, self.s
+        made = await s.do(runs.submit_run, self.project.id, NewRun(recipe=self._recipe(), name=entered.name, priority=cast(Priority, entered.priority)))
+        await s.do(views.save_draft, DRAFT, Draft())
+        ui.navigate.to(f"/runs/{made.id}")
+
+
+def _option(title: str, text: str, is_chosen: bool, on_click: Any, tag: str = "") -> None:
+    with box("dl-option", "button").props(f"type=button aria-pressed={'true' if is_chosen else 'false'}") as made:
+        if tag:
+            Text(tag, "span", "dl-small dl-muted")
+        Text(title, "span", "dl-strong")
+        Text(text, "span", "dl-small dl-muted")
+    made.on("click", on_click, [])

@@ -1,0 +1,106 @@
+"""The queue: what runs, what comes next, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, get_args
+
+from nicegui import ui
+
+from danlu.services.platform import jobs, system
+from danlu.services.platform.jobs import Move, Priority
+from danlu.store.jobs import Job
+from danlu.web.components.elements import Text, box, button, empty, icon, note, paragraph
+from danlu.web.components.fields import choice
+from danlu.web.components.jobs import job_line, job_name
+from danlu.web.components.messages import confirm, guarded
+from danlu.web.live import queue_key, refresh_every
+from danlu.web.session import Session
+from danlu.web.template import page
+
+
+@page("/queue", title="queue.title", nav="queue")
+async def show(s: Session) -> None:
+    """All jobs that are not over."""
+    with box("dl-col"):
+        Text(s.t("queue.title"), "h1")
+        paragraph(s.t("queue.intro"), "dl-sub")
+    status = await s.do(system.get_system_status)
+    if not any(worker.is_alive for worker in status.workers):
+        note(s.t("queue.worker_none"), "warn")
+    place = box()
+    read = partial(s.do, jobs.list_queue)
+    await refresh_every(2.0, read, lambda queue: _draw(s, place, queue, read), queue_key)
+
+
+def _draw(s: Session, place: ui.element, queue: list[Job], read: Callable[[], Awaitable[list[Job]]]) -> None:
+    place.clear()
+    with place:
+        if not queue:
+            with empty("low_priority", s.t("queue.empty_title"), s.t("queue.empty_text")):
+                button(s.t("shell.nav_new_run"), href="/new-run", classes="primary")
+            return
+
+        async def act(operation: Any, *args: Any) -> None:
+            await s.do(operation, *args)
+            _draw(s, place, await read(), read)
+
+        async def cancel(job: Job) -> None:
+            if await confirm(s, s.t("queue.cancel_title"), f"{job_name(s, job)}\n{s.t('queue.cancel_text')}", do=s.t("queue.cancel"), danger=True):
+                await act(jobs.cancel_job, job.id)
+
+        waiting = [job for job in queue if job.state in ("queued", "waiting", "paused")]
+        with box("dl-card flush", "section"), box("dl-list", "ul"):
+            for job in queue:
+                with job_line(s, job) as line:
+                    _order(s, line, job, waiting, act)
+                    with box("dl-row"):
+                        if job.state == "running":
+                            button(s.t("queue.pause"), guarded(s, partial(act, jobs.pause_job, job.id)), classes="small")
+                        elif job.state == "paused":
+                            button(s.t("queue.resume"), guarded(s, partial(act, jobs.resume_job, job.id)), classes="small")
+                        if job.state != "cancelling":
+                            button(s.t("queue.cancel"), guarded(s, partial(cancel, job)), classes="small danger")
+
+
+def _order(s: Session, line: ui.element, job: Job, waiting: list[Job], act: Callable[..., Awaitable[None]]) -> None:
+    """Class, arrows and drag and drop of a job that has not started."""
+    if job not in waiting:
+        return
+    same = [other for other in waiting if other.priority == job.priority]
+    rank = same.index(job)
+
+    async def move(before: str | None) -> None:
+        await act(jobs.move_job, job.id, Move(before=before))
+
+    async def change(event: Any) -> None:
+        await act(jobs.move_job, job.id, Move(priority=event.value))
+
+    with box("dl-row"):
+        names = {name: s.t(f"queue.{name}") for name in get_args(Priority)}
+        choice(s.t("queue.class"), names, job.priority, guarded(s, change)).style("min-width: 120px")
+        _arrow(s.t("queue.up"), "arrow_upward", guarded(s, partial(move, same[rank - 1].id)) if rank else None)
+        after = same[rank + 2].id if rank + 2 < len(same) else None
+        _arrow(s.t("queue.down"), "arrow_downward", guarded(s, partial(move, after)) if rank + 1 < len(same) else None)
+    line.props("draggable=true")
+    line.on("dragstart", js_handler=f"(e) => e.dataTransfer.setData('text/plain', '{job.id}')")
+    line.on("dragover", js_handler="(e) => e.preventDefault()")
+
+    async def dropped(event: Any) -> None:
+        if event.args in {other.id for other in waiting} - {job.id}:
+            await act(jobs.move_job, event.args, Move(before=job.id, priority=job.priority))
+
+    line.on("drop", guarded(s, dropped), js_handler="(e) => { e.preventDefault(); emit(e.dataTransfer.getData('text/plain')); }")
+
+
+def _arrow(label: str, symbol: str, on_click: Callable[..., Any] | None) -> None:
+    made = box("dl-btn small", "button").props("type=button")
+    made._props["aria-label"] = label
+    made._props["title"] = label
+    if on_click is None:
+        made.props("disabled")
+    else:
+        made.on("click", on_click, [])
+    with made:
+        icon(symbol)

@@ -1,0 +1,67 @@
+// What the studio's pages do by themselves: relative times, help bubbles, copying, the menu on small screens.
+window.danlu = (() => {
+  const lang = () => document.documentElement.lang || "en-US";
+  const relative = (seconds) => {
+    const format = new Intl.RelativeTimeFormat(lang(), { numeric: "auto" });
+    const past = seconds - Date.now() / 1000;
+    const size = Math.abs(past);
+    if (size < 45) return format.format(0, "second");
+    if (size < 2700) return format.format(Math.round(past / 60), "minute");
+    if (size < 79200) return format.format(Math.round(past / 3600), "hour");
+    if (size < 30 * 86400) return format.format(Math.round(past / 86400), "day");
+    return new Date(seconds * 1000).toLocaleDateString(lang());
+  };
+  const absolute = (seconds) => new Date(seconds * 1000).toLocaleString(lang());
+  const tell = (element) => {
+    const seconds = Number(element.dataset.at);
+    const text = relative(seconds);
+    if (element.textContent !== text) element.textContent = text;
+    if (!element.title) element.title = absolute(seconds);
+  };
+  const tellAll = () => document.querySelectorAll("time[data-at]").forEach(tell);
+  setInterval(tellAll, 5000);
+  new MutationObserver(tellAll).observe(document.documentElement, { childList: true, subtree: true, attributeFilter: ["data-at"] });
+
+  let bubble = null;
+  const hide = () => { bubble?.remove(); bubble = null; };
+  const show = (element) => {
+    hide();
+    bubble = document.createElement("div");
+    bubble.className = "dl-tip";
+    bubble.setAttribute("role", "tooltip");
+    bubble.textContent = element.dataset.tip;
+    document.body.append(bubble);
+    const place = element.getBoundingClientRect(), size = bubble.getBoundingClientRect();
+    bubble.style.left = Math.max(8, Math.min(place.left, innerWidth - size.width - 8)) + "px";
+    bubble.style.top = (place.bottom + size.height + 12 > innerHeight ? place.top - size.height - 6 : place.bottom + 6) + "px";
+  };
+  const over = (event) => { const found = event.target.closest?.("[data-tip]"); if (found) show(found); else if (bubble) hide(); };
+  document.addEventListener("mouseover", over);
+  document.addEventListener("focusin", over);
+  document.addEventListener("focusout", hide);
+  document.addEventListener("scroll", hide, true);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") { hide(); document.body.classList.remove("dl-nav-open"); }
+  });
+
+  return {
+    relative, absolute,
+    menu: () => document.body.classList.toggle("dl-nav-open"),
+    copy: async (text) => {
+      if (navigator.clipboard && isSecureContext) return navigator.clipboard.writeText(text);
+      const area = document.createElement("textarea");
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+    },
+    save: (name, type, text) => {
+      const link = document.createElement("a");
+      link.href = text.startsWith("data:") ? text : URL.createObjectURL(new Blob([text], { type }));
+      link.download = name;
+      link.click();
+    },
+    token: (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim(),
+  };
+})();

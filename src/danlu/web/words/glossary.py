@@ -1,0 +1,61 @@
+"""Words of the trade: the word, and what it means in one sentence."""
+
+WORDS = {
+    "adapter": ("Adapter", "适配器"),
+    "adapter_means": (
+        "A small file with what was learnt; it is laid over the base model, which stays as it is.",
+        "保存所学内容的小文件；叠加在基座模型上，基座模型本身不变。",
+    ),
+    "base_model": ("Base model", "基座模型"),
+    "base_model_means": ("The general model that training starts from.", "训练开始时使用的通用模型。"),
+    "checkpoint": ("Checkpoint", "检查点"),
+    "checkpoint_means": ("A saved state of a run from which it can go on after a stop or a power cut.", "训练中途保存的状态，停止或断电后可以从这里继续。"),
+    "epoch": ("Epoch", "轮次"),
+    "epoch_means": ("One pass over all training examples.", "把全部训练样例过一遍。"),
+    "example": ("Example", "样例"),
+    "example_means": ("One row of a dataset: a question and the answer you would want.", "数据集的一行：一个问题和理想的回答。"),
+    "held_out": ("Held-out rows", "留出样例"),
+    "held_out_means": ("Rows kept away from training; only they can show whether the model got better.", "不参与训练的样例；只有它们能说明模型是否变好。"),
+    "interval": ("Interval", "区间"),
+    "interval_means": (
+        "The range the true change lies in with 95 % confidence; when it contains zero, no difference is shown.",
+        "真实变化有 95% 把握落在的范围；包含零就说明看不出差别。",
+    ),
+    "learning_rate": ("Learning rate", "学习率"),
+    "learning_rate_means": (
+        "How far each step moves the weights. Too high and training breaks, too low and it learns nothing.",
+        "每一步调整权重的幅度。太高会训练失败，太低学不到东西。",
+    ),
+    "lora": ("LoRA", "LoRA"),
+    "lora_means": (
+        "A method that trains a small adapter instead of all weights: less memory, nearly the same result.",
+        "只训练小适配器而不动全部权重的方法：省内存，效果相近。",
+    ),
+    "loss": ("Loss", "损失"),
+    "loss_means": ("How surprised the model is by the right answer; lower is better.", "模型对正确答案感到意外的程度；越低越好。"),
+    "overfitting": ("Learning by heart", "死记硬背"),
+    "overfitting_means": (
+        "The loss on training rows falls while that on held-out rows rises: the model repeats instead of understanding.",
+        "训练损失在降、留出损失在升：模型在背答案而不是学会。",
+    ),
+    "recipe": ("Recipe", "配方"),
+    "recipe_means": ("Everything that determines a run; the same recipe gives the same result.", "决定一次训练的全部设置；同样的配方得到同样的结果。"),
+    "retention": ("Retention", "通用能力保持"),
+    "retention_means": ("Whether the model can still do what it could before training.", "训练之后，模型原来会的还会不会。"),
+    "run": ("Run", "训练"),
+    "run_means": ("One execution of a recipe, from data to proof.", "配方的一次执行，从数据到证明。"),
+    "step": ("Step", "步"),
+    "step_means": ("One adjustment of the weights after a batch of examples.", "看完一批样例后对权重的一次调整。"),
+    "token": ("Token", "词元"),
+    "token_means": (
+        "A piece of text as the model reads it: about three quarters of an English word, or one Chinese character.",
+        "模型读取文本的最小单位：约四分之三个英文单词，或一个汉字。",
+    ),
+    "validation": ("Validation", "验证"),
+    "validation_means": ("Rows watched during training to see when to stop.", "训练中用来观察何时该停的样例。"),
+    "verdict": ("Verdict", "结论"),
+    "verdict_means": (
+        "Improved, no difference shown, or regressed: what the interval on held-out rows allows to say.",
+        "变好、未见差别或变差：由留出样例上的区间得出。",
+    ),
+}

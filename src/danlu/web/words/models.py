@@ -1,0 +1,40 @@
+"""Base models, own models, exports."""
+
+WORDS = {
+    "base": ("Base models", "基座模型"),
+    "base_text": (
+        "What training can start from. Put a model folder into the folder models of the home folder, and it appears here.",
+        "训练可以从这些模型开始。把模型文件夹放进主目录的 models 文件夹，就会出现在这里。",
+    ),
+    "column_run": ("From run", "来自训练"),
+    "delete": ("Delete", "删除"),
+    "delete_text": ("The run it came from stays.", "它来自的训练会保留。"),
+    "delete_title": ("Delete this?", "删除它？"),
+    "download": ("Download", "下载"),
+    "embedded": ("comes with Danlu", "随丹炉提供"),
+    "export": ("Export", "导出"),
+    "export_adapter": ("Adapter", "适配器"),
+    "export_adapter_text": ("The small file beside the base model, as PEFT reads it.", "基座模型之外的小文件，PEFT 可直接读取。"),
+    "export_empty": ("Nothing exported yet. Choose a finished run and a form above.", "还没有导出。请在上面选择已完成的训练和形式。"),
+    "export_merged": ("Merged model", "合并后的模型"),
+    "export_merged_text": ("One whole model that any tool loads.", "完整的模型，任何工具都能加载。"),
+    "export_none": ("A run has to finish before it can be exported.", "训练完成后才能导出。"),
+    "export_started": ("The export is in the queue. It appears here when it was verified.", "导出已排队，验证后会显示在这里。"),
+    "export_text": (
+        "A run as files for other tools. Each is loaded again and compared before it is kept.",
+        "把训练结果变成其他工具能用的文件。保存前都会重新加载并比对。",
+    ),
+    "exports": ("Exports", "导出"),
+    "form": ("Form", "形式"),
+    "own": ("Own models", "自己的模型"),
+    "own_empty": (
+        "A finished run can be kept as a model with a name and a version, on its own page.",
+        "在训练页面，可以把完成的训练保存为带名称和版本的模型。",
+    ),
+    "register": ("Keep as a model", "保存为模型"),
+    "register_done": ("Kept as {name}.", "已保存为 {name}。"),
+    "register_name": ("Name of the model", "模型名称"),
+    "run": ("Run", "训练"),
+    "title": ("Models", "模型"),
+    "verified": ("verified", "已验证"),
+}

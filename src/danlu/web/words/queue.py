@@ -1,0 +1,36 @@
+"""The queue."""
+
+WORDS = {
+    "cancel": ("Stop", "停止"),
+    "cancel_text": ("What the job has saved stays; it can be started again later.", "已保存的内容会保留，之后可以重新开始。"),
+    "cancel_title": ("Stop this job?", "停止这个任务？"),
+    "class": ("Class", "优先级"),
+    "down": ("Later", "后移"),
+    "empty_text": (
+        "Jobs wait here for their turn: runs, checks of data, exports. They go on when this page is closed.",
+        "训练、数据检查、导出等任务在这里排队。关掉页面也会继续。",
+    ),
+    "empty_title": ("The queue is empty", "队列为空"),
+    "express": ("Express", "加急"),
+    "intro": ("Express before standard before saver; drag or use the arrows to change the order.", "加急先于标准，标准先于省资源；可拖动或用箭头调整顺序。"),
+    "kind_chat": ("Chat engine", "对话引擎"),
+    "kind_evaluate": ("Evaluation", "评测"),
+    "kind_export": ("Export", "导出"),
+    "kind_import_dataset": ("Import of data", "导入数据"),
+    "kind_inspect": ("Check of data", "数据检查"),
+    "kind_merge": ("Merge", "合并"),
+    "kind_sweep": ("Sweep", "参数搜索"),
+    "kind_train": ("Run", "训练"),
+    "pause": ("Pause", "暂停"),
+    "resume": ("Go on", "继续"),
+    "saver": ("Saver", "省资源"),
+    "standard": ("Standard", "标准"),
+    "started": ("started", "开始于"),
+    "submitted": ("submitted", "提交于"),
+    "title": ("Queue", "队列"),
+    "up": ("Earlier", "前移"),
+    "worker_none": (
+        "No worker is running, so nothing starts. Start one with: danlu worker",
+        "没有运行中的工作进程，任务不会开始。请执行：danlu worker",
+    ),
+}

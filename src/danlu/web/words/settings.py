@@ -1,0 +1,18 @@
+"""Settings."""
+
+WORDS = {
+    "about": ("About this installation", "关于本机"),
+    "form": ("Forms", "表单"),
+    "form_text": ("Simple shows what matters; Advanced shows every setting of a recipe.", "简洁模式只显示要紧的；高级模式显示配方的全部设置。"),
+    "home": ("Home folder", "主目录"),
+    "look": ("Language and colours", "语言与配色"),
+    "look_text": ("Kept for you, and the same in every browser.", "为你记住，在任何浏览器中都一样。"),
+    "memory": ("Free memory", "可用内存"),
+    "database": ("Database", "数据库"),
+    "disk": ("Free disk", "可用磁盘"),
+    "title": ("Settings", "设置"),
+    "tour": ("First steps", "入门提示"),
+    "tour_again": ("Show the first steps again", "再次显示入门提示"),
+    "tour_text": ("The short introduction on the home page.", "首页上的简短介绍。"),
+    "version": ("Version", "版本"),
+}

@@ -1,0 +1,60 @@
+"""The studio's small pure parts: differences of texts, fields out of the schema, numbers, secrets."""
+
+import pytest
+
+from danlu.web import numbers
+from danlu.web.components.messages import redacted
+from danlu.web.schema_fields import fields_of, value_at, with_value
+from danlu.web.text_diff import compared
+
+
+def test_a_difference_shows_what_only_one_text_says() -> None:
+    assert compared("the red door", "the blue door") == [("same", "the "), ("old", "red"), ("new", "blue"), ("same", " door")]
+    assert compared("\u95e8\u662f\u7ea2\u8272", "\u95e8\u662f\u84dd\u8272") == [
+        ("same", "\u95e8\u662f"),
+        ("old", "\u7ea2"),
+        ("new", "\u84dd"),
+        ("same", "\u8272"),
+    ]
+    assert compared("", "") == []
+
+
+@pytest.mark.parametrize("old", ["", "a b c", "\u95e8, red!"])
+@pytest.mark.parametrize("new", ["", "c b a", "\u95e8. red"])
+def test_the_pieces_of_a_difference_make_up_both_texts(old: str, new: str) -> None:
+    pieces = compared(old, new)
+
+    assert "".join(text for kind, text in pieces if kind != "new") == old
+    assert "".join(text for kind, text in pieces if kind != "old") == new
+
+
+def test_the_form_has_a_field_for_every_setting_of_the_chosen_method() -> None:
+    lora = {field.path: field for field in fields_of({"method": {"type": "lora"}})}
+    full = {field.path for field in fields_of({"method": {"type": "full"}})}
+
+    assert (lora["method.rank"].kind, lora["method.type"].kind, lora["training.keep_best"].kind, lora["optim.learning_rate"].options) == (
+        "number",
+        "choice",
+        "switch",
+        ("auto",),
+    )
+    assert "method.rank" not in full and "optim.learning_rate" in full
+
+
+def test_a_value_is_put_at_its_path_without_changing_the_original() -> None:
+    values = {"method": {"type": "lora", "rank": 8}}
+
+    assert with_value(values, "method.rank", 16) == {"method": {"type": "lora", "rank": 16}}
+    assert with_value({"method": "lora"}, "method.rank", 16) == {"method": {"type": "lora", "rank": 16}}
+    assert value_at(values, "method.rank") == 8 and value_at(values, "optim.seed", 0) == 0
+
+
+@pytest.mark.parametrize(("number", "text"), [(None, "\u2013"), (0.0, "0"), (0.0025, "0.0025"), (1e-05, "1e-5"), (1234.5, "1,234"), (2.5e9, "2.5e9")])
+def test_a_number_is_short(number: float | None, text: str) -> None:
+    assert numbers.short(number) == text
+
+
+@pytest.mark.parametrize("secret", ["dl_abcdefgh12345678", "hf_abcdefghijkl", "Bearer abc.def", "postgresql://user:pass@host/db"])
+def test_diagnostics_hold_no_secret(secret: str) -> None:
+    assert redacted(f"it failed with {secret} at last").count("***") == 1
+    assert "pass@" not in redacted(secret)

@@ -1,0 +1,88 @@
+"""A studio of its own for the browser tests: a home with a project, a finished run, a queued one and a dataset, served as users get it."""
+
+import shutil
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from studio_server import Served, serve
+
+from danlu.data.findings import look_over
+from danlu.services.platform import datasets, projects, runs
+from danlu.services.platform.access import Actor
+from danlu.services.platform.datasets import NewDataset
+from danlu.services.platform.platform import Platform
+from danlu.services.platform.projects import NewProject
+from danlu.services.platform.runs import NewRun
+from danlu.services.platform.storage import cached
+from danlu.settings import Settings
+from danlu.store.datasets import DATASET_VERSIONS
+from danlu.store.jobs import JOBS
+from danlu.store.runs import RUNS
+from danlu.worker import ingest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+OWNER = Actor.local()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if find_spec("playwright") is None:
+        pytest.skip("playwright is not installed (pip install playwright)")
+    if path is None:
+        pytest.skip(f"no browser found ({', '.join(BROWSERS)})")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory: pytest.TempPathFactory, finished_run: Path, small_model: Path, rows_file: Path) -> Iterator[Served]:
+    """The studio over a home that holds something for every page."""
+    home = tmp_path_factory.mktemp("studio") / "home"
+    shutil.copytree(small_model, home / "models" / "small")
+    platform = Platform.open(Settings(home=home))
+    project_id = projects.create_project(platform, OWNER, NewProject(name="Travel guide", description="Answers about <b>Zhangjiajie</b>")).id
+    run_id = _finished(platform, project_id, finished_run)
+    runs.submit_run(platform, OWNER, project_id, NewRun(recipe={"base_model": "danlu/tiny", "dataset": "danlu/zhangjiajie"}, name="queued \U0001f600 run"))
+    dataset_id = _dataset(platform, project_id)
+    platform.close()
+    process, url = serve(home)
+    served = Served(url, home, process, project_id, run_id, dataset_id)
+    yield served
+    served.process.terminate()  # a test may have put another one in its place
+    served.process.wait(timeout=30)
+
+
+def _finished(platform: Platform, project_id: str, folder: Path) -> str:
+    """A run that is over, with the files of a real one, brought into the database the usual way."""
+    run = runs.submit_run(platform, OWNER, project_id, NewRun(recipe={"base_model": "danlu/tiny", "dataset": "danlu/zhangjiajie"}, name="Doors <i>1</i>"))
+    shutil.copytree(folder, platform.run_folder(run.id), dirs_exist_ok=True)
+    with platform.database.writing() as connection:
+        job = JOBS.all(connection, run_id=run.id)[0]
+        JOBS.update(connection, job.id, state="succeeded", attempt=1, started_at=1e9, finished_at=1e9 + 60)
+        RUNS.update(connection, run.id, state="succeeded", started_at=1e9, finished_at=1e9 + 60)
+    log = platform.job_folder(job.id) / "attempt-1" / "log.txt"
+    log.parent.mkdir(parents=True)
+    log.write_text("data begins\n<script>alert(1)</script>\ntraining begins\n", "utf-8")
+    ingest.catch_up(platform.database, platform.home)
+    return run.id
+
+
+def _dataset(platform: Platform, project_id: str) -> str:
+    """A dataset that was looked over."""
+    made = datasets.create_dataset(platform, OWNER, project_id, NewDataset(example="danlu/product-json"))
+    version = datasets.list_dataset_versions(platform, OWNER, made.id).items[0]
+    path = cached(platform, version)
+    report = look_over(path, keep_in=path.parent).to_dict()
+    with platform.database.writing() as connection:
+        DATASET_VERSIONS.update(connection, version.id, report=report)
+        for job in JOBS.all(connection, kind="inspect"):
+            JOBS.update(connection, job.id, state="succeeded", finished_at=1e9)
+    return made.id

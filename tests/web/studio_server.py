@@ -1,0 +1,80 @@
+"""A studio as a process of its own, and a browser window on it."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SERVER = """
+import sys
+import uvicorn
+from fastapi import FastAPI
+import danlu.web
+from danlu.services.platform.platform import Platform
+
+app = FastAPI()
+danlu.web.mount(app, Platform.open())
+uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+"""
+
+
+@dataclass
+class Served:
+    """A running studio."""
+
+    url: str
+    home: Path
+    process: "subprocess.Popen[bytes]"
+    project_id: str
+    run_id: str
+    dataset_id: str
+
+
+def serve(home: Path, port: int = 0) -> "tuple[subprocess.Popen[bytes], str]":
+    """Start the server as a process of its own; return it with its address once it answers."""
+    if not port:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+    environment = os.environ | {"DANLU_HOME": str(home)}
+    environment.pop("NICEGUI_SCREEN_TEST_PORT", None)
+    process = subprocess.Popen([sys.executable, "-c", SERVER, str(port)], env=environment)
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(f"{url}/help", timeout=10).close()
+            return process, url
+        except OSError:
+            assert process.poll() is None, "the server ended"
+            time.sleep(0.1)
+    raise AssertionError("the server did not come up")
+
+
+class Window:
+    """One browser window that goes from page to page, with everything a page complains of or asks of elsewhere."""
+
+    def __init__(self, browser: Any, studio: Served, *, width: int = 1280, scheme: str = "light", language: str = "en") -> None:
+        self.studio = studio
+        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, locale="zh-CN" if language == "zh" else "en-US")
+        self.page = self.context.new_page()
+        self.said: list[str] = []
+        self.page.on("console", lambda message: self.said.append(message.text) if message.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("request", lambda request: None if re.match(r"(http|ws)://127\.0\.0\.1:|data:|blob:", request.url) else self.said.append(request.url))
+
+    def go(self, path: str) -> Any:
+        """Open a page and wait until it stands and hears the server."""
+        self.said.clear()
+        self.page.goto(self.studio.url + path)
+        self.page.wait_for_selector("main .dl-page > *", timeout=60_000)
+        self.page.wait_for_function("window.socket?.connected && document.fonts.status === 'loaded'", timeout=60_000)
+        self.page.wait_for_function(
+            "!document.querySelector('main .q-spinner') && [...document.querySelectorAll('.dl-chart')].every(e => e.firstChild)", timeout=60_000
+        )
+        return self.page

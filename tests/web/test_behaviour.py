@@ -1,0 +1,126 @@
+"""What a page is trusted with: it comes back as it was, it moves by itself, and it says kindly what cannot be."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from studio_server import Served, Window, serve
+
+from danlu.services.platform import datasets
+from danlu.services.platform.access import Actor
+from danlu.services.platform.platform import Platform
+from danlu.settings import Settings
+from danlu.store import measurements
+from danlu.store.jobs import JOBS
+from danlu.store.measurements import Point, read_of
+from danlu.store.runs import RUNS
+
+WAIT = 60_000
+OWNER = Actor.local()
+
+
+@pytest.fixture
+def window(browser: Any, studio: Served) -> Any:
+    opened = Window(browser, studio)
+    yield opened
+    opened.context.close()
+
+
+@pytest.fixture
+def platform(studio: Served) -> Any:
+    opened = Platform.open(Settings(home=studio.home))
+    yield opened
+    opened.close()
+
+
+@pytest.mark.slow
+def test_language_and_theme_are_remembered_for_every_browser(browser: Any, studio: Served, window: Window) -> None:
+    page = window.go("/settings")
+    page.click(".dl-navfoot >> text=\u4e2d\u6587")
+    page.wait_for_selector("h1:has-text('\u8bbe\u7f6e')", timeout=WAIT)
+    page.click(".dl-navfoot >> text=\u6df1\u8272")
+    page.wait_for_function("document.documentElement.dataset.theme === 'dark'", timeout=WAIT)
+
+    other = Window(browser, studio, scheme="light", language="en")
+    assert other.go("/help").inner_text("h1") == "\u5e2e\u52a9"
+    assert other.page.evaluate("document.documentElement.dataset.theme") == "dark"
+    other.page.click(".dl-navfoot >> text=English")
+    other.page.wait_for_selector("h1:has-text('Help')", timeout=WAIT)
+    other.page.click(".dl-navfoot >> text=Auto")
+    other.page.wait_for_function("document.documentElement.dataset.theme === 'auto'", timeout=WAIT)
+    other.context.close()
+    (studio.home / "studio" / "owner.json").unlink()  # the other tests follow the browser again
+
+
+@pytest.mark.slow
+def test_a_half_filled_form_survives_a_restart_of_the_server(window: Window, studio: Served) -> None:
+    page = window.go("/new-run?dataset=danlu/support-en")
+    page.click("text=To think step by step")
+    page.wait_for_selector(".dl-option[aria-pressed=true]:has-text('step by step')", timeout=WAIT)
+    port = int(studio.url.rpartition(":")[2])
+
+    studio.process.send_signal(signal.SIGKILL)
+    studio.process.wait(timeout=30)
+    studio.process, _ = serve(studio.home, port)
+
+    page = window.go("/new-run")
+    assert page.inner_text(".dl-steps li[aria-current=step]").endswith("Model and goal")
+    assert "step by step" in page.inner_text(".dl-option[aria-pressed=true] >> nth=1")
+
+
+@pytest.mark.slow
+def test_a_run_moves_in_every_tab_without_a_reload(browser: Any, studio: Served, window: Window, platform: Platform) -> None:
+    run = next(run for run in _runs(platform, studio.project_id) if run.state == "queued")
+    tabs = [window, Window(browser, studio, language="zh")]
+    for tab in tabs:
+        tab.go(f"/runs/{run.id}")
+
+    with platform.database.writing() as connection:
+        job = JOBS.all(connection, run_id=run.id)[0]
+        JOBS.update(connection, job.id, state="running", attempt=1, started_at=1e9)
+        RUNS.update(connection, run.id, state="running", started_at=1e9)
+        points = [Point(step, "train", {"loss": 4.25 - step, "num_steps": 3}) for step in (1, 2)] + [Point(2, "validation", {"validation_loss": 3.125})]
+        measurements.store(connection, read_of(connection, run.id), points)
+    for tab, told in zip(tabs, ("Step 2 of 3", "\u7b2c 2 \u6b65\uff0c\u5171 3 \u6b65"), strict=True):
+        tab.page.wait_for_selector(f"text={told}", timeout=WAIT)
+        assert "2.25" in tab.page.inner_text("main") and "3.125" in tab.page.inner_text("main")
+        assert tab.said == []
+    with platform.database.writing() as connection:
+        RUNS.update(connection, run.id, state="queued", started_at=None)
+        JOBS.update(connection, job.id, state="queued", attempt=0, started_at=None)
+    tabs[1].context.close()
+
+
+@pytest.mark.slow
+def test_a_dropped_file_becomes_a_dataset_and_a_document_is_shown_the_right_door(window: Window, studio: Served, platform: Platform, tmp_path: Path) -> None:
+    page = window.go("/datasets")
+    (tmp_path / "manual.pdf").write_bytes(b"%PDF-1.7")
+    page.set_input_files("input[type=file]", tmp_path / "manual.pdf")
+    page.wait_for_selector("text=manual.pdf is a document, not training data.", timeout=WAIT)
+
+    rows = [{"instruction": f"<img src=x onerror=alert(1)> {n}", "output": "\U0001f600" * 1000} for n in range(5000)]
+    (tmp_path / "big.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")  # more than one piece
+    page.set_input_files("input[type=file]", tmp_path / "big.jsonl")
+    page.wait_for_url("**/datasets/dts_*", timeout=WAIT)
+    page.wait_for_selector("text=Rows 1 to 20 of 5,000", timeout=WAIT)
+
+    made = next(one for one in datasets.list_datasets(platform, OWNER, studio.project_id).items if one.name == "big")
+    version = datasets.list_dataset_versions(platform, OWNER, made.id).items[0]
+    assert version.size_bytes == (tmp_path / "big.jsonl").stat().st_size > 4 * 1024 * 1024
+
+
+@pytest.mark.slow
+def test_the_server_stays_small_and_never_loads_torch(studio: Served) -> None:
+    mapped = Path(f"/proc/{studio.process.pid}/maps").read_text()
+    resident = int(Path(f"/proc/{studio.process.pid}/statm").read_text().split()[1]) * 4096
+
+    assert "libtorch" not in mapped
+    assert resident < 400e6
+
+
+def _runs(platform: Platform, project_id: str) -> list[Any]:
+    from danlu.services.platform import runs
+
+    return list(runs.list_runs(platform, OWNER, project_id).items)

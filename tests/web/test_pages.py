@@ -1,0 +1,95 @@
+"""Every page in a real browser: both languages, light and dark, desk and telephone; quiet, fitting, asking nothing of the network."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from studio_server import Served, Window
+
+PAGES: dict[str, Callable[[Served], str]] = {
+    "home": lambda s: "/",
+    "runs": lambda s: "/runs",
+    "run": lambda s: f"/runs/{s.run_id}",
+    "proof": lambda s: f"/runs/{s.run_id}/proof",
+    "datasets": lambda s: "/datasets",
+    "dataset": lambda s: f"/datasets/{s.dataset_id}",
+    "new-run": lambda s: "/new-run",
+    "new-run-model": lambda s: "/new-run?dataset=danlu/zhangjiajie",
+    "models": lambda s: "/models",
+    "exports": lambda s: "/exports",
+    "chat": lambda s: "/chat",
+    "compare": lambda s: "/compare",
+    "queue": lambda s: "/queue",
+    "advisor": lambda s: "/advisor",
+    "help": lambda s: "/help",
+    "settings": lambda s: "/settings",
+    "missing": lambda s: "/runs/run_none",
+}
+SCREENSHOTS = Path(os.environ.get("DANLU_SCREENSHOTS", Path(__file__).parents[2] / "build" / "screenshots"))
+TOKENS = {"light": "rgb(246, 247, 249)", "dark": "rgb(15, 20, 27)"}
+TOO_WIDE = """[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1
+    && !e.closest('svg, .dl-scroll, canvas, .dl-skip, caption, thead')).map(e => e.outerHTML.slice(0, 120))"""
+CLIPPED_ICONS = "[...document.querySelectorAll('.q-icon')].filter(e => e.offsetWidth && e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)"
+TEXT = """(() => {
+    const copy = document.querySelector('.dl-shell').cloneNode(true);
+    document.body.append(copy);
+    const written = '.q-icon, pre, code, .dl-mono, .dl-log, .dl-case, .dl-scroll, .dl-pairs.left, .dl-seg, [lang=en], canvas, h1, h3.dl-text, .dl-navfoot';
+    copy.querySelectorAll(written).forEach(e => e.remove());
+    const text = copy.innerText;
+    copy.remove();
+    return text;
+})()"""
+PROPER = re.compile(
+    "alpaca|bleu|chatml|chrf|cpu|danlu|doors|excel|gb|gpu|hub|html|json|jsonl|kb|lora|local|mb|parquet|png|postgresql|qwen|rouge|run|sqlite|tiny|travel|guide|zhangjiajie|"
+    "answers|about|models|peft|queued|small|product|csv|yaml|name|home|tmp|pytest|root|of|studio|current"
+)
+"""Names, units and what the user wrote."""
+
+
+def check(page: Any, said: list[str], name: str, *, scheme: str, language: str) -> None:
+    """What holds of every page."""
+    assert said == [], name
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0, name
+    assert page.evaluate(TOO_WIDE) == [], name
+    assert page.evaluate(CLIPPED_ICONS) == [], name
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == TOKENS[scheme], name
+    assert page.evaluate("document.documentElement.lang") == ("zh-CN" if language == "zh" else "en-US")
+    if language == "zh":
+        words = [word.lower() for word in re.findall(r"[A-Za-z]{3,}", re.sub(r"[\w.-]*\d[\w.-]*|\w+(?:[./_]\w+)+", " ", page.evaluate(TEXT)))]
+        assert name == "missing" or sorted({word for word in words if not PROPER.fullmatch(word)}) == [], name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_page_shows_well(browser: Any, studio: Served, language: str, scheme: str, width: int) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    window = Window(browser, studio, width=width, scheme=scheme, language=language)
+    for name, path in PAGES.items():
+        page = window.go(path(studio))
+        page.screenshot(path=SCREENSHOTS / f"{name}-{language}-{scheme}-{width}.png", full_page=True)
+        check(page, window.said, name, scheme=scheme, language=language)
+    window.context.close()
+
+
+@pytest.mark.slow
+def test_no_page_has_a_serious_barrier(browser: Any, studio: Served, repository: Path) -> None:
+    axe = Path(os.environ.get("DANLU_AXE", repository / "node_modules" / "axe-core" / "axe.min.js"))
+    if not axe.is_file():
+        pytest.skip(f"axe-core is not installed ({axe}; npm install --no-save axe-core)")
+    found = {}
+    for scheme in ("light", "dark"):
+        window = Window(browser, studio, scheme=scheme)
+        for name, path in PAGES.items():
+            page = window.go(path(studio))
+            page.evaluate(axe.read_text("utf-8"))
+            result = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+            serious = [f"{one['id']}: {one['nodes'][0]['html'][:160]}" for one in result["violations"] if one["impact"] in ("serious", "critical")]
+            if serious:
+                found[name, scheme] = serious
+        window.context.close()
+    assert found == {}
