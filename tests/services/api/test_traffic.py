@@ -19,7 +19,7 @@ OWNER = Actor.local()
 
 def register_worker(platform: Platform, *, heartbeat_at: float) -> None:
     with platform.database.writing() as connection:
-        workers.register(connection, workers.Worker("wrk_1", "host", str(platform.home), 1, 1, 1, heartbeat_at, heartbeat_at))
+        workers.register(connection, workers.Worker("wrk_1", "host", "home", str(platform.home), 1, 1, 1, heartbeat_at, heartbeat_at))
 
 
 def test_a_request_keeps_its_id_and_bad_ones_are_replaced(client: TestClient) -> None:

@@ -22,7 +22,6 @@ DISK_LOW_BYTES = 2 * 2**30
 DISK_READY_BYTES = 256 * 2**20
 """Below this nothing new is begun."""
 MEMORY_LOW_BYTES = 512 * 2**20
-WORKER_LATE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,8 @@ class WorkerStatus:
     started_at: float
     heartbeat_at: float
     is_alive: bool
+    alarm: str | None
+    """What keeps it from starting jobs."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def readiness(platform: Platform) -> Readiness:
     checks = {"database": False, "migrations": False, "worker": False, "disk": False}
     try:
         with platform.database.reading() as connection:
-            checks["worker"] = any(_is_alive(worker, time.time()) for worker in workers.all_workers(connection))
+            checks["worker"] = any(worker.is_alive(time.time()) for worker in workers.all_workers(connection))
         checks["database"] = True
         checks["migrations"] = schema.is_current(platform.database)
         checks["disk"] = shutil.disk_usage(platform.home).free >= DISK_READY_BYTES
@@ -103,7 +104,7 @@ def watch(platform: Platform) -> list[Alarm]:
     with platform.database.reading() as connection:
         known = workers.all_workers(connection)
         waiting = jobs.counts(connection).get("queued", 0)
-    late = not any(_is_alive(worker, now) for worker in known) and waiting > 0
+    late = not any(worker.is_alive(now) for worker in known) and waiting > 0
     with platform.database.writing() as connection:
         settled = (
             alarms.settle(connection, "disk", host, is_wrong=disk.free < DISK_LOW_BYTES, fields={"free_bytes": disk.free, "total_bytes": disk.total}),
@@ -142,7 +143,7 @@ def _status(platform: Platform, connection: Connection) -> SystemStatus:
         jobs=jobs.counts(connection),
         queue_age_seconds=max(0.0, now - oldest) if oldest is not None else 0.0,
         workers=[
-            WorkerStatus(worker.host, worker.num_slots, worker.started_at, worker.heartbeat_at, _is_alive(worker, now))
+            WorkerStatus(worker.host, worker.num_slots, worker.started_at, worker.heartbeat_at, worker.is_alive(now), worker.alarm)
             for worker in workers.all_workers(connection)
         ],
         disk_free_bytes=disk.free,
@@ -151,7 +152,3 @@ def _status(platform: Platform, connection: Connection) -> SystemStatus:
         memory_total_bytes=total,
         alarms=alarms.open_alarms(connection),
     )
-
-
-def _is_alive(worker: workers.Worker, now: float) -> bool:
-    return now - worker.heartbeat_at < WORKER_LATE_SECONDS
