@@ -146,7 +146,7 @@ def test_a_dataset_is_pinned_fetched_and_verified(platform: Platform, project: s
         {"base_model": "a/../../b"},
         {"data": {"mix": {"/etc/passwd": 0.5}}},
         {"evaluation": {"suites": ["heldout", {"type": "retention", "file": "/etc/passwd"}]}},
-        {"start_from": "/root/.danlu/runs/x"},
+        {"start_from": "/var/lib/danlu/runs/x"},
         {"start_from": "../x"},
         {"data": {"replay": {"run": "/tmp"}}},
     ],
