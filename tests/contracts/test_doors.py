@@ -18,9 +18,9 @@ from danlu.services.platform.access import NOBODY
 from danlu.services.platform.operations import Operation, load_all
 
 OPERATIONS = load_all()
-WITHOUT_METHOD: dict[str, str] = {}
+WITHOUT_METHOD: dict[str, str] = dict.fromkeys(("get_view", "change_view", "get_draft", "save_draft"), "about the studio's pages")
 """Operations that make no sense in Python, each with its reason."""
-WITHOUT_COMMAND: dict[str, str] = {}
+WITHOUT_COMMAND: dict[str, str] = dict.fromkeys(("get_view", "change_view", "get_draft", "save_draft"), "about the studio's pages")
 """Operations that make no sense on the command line, each with its reason."""
 
 WITHOUT_JSON = {

@@ -38,6 +38,10 @@ RIGHTS = {
     "find_person": "user",
     "get_me": "user",
     "change_preferences": "person",
+    "get_view": "user",
+    "change_view": "user",
+    "get_draft": "user",
+    "save_draft": "user",
     "change_password": "person",
     # invitations
     "invite": "operator",

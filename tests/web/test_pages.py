@@ -44,7 +44,7 @@ TEXT = """(() => {
 })()"""
 PROPER = re.compile(
     "alpaca|bleu|chatml|chrf|cpu|danlu|doors|excel|gb|gpu|hub|html|json|jsonl|kb|lora|local|mb|parquet|png|postgresql|qwen|rouge|run|sqlite|tiny|travel|guide|zhangjiajie|"
-    "answers|about|models|peft|queued|small|product|csv|yaml|name|home|tmp|pytest|root|of|studio|current"
+    "answers|about|big|models|peft|queued|small|product|csv|yaml|name|home|tmp|pytest|root|of|studio|current"
 )
 """Names, units and what the user wrote."""
 
