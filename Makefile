@@ -8,7 +8,7 @@ WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test fast check fmt lint types layers bench docs docs-check lock clean
+.PHONY: help venv demo test fast fuzz check fmt lint types layers chaos bench docs docs-check lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: venv ## all tests (WORKERS=2 processes; ARGS for pytest)
 fast: venv ## the tests without the slow ones
 	@$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
 
+fuzz: venv ## every operation of the REST server, asked with thousands of odd requests (a few minutes)
+	@$(TEST_ENV) DANLU_FUZZ_EXAMPLES=300 $(BIN)/python -m pytest -n $(WORKERS) tests/services/api/test_schemathesis.py $(ARGS)
+
 check: lint types layers docs-check test ## what has to pass before a merge
 
 fmt: venv ## format the code and sort the imports
@@ -40,6 +43,9 @@ types: venv ## static types
 
 layers: venv ## who may import whom
 	@$(BIN)/lint-imports
+
+chaos: venv ## the fault gate: 140 kills and a fault at every save, with real trainings (about an hour; ARGS for scripts/chaos.py)
+	@$(TEST_ENV) $(BIN)/python scripts/chaos.py $(ARGS)
 
 bench: venv ## training speed and memory next to other tools, in environments of their own
 	@$(BIN)/python -m bench $(ARGS)

@@ -1,4 +1,4 @@
-"""Write the generated pages of docs/ from the code: errors, recipe, JSON Schema, command line.
+"""Write the generated pages of docs/ from the code: errors, recipe, JSON Schema, command line, REST (OpenAPI and a page).
 
 `python scripts/docs.py` writes them; with `--check` it writes nothing and exits with 1 when one is out of date.
 What only some installations have (plugins of other packages) is left out, so that the pages depend on this repository alone.
@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from danlu import errors
+from danlu.api.app import describe
 from danlu.plugins import Registry
 from danlu.recipe import base
 from danlu.recipe.recipe import Recipe
@@ -33,12 +34,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a page is out of date")
     check = parser.parse_args().check
-    stale = [name for name, content in pages().items() if not (DOCS / name).is_file() or (DOCS / name).read_text("utf-8") != content]
+    written = pages()
+    stale = [name for name, content in written.items() if not (DOCS / name).is_file() or (DOCS / name).read_text("utf-8") != content]
     for name in stale:
         if check:
             print(f"docs/{name} is out of date; run `make docs` and commit the result", file=sys.stderr)
         else:
-            (DOCS / name).write_text(pages()[name], "utf-8")
+            (DOCS / name).write_text(written[name], "utf-8")
             print(f"docs/{name} written")
     return 1 if check and stale else 0
 
@@ -46,7 +48,9 @@ def main() -> int:
 def pages() -> dict[str, str]:
     """Return the content of every generated page by its name in docs/."""
     schema = json.dumps(Recipe.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
-    return {"errors.md": errors_page(), "recipe.md": recipe_page(), "recipe.schema.json": schema, "cli.md": cli_page()}
+    described = describe()
+    rest = {"openapi.json": json.dumps(described, indent=1, ensure_ascii=False, sort_keys=True) + "\n", "rest.md": rest_page(described)}
+    return {"errors.md": errors_page(), "recipe.md": recipe_page(), "recipe.schema.json": schema, "cli.md": cli_page(), **rest}
 
 
 # --- errors
@@ -187,7 +191,87 @@ def constraints(metadata: Any) -> Iterator[str]:
             yield from (f"{sign} {getattr(entry, name)}" for name, sign in signs.items() if getattr(entry, name, None) is not None)
 
 
+# --- REST
+
+REST_INTRODUCTION = """Everything below `/api/v1`; [openapi.json](openapi.json) has the same for programs, and the server offers it at `/api/v1/openapi.json`.
+
+- **Who asks:** `Authorization: Bearer dl_...` (an API key) or the session of the studio. On the machine itself, before there are users, nothing is needed.
+- **Errors** are `application/problem+json` (RFC 9457) with `code`, `detail`, `why`, `fix`, `request_id`; the codes are in
+  [errors.md](errors.md). A request with mistakes gets all of them in `errors`, each with its place.
+- **Lists** come in pages: `limit`, then `after` with the `next` of the answer (also as a `Link` header).
+- **ETags:** send one back as `If-None-Match` and get 304 when nothing has changed; as `If-Match` with a change, and get 412 when somebody else was faster.
+- **Idempotency-Key** (any POST): sent again with the same key, a request is not done twice and gets the same answer. A key is good for
+  24 hours and one request.
+- **Streams** are server-sent events; `Last-Event-ID` goes on where the connection was cut.
+- **Downloads** understand `Range` and `If-Range`.
+"""
+
+
+def rest_page(described: dict[str, Any]) -> str:
+    """One section per noun, one row per operation, then what each takes and answers."""
+    operations = [(verb.upper(), path, entry) for path, verbs in described["paths"].items() for verb, entry in verbs.items()]
+    lines = [NOTE, "# REST", "", REST_INTRODUCTION]
+    for noun in sorted({entry["tags"][0] for _, _, entry in operations}):
+        lines += [f"## {noun}", "", "| operation | | needs | takes | answers |", "|---|---|---|---|---|"]
+        for verb, path, entry in operations:
+            if entry["tags"][0] == noun:
+                lines.append(operation_row(verb, path, entry))
+        lines.append("")
+    lines += ["## Bodies and answers", ""]
+    for name, schema in described["components"]["schemas"].items():
+        lines += schema_section(name, schema)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def operation_row(verb: str, path: str, entry: dict[str, Any]) -> str:
+    """One row: name and address, what it does, who may, its options and body, its answer."""
+    options = [f"`{parameter['name']}`" for parameter in entry.get("parameters", []) if parameter["in"] == "query"]
+    body = [schema_name(part["schema"]) for part in entry.get("requestBody", {}).get("content", {}).values()]
+    code, answer = next((code, found) for code, found in entry["responses"].items() if code.startswith("2"))
+    answers = {schema_name(part.get("schema", {})) for part in answer.get("content", {}).values()} or {"nothing"}
+    summary = entry["summary"].replace("|", "\\|")
+    address = f"`{verb} {path.removeprefix('/api/v1')}`<br>`{entry['operationId']}`"
+    return f"| {address} | {summary} | {entry.get('x-right', '')} | {', '.join(body + options)} | {code}: {', '.join(sorted(answers))} |"
+
+
+def schema_section(name: str, schema: dict[str, Any]) -> list[str]:
+    """A table of the fields of one body or answer."""
+    lines = [f"### {name}", "", *([schema["description"], ""] if schema.get("description") else [])]
+    rows = schema.get("properties", {})
+    if rows:
+        lines += ["| field | type | |", "|---|---|---|"]
+        required = set(schema.get("required", []))
+        for field, facts in rows.items():
+            meaning = " ".join(facts.get("description", "").split()).replace("|", "\\|")
+            lines.append(f"| `{field}`{'' if field in required else ' (optional)'} | {schema_name(facts)} | {meaning} |")
+        lines.append("")
+    return lines
+
+
+def schema_name(schema: dict[str, Any]) -> str:
+    """Name a JSON Schema as people say it."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in schema:
+        return " or ".join(schema_name(part) for part in schema["anyOf"])
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if schema.get("format") == "binary":
+        return "the file"
+    if schema.get("type") == "array":
+        return f"list of {schema_name(schema.get('items', {}))}"
+    if schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), dict):
+        return f"mapping to {schema_name(schema['additionalProperties'])}"
+    names = {"string": "text", "integer": "integer", "number": "number", "boolean": "`true` or `false`", "null": "`null`", "object": "mapping"}
+    return names.get(schema.get("type", ""), "any value")
+
+
 # --- command line
+
+GENERATED = "On this machine's home folder, or with `--server` on a studio. `{} COMMAND --help` has the arguments; each command takes `--json`."
 
 
 def cli_page() -> str:
@@ -195,10 +279,21 @@ def cli_page() -> str:
     from typer.main import get_command
 
     from danlu.cli.main import app
+    from danlu.cli.nouns import NounGroup
 
     lines = [NOTE, "# The command line", ""]
     for path, command in commands(get_command(app), ("danlu",)):
         lines += [f"## {' '.join(path)}", "", " ".join((command.help or "").split()), ""]
+        if isinstance(command, NounGroup):
+            children = ((name, command.get_command(None, name)) for name in command.list_commands(None))
+            lines += [
+                GENERATED.format(" ".join(path)),
+                "",
+                "| | |",
+                "|---|---|",
+                *(f"| `{name}` | {child.get_short_help_str(200)} |" for name, child in children),
+                "",
+            ]
         rows = [parameter_row(parameter) for parameter in command.params if not getattr(parameter, "hidden", False)]
         if rows:
             lines += ["| | | |", "|---|---|---|", *rows, ""]
@@ -207,9 +302,12 @@ def cli_page() -> str:
 
 def commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield (words, command) of a command tree, parents first."""
+    from danlu.cli.nouns import NounGroup
+
     yield path, command
-    for name, child in getattr(command, "commands", {}).items():
-        yield from commands(child, (*path, name))
+    if not isinstance(command, NounGroup):
+        for name, child in getattr(command, "commands", {}).items():
+            yield from commands(child, (*path, name))
 
 
 def parameter_row(parameter: Any) -> str:
@@ -219,7 +317,7 @@ def parameter_row(parameter: Any) -> str:
     else:
         written = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
     fallback = parameter.default
-    shown = "required" if parameter.required else "" if fallback in (None, False, (), []) or callable(fallback) else f"default `{fallback}`"
+    shown = "required" if parameter.required else "" if fallback in (None, False, "", (), []) or callable(fallback) else f"default `{fallback}`"
     meaning = " ".join((getattr(parameter, "help", None) or "").split()).replace("|", "\\|")
     return f"| {written} | {meaning} | {shown} |"
 

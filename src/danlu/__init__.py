@@ -7,17 +7,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from danlu.client import Studio
     from danlu.errors import DanluError
     from danlu.recipe.load import load_recipe
     from danlu.recipe.recipe import Recipe
     from danlu.services.runs import list_runs, report, resume, run
 
-__all__ = ["DanluError", "Recipe", "__version__", "list_runs", "load_recipe", "report", "resume", "run"]
+__all__ = ["DanluError", "Recipe", "Studio", "__version__", "list_runs", "load_recipe", "report", "resume", "run"]
 __version__ = "0.1.0"
 
 _PLACES = {
     "DanluError": "danlu.errors",
     "Recipe": "danlu.recipe.recipe",
+    "Studio": "danlu.client",
     "list_runs": "danlu.services.runs",
     "load_recipe": "danlu.recipe.load",
     "report": "danlu.services.runs",

@@ -73,6 +73,25 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes have left below `folder`; those of living ones stay."""
+    with storage_errors(folder):
+        for path in folder.rglob(".*.tmp"):
+            found = re.search(r"\.(\d+)\.tmp$", path.name)
+            if found and path.is_file() and not _is_alive(int(found[1])):
+                path.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OverflowError, PermissionError):
+        return True
+    return True
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace the content of `path` atomically."""
     with atomic_open(path) as file:

@@ -136,7 +136,9 @@ def test_the_coach_speaks_to_a_person_and_to_a_program(danlu: Danlu, copied: Pat
 
 
 def test_an_export_keeps_the_coach_in_the_report(danlu: Danlu, copied: Path, tmp_path: Path) -> None:
-    assert danlu("export", copied, "--to", "adapter", "--out", tmp_path / "out").code == 0
+    done = danlu("export", copied, "--to", "adapter", "--out", tmp_path / "out", "--json")
+    facts = {"run_id": "doors", "format": "adapter", "folder": str(tmp_path / "out"), "verification": read_json(tmp_path / "out/verification.json")}
+    assert (done.code, done.json) == (0, facts)
     assert [d["name"] for d in read_json(copied / "report.json")["coach"]] == ["data_too_small", "validation_too_small"]
     assert "`data_too_small`: 48 examples to train on." in (tmp_path / "out/README.md").read_text("utf-8")
 
@@ -243,6 +245,7 @@ def test_chat_answers_the_same_again_and_the_base_answers_otherwise(danlu: Danlu
     drawn = [ask("--temperature", 2, "--top-p", 1, "--seed", seed) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert danlu("chat", small_model, "--message", "Which colour has door 4?", "--max-tokens", 12, "--temperature", 0).out == base
+    assert json.loads(ask("--temperature", 0, "--json")) == {"model": "tuned", "message": "Which colour has door 4?", "answer": tuned.removesuffix("\n")}
 
 
 def test_chat_understands_its_commands_and_goes_on_after_a_mistake(danlu: Danlu, finished_run: Path) -> None:
@@ -357,6 +360,7 @@ def test_data_inspect_is_readable_by_programs(danlu: Danlu, rows_file: Path) -> 
         (["data", "inspect", "."], 3, "folder"),
         (["data", "show", "none.jsonl"], 3, "DL200"),
         (["data", "show", "rows.jsonl", "--objective", "sfd"], 2, "use 'sft'"),
+        (["chat", "nothing", "--json"], 2, "--json needs --message"),
         (["recipe", "check", "none.yaml"], 2, "cannot read none.yaml"),
         (["recipe", "check", "seed=-1"], 2, "seed"),
         (["nonsense"], 2, "No such command"),

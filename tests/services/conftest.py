@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -77,6 +77,29 @@ def new_postgres(server: str, template: str) -> str:
         connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
     admin.close()
     return server.format(name=name)
+
+
+@pytest.fixture
+def restart_postgres(postgres_server: str) -> Callable[[], None]:
+    """Stop the server without warning, and start it again."""
+    folder = Path(postgres_server.rpartition("host=")[2])
+    initdb = shutil.which("initdb", path=os.pathsep.join([*SERVER_PROGRAMS, os.environ.get("PATH", "")]))
+    pg_ctl = str(Path(str(initdb)).with_name("pg_ctl"))
+    return lambda: _as_server_user(pg_ctl, "-D", str(folder / "data"), "-m", "immediate", "-w", "-l", str(folder / "log"), "restart")
+
+
+@pytest.fixture
+def new_postgres_database(postgres_server: str, postgres_template: str) -> Iterator[Callable[[], Database]]:
+    """Makes databases with the tables of this version on PostgreSQL."""
+    made: list[Database] = []
+
+    def make() -> Database:
+        made.append(Database(new_postgres(postgres_server, postgres_template)))
+        return made[-1]
+
+    yield make
+    for database in made:
+        database.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

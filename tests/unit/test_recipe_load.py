@@ -297,3 +297,9 @@ def test_a_plugin_of_another_package_is_found_by_its_entry_point(monkeypatch: py
     assert "elsewhere" in registry
     assert registry.parse({"type": "elsewhere", "strength": 3}).strength == 3
     assert asked == ["danlu.training.methods"]
+
+
+@pytest.mark.parametrize("name", ["str", "int", "a[0]", "MethodConfig", ""])
+def test_an_unknown_setting_may_be_called_anything(name: str) -> None:
+    with pytest.raises(RecipeError, match="there is no such setting"):
+        load_recipe(values={"base_model": "m", "dataset": "d", name: 1})

@@ -1,25 +1,51 @@
-"""One route for each operation. What REST adds is only how arguments arrive and how the answer is sent."""
+"""One route for each operation. What REST adds is only how arguments arrive and how the answer is sent.
+
+ETags: what has a version is tagged with it, other answers with a hash of their bytes. `If-Match` is the `version` of operations that
+take one. Operations are blocking functions; each runs whole (who asks, the operation, the answer's bytes) in one thread of a bounded pool.
+"""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Coroutine
+from hashlib import blake2b
+from typing import Annotated, Any, get_args, get_origin
+from urllib.parse import urlencode
 
-from fastapi import APIRouter, Body, Depends, Path, Query, Request
+import orjson
+from fastapi import APIRouter, Body, Path, Query, Request, Response
+from fastapi.params import Param
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
+from starlette.concurrency import run_in_threadpool
 
+from danlu.api import downloads
+from danlu.api.problems import MEDIA_TYPE
+from danlu.errors import OutdatedError, RequestError
 from danlu.services.platform.access import Actor
 from danlu.services.platform.operations import Operation, load_all
+from danlu.services.platform.receipts import AlreadyDoneError, KeyReceipt
+from danlu.store.rows import MAX_PAGE, Page
 
 GetActor = Callable[[Request], Actor]
 ID = Path(max_length=80, pattern="^[0-9a-z_]+$")
+MAX_NUMBER = 2**53
+TEXT_PATTERN = r"^[^\x00-\x1f\x7f]*$"
+KEY_PATTERN = re.compile(r"[\x21-\x7e]{1,255}")
+PROBLEM: dict[int | str, dict[str, Any]] = {
+    "default": {"description": "An error: what happened, why, what to do.", "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+}
+
+UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "Nothing has changed since the answer whose ETag was sent."}}
 
 
 def router(get_actor: GetActor) -> APIRouter:
     """Return the routes of every operation; `get_actor` says who asks."""
-    made = APIRouter()
+    made = APIRouter(route_class=StrictRoute, responses=PROBLEM)
     for operation in load_all().values():
+        described = inspect.getdoc(operation.function) or ""
+        is_download = operation.types["return"] is downloads.Download
         made.add_api_route(
             operation.path,
             _endpoint(operation, get_actor),
@@ -27,26 +53,184 @@ def router(get_actor: GetActor) -> APIRouter:
             status_code=operation.status,
             operation_id=operation.name,
             tags=[operation.noun],
-            summary=(inspect.getdoc(operation.function) or "").splitlines()[0],
-            response_model=None if operation.status == 204 else operation.types["return"],
+            summary=described.splitlines()[0],
+            description=described,
+            response_model=None if operation.status == 204 or is_download else operation.types["return"],
+            response_class=downloads.AnyFile if is_download else downloads.Json,
+            responses={**(UNCHANGED if operation.verb == "GET" else {}), **(downloads.described() if is_download else {})},
+            openapi_extra={"parameters": _headers(operation), "x-right": operation.right},
         )
     return made
 
 
+class _StrictRequest(Request):
+    """JSON as the standard has it: no NaN, no half characters, no NUL, nothing nested without end."""
+
+    async def json(self) -> Any:
+        body = await self.body()
+        value = orjson.loads(body)
+        if b"\\u0000" in body and _has_nul(value):
+            raise orjson.JSONDecodeError("the character NUL is not text", "", 0)
+        return value
+
+
+class StrictRoute(APIRoute):
+    """A route that reads bodies strictly."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers a request."""
+        handle = super().get_route_handler()
+
+        async def strictly(request: Request) -> Response:
+            return await handle(_StrictRequest(request.scope, request.receive))
+
+        return strictly
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\x00" in value
+    if isinstance(value, dict):
+        return any(_has_nul(key) or _has_nul(item) for key, item in value.items())
+    return isinstance(value, list) and any(_has_nul(item) for item in value)
+
+
 def _endpoint(operation: Operation[..., Any], get_actor: GetActor) -> Callable[..., Any]:
-    def endpoint(request: Request, actor: Actor, **arguments: Any) -> Any:
-        return operation(request.app.state.platform, actor, **arguments)
+    answer = _Answer(operation, get_actor)
+
+    async def endpoint(request: Request, **arguments: Any) -> Response:
+        return await run_in_threadpool(answer, request, arguments)
 
     in_path = set(re.findall(r"{(\w+)}", operation.path))
     keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [
-        inspect.Parameter("request", keyword, annotation=Request),
-        inspect.Parameter("actor", keyword, annotation=Annotated[Actor, Depends(get_actor)]),
-    ]
+    parameters = [inspect.Parameter("request", keyword, annotation=Request)]
     for parameter in list(inspect.signature(operation.function).parameters.values())[1:]:
-        kind = ID if parameter.name in in_path else Body() if parameter.name == operation.body else Query()
-        annotation: Any = Annotated[operation.types[parameter.name], kind]
-        parameters.append(inspect.Parameter(parameter.name, keyword, annotation=annotation, default=parameter.default))
+        if parameter.name == "version":
+            continue
+        hint = operation.types[parameter.name]
+        kind = ID if parameter.name in in_path else Body() if parameter.name == operation.body else _option(operation, parameter.name, hint)
+        parameters.append(inspect.Parameter(parameter.name, keyword, annotation=Annotated[hint, kind], default=parameter.default))
     endpoint.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     endpoint.__name__ = operation.name
     return endpoint
+
+
+def _option(operation: Operation[..., Any], name: str, hint: Any) -> Param:
+    """A query parameter with bounds, so that no number or text reaches the database that it cannot hold."""
+    parts = set(get_args(hint)) or {hint}
+    if name == "limit" and _is_page(operation.types["return"]):
+        return Query(ge=1, le=MAX_PAGE)  # type: ignore[no-any-return]
+    if parts & {int, float} and bool not in parts:
+        return Query(ge=0 if name in ("limit", "offset", "start") else -MAX_NUMBER, le=MAX_NUMBER)  # type: ignore[no-any-return]
+    if str in parts:
+        return Query(max_length=1000, pattern=TEXT_PATTERN)  # type: ignore[no-any-return]
+    return Query()  # type: ignore[no-any-return]
+
+
+def _is_page(hint: Any) -> bool:
+    return get_origin(hint) is Page or hint is Page
+
+
+class _Answer:
+    """What is done for one request of one operation, in a thread."""
+
+    def __init__(self, operation: Operation[..., Any], get_actor: GetActor) -> None:
+        self.operation, self.get_actor = operation, get_actor
+        self.has_version = "version" in operation.types
+        result = operation.types["return"]
+        self.encode = None if operation.status == 204 or result is downloads.Download else TypeAdapter(result).dump_json
+
+    def __call__(self, request: Request, arguments: dict[str, Any]) -> Response:
+        operation, platform, actor = self.operation, request.app.state.platform, self.get_actor(request)
+        if self.has_version:
+            arguments["version"] = if_match(request.headers.get("if-match"))
+        key = request.headers.get("idempotency-key") if operation.verb == "POST" else None
+        if key is None:
+            return self._send(request, operation(platform, actor, **arguments))
+        receipt = KeyReceipt(actor.user_id or "", _checked(key), _identity(request, arguments, operation.body), self._kept)
+        try:
+            return self._send(request, operation.once(receipt, platform, actor, **arguments))
+        except AlreadyDoneError as done:
+            body = done.response["body"]
+            headers = {"Idempotency-Replayed": "true"} | ({"ETag": done.response["etag"]} if done.response["etag"] else {})
+            return Response(body.encode() if body is not None else None, done.response["status"], headers, "application/json")
+        finally:
+            receipt.leave()
+
+    def _kept(self, result: Any) -> dict[str, Any]:
+        body = self.encode(result).decode() if self.encode else None
+        return {"status": self.operation.status, "body": body, "etag": _version_tag(result)}
+
+    def _send(self, request: Request, result: Any) -> Response:
+        if self.operation.status == 204:
+            return Response(status_code=204)
+        if self.encode is None:
+            return downloads.send(request, result)
+        tag = _version_tag(result)
+        wanted = request.headers.get("if-none-match") if self.operation.verb == "GET" else None
+        headers = {"Cache-Control": "private, no-cache"}
+        if tag is not None and wanted is not None and _matches(wanted, tag):
+            return Response(status_code=304, headers=headers | {"ETag": tag})
+        body = self.encode(result)
+        if self.operation.verb == "GET":
+            tag = tag or f'"{blake2b(body, digest_size=12).hexdigest()}"'
+            if wanted is not None and _matches(wanted, tag):
+                return Response(status_code=304, headers=headers | {"ETag": tag})
+        if tag is not None:
+            headers["ETag"] = tag
+        if isinstance(result, Page) and result.next is not None:
+            options = [(name, value) for name, value in request.query_params.multi_items() if name != "after"] + [("after", result.next)]
+            headers["Link"] = f'<{request.url.path}?{urlencode(options)}>; rel="next"'
+        return Response(body, self.operation.status, headers, "application/json")
+
+
+def _version_tag(result: Any) -> str | None:
+    version = getattr(result, "version", None)
+    return f'"{version}"' if isinstance(version, int) else None
+
+
+def _matches(wanted: str, tag: str) -> bool:
+    """Whether an If-None-Match header names this tag (weakly: a proxy may have compressed the answer)."""
+    return wanted.strip() == "*" or tag in (part.strip().removeprefix("W/") for part in wanted.split(","))
+
+
+def if_match(header: str | None) -> int | None:
+    """The version that an If-Match header asks for; None for any.
+
+    Raises:
+        OutdatedError: it names no version that could be the present one.
+    """
+    if header is None or header.strip() == "*":
+        return None
+    found = re.fullmatch(r'\s*"([0-9]{1,9})"\s*', header)
+    if found is None:
+        raise OutdatedError(
+            "If-Match names no version of this", why="it must be an ETag that an answer carried", fix='send the ETag as it came, e.g. If-Match: "3"'
+        )
+    return int(found[1])
+
+
+def _checked(key: str) -> str:
+    if KEY_PATTERN.fullmatch(key) is None:
+        raise RequestError("Idempotency-Key is not usable", why="it must be 1 to 255 visible ASCII characters without spaces", fix="send a new UUID")
+    return key
+
+
+def _identity(request: Request, arguments: dict[str, Any], body: str | None) -> bytes:
+    """What makes a request this one: the same thing asked again gives the same bytes."""
+    options = {name: value for name, value in arguments.items() if name != body}
+    said = arguments[body].model_dump(mode="json") if body is not None and arguments.get(body) is not None else None
+    return orjson.dumps([request.method, request.url.path, options, said], option=orjson.OPT_SORT_KEYS, default=str)
+
+
+def _headers(operation: Operation[..., Any]) -> list[dict[str, Any]]:
+    """The request headers that an operation understands, for the OpenAPI file."""
+    made: list[tuple[str, str, dict[str, Any]]] = []
+    if operation.verb == "GET" and operation.types["return"] is not downloads.Download:
+        made.append(("If-None-Match", "ETag of an earlier answer; 304 without a body when nothing has changed.", {"type": "string"}))
+    if "version" in operation.types:
+        made.append(("If-Match", "ETag that the change was made for; 412 when it was changed since.", {"type": "string"}))
+    if operation.verb == "POST":
+        schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
+        made.append(("Idempotency-Key", "Sent again with the same key, the request is not done twice and gets the same answer.", schema))
+    return [{"name": name, "in": "header", "required": False, "description": text, "schema": schema} for name, text, schema in made]

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from danlu.errors import DanluError
+from danlu.errors import DanluError, NoEffectError
 from danlu.text import printable, say
 
 HELP_EN = "/base and /tuned switch the model, /temperature 0.7, /top_p 0.9, /max 256, /reset, /quit"
@@ -21,12 +21,20 @@ def chat(
     top_p: float = typer.Option(0.9, "--top-p", min=0.01, max=1.0, help="Draw from the likeliest tokens that together have this probability."),
     max_tokens: int = typer.Option(256, "--max-tokens", min=1, help="Longest answer in tokens."),
     seed: int = typer.Option(None, "--seed", help="Draw the same answer again."),
+    as_json: bool = typer.Option(False, "--json", help="With --message: print model, message and answer as JSON."),
 ) -> None:
     """Talk to a finished run, switching between base and tuned model."""
     from danlu.services.chat import ChatOptions, ChatSession
 
+    if as_json and message is None:
+        raise NoEffectError("--json needs --message", why="a conversation is for people", fix='danlu chat RUN --message "..." --json')
     session = ChatSession(name, system=system, stacked=stacked)
     options = ChatOptions("tuned" if session.has_tuned and not base else "base", temperature, top_p, max_tokens, seed)
+    if message is not None and as_json:
+        from danlu.cli.main import json_out
+
+        json_out({"model": options.model, "message": message, "answer": "".join(session.ask(message, options))})
+        return
     if message is not None:
         _answer(session, message, options)
         return

@@ -27,7 +27,7 @@ def inspect_file(
     if as_json:
         json_out(found.to_dict())
         return
-    from danlu.cli.doctor import print_inspection
+    from danlu.cli.inspection import print_inspection
 
     print_inspection(found)
 

@@ -1,91 +1,61 @@
-"""The data doctor's findings in a terminal."""
+"""danlu doctor."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from danlu.data.reasons import in_chinese
+import typer
+
 from danlu.text import printable, say
 
 if TYPE_CHECKING:
-    from danlu.data.inspect import Inspection, Lengths
+    from danlu.services.doctor import Examination
 
-SHOWN_CHARS = 400
+SIGNS = {"ok": ("ok", "green"), "warning": ("!", "yellow"), "failed": ("x", "red")}
+NAMES = {
+    "processors": "处理器",
+    "memory": "内存",
+    "home": "数据目录",
+    "disk": "磁盘",
+    "database": "数据库",
+    "system": "系统",
+}
 
 
-def print_inspection(found: "Inspection") -> None:
-    """Print what a file holds: facts first, then what would be dropped or fixed, then warnings and examples."""
+def doctor(as_json: bool = typer.Option(False, "--json", help="Machine-readable.")) -> None:
+    """Is this machine ready: Python, torch, GPU, memory, disk, home folder, database, and what each extra would add. (For data: danlu data inspect.)"""
+    from danlu.cli.main import json_out
+    from danlu.services.doctor import examine
+
+    found = examine()
+    if as_json:
+        json_out(found.to_dict())
+    else:
+        print_examination(found)
+    if not found.is_ready:
+        raise typer.Exit(1)
+
+
+def print_examination(found: "Examination") -> None:
+    """Print what was looked at, then the extras, then the way on."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console()
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in _facts(found):
-        table.add_row(Text(name, style="bold"), Text(printable(value), overflow="fold"))
+    for check in found.checks:
+        sign, colour = SIGNS[check.state]
+        told = " - ".join(part for part in (check.found, say(check.en, check.zh), check.fix) if part)
+        table.add_row(Text(sign, style=colour), Text(say(check.name, NAMES.get(check.name, check.name)), style="bold"), Text(printable(told), overflow="fold"))
     console.print(table)
-    for action, title in (("dropped", say("Dropped:", "丢弃：")), ("fixed", say("Fixed:", "修正："))):
-        if found.reasons[action]:
-            console.print(Text("\n" + title, style="bold"))
-            for reason, count in found.reasons[action].items():
-                console.print(Text(printable(_reason(found, reason, count))))
-    for warning in found.warnings:
-        console.print(Text("! " + printable(say(warning.en, warning.zh)), style="yellow"))
-    for number, example in enumerate(found.examples, 1):
-        console.print(Text("\n" + say(f"Example {number}", f"样例 {number}"), style="bold"))
-        for role, text in _turns(example):
-            console.print(Text(printable(role), style="dim"))
-            console.print(Text(printable(text[:SHOWN_CHARS] + ("…" if len(text) > SHOWN_CHARS else ""))))
-
-
-def _facts(found: "Inspection") -> list[tuple[str, str]]:
-    facts = [
-        (say("file", "文件"), found.path),
-        (say("format", "格式"), ", ".join(part for part in (found.format, found.container, found.encoding) if part)),
-        (say("rows", "行数"), f"{found.rows_in:,}"),
-        (say("usable", "可用"), f"{found.usable:,}"),
-        (say("dropped", "丢弃"), f"{found.dropped:,}"),
-        (
-            say("duplicates", "重复"),
-            say(f"{found.duplicate:,} exact, {found.near_duplicate:,} near", f"完全相同 {found.duplicate:,}，近似 {found.near_duplicate:,}"),
-        ),
-        (say("fixed", "修正"), f"{found.fixed:,}"),
-    ]
-    if found.makes != "text":
-        facts.append((say("prompt", "问题长度"), _lengths(found.prompt_chars)))
-        facts.append((say("answer", "回答长度"), _lengths(found.completion_chars)))
-        facts.append((say("turns", "轮数"), say(f"{found.turns.p50} in most, at most {found.turns.max}", f"一般 {found.turns.p50}，最多 {found.turns.max}")))
-    else:
-        facts.append((say("text", "文本长度"), _lengths(found.completion_chars)))
-    names = {"zh": say("Chinese", "中文"), "en": say("English", "英文"), "other": say("other", "其他")}
-    languages = say(", ", "，").join(f"{names.get(key, key)} {share:.0%}" for key, share in found.languages.items() if share)
-    return [*facts, (say("languages", "语言"), languages or "-")]
-
-
-def _lengths(lengths: "Lengths") -> str:
-    return say(
-        f"{lengths.p50:,} characters (median), 95 % up to {lengths.p95:,}, longest {lengths.max:,}",
-        f"中位数 {lengths.p50:,} 字，95% 不超过 {lengths.p95:,}，最长 {lengths.max:,}",
-    )
-
-
-def _reason(found: "Inspection", reason: str, count: int) -> str:
-    line = found.first_lines.get(reason)
-    en = f"  {count:,} x {reason}" + (f" (first: {found.unit} {line})" if line is not None else "")
-    zh = f"  {count:,} 行：{in_chinese(reason)}" + (f"（首次在第 {line} 行）" if line is not None else "")
-    return say(en, zh)
-
-
-def _turns(example: Any) -> list[tuple[str, str]]:
-    """(role, text) of an example, with both answers of a pair, the mark of a marked one, the reference of a prompt."""
-    if "text" in example:
-        return [("text", example["text"])]
-    turns = [(message["role"], str(message.get("content") or "")) for message in example.get("messages") or []]
-    for side in ("chosen", "rejected", "completion"):
-        name = (
-            side
-            if "label" not in example
-            else say("wanted answer" if example["label"] else "unwanted answer", "好的回答" if example["label"] else "不好的回答")
+    console.print(Text("\n" + say("Extras:", "可选组件："), style="bold"))
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for extra in found.extras:
+        how = "" if extra.is_installed else f"pip install 'danlu[{extra.name}]'  ({', '.join(extra.missing)})"
+        table.add_row(
+            Text("ok" if extra.is_installed else "-", style="green" if extra.is_installed else "dim"),
+            Text(extra.name, style="bold"),
+            say(extra.en, extra.zh),
+            Text(how),
         )
-        turns += [(name, str(message.get("content") or "")) for message in example.get(side) or []]
-    if example.get("answer"):
-        turns.append((say("reference", "参考答案"), example["answer"]))
-    return turns
+    console.print(table)
+    typer.echo("\n" + (say("Ready.", "一切就绪。") if found.is_ready else say("Something is wrong: see the lines with x.", "有问题：见标有 x 的各行。")))

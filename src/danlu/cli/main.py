@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from danlu.cli import bench, chat, data, demo, export, forecast, merge, recipe, run, sweep
+from danlu.cli import backup, bench, chat, data, demo, doctor, export, forecast, merge, nouns, queue, recipe, run, studio, sweep
 from danlu.errors import DanluError, InternalError
 
 app = typer.Typer(
@@ -28,7 +28,6 @@ app.command("forecast", context_settings=EXTRA)(forecast.forecast)
 app.command("recommend", context_settings=EXTRA)(forecast.recommend)
 app.command("resume")(run.resume)
 app.command("continue", context_settings=EXTRA)(run.continue_run)
-app.command("runs")(run.runs)
 app.command("report")(run.report)
 app.command("coach")(run.coach)
 app.command("chat")(chat.chat)
@@ -37,8 +36,24 @@ app.command("merge")(merge.merge)
 app.command("sweep", context_settings=EXTRA)(sweep.sweep)
 app.command("demo")(demo.demo)
 app.command("bench")(bench.bench)
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
+app.command("check")(backup.check)
+app.command("studio")(studio.studio)
+app.command("worker")(studio.worker)
+app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(recipe.app, name="recipe")
+app.command("submit", context_settings=EXTRA)(queue.submit)
+app.command("queue")(queue.queue)
+app.command("logs")(queue.logs)
+app.command("cancel")(queue.cancel)
+for _noun, _help in nouns.NOUNS.items():
+    _is_runs = _noun == "runs"  # alone, it lists the run folders of this home
+    _group = typer.Typer(cls=nouns.NounGroup, no_args_is_help=not _is_runs, invoke_without_command=_is_runs, rich_markup_mode=None)
+    if _is_runs:
+        _group.callback()(run.runs)
+    app.add_typer(_group, name=nouns.group_name(_noun), help=_help)
 
 
 def _version(value: bool) -> None:

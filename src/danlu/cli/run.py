@@ -99,8 +99,10 @@ def resume(
     show_result(result, as_json)
 
 
-def runs(as_json: bool = typer.Option(False, "--json", help="Machine-readable.")) -> None:
-    """List runs, newest first."""
+def runs(context: typer.Context, as_json: bool = typer.Option(False, "--json", help="Machine-readable.")) -> None:
+    """List the runs that have a folder in this home, newest first."""
+    if context.invoked_subcommand is not None:
+        return
     from danlu.cli.main import json_out
     from danlu.services import runs as service
 

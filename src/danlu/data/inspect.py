@@ -87,8 +87,17 @@ class Inspection:
         return asdict(self)
 
 
-def inspect(path: Path, format: str | FormatConfig = "auto", limit: int | None = None, progress: Callable[[int], None] = lambda done: None) -> Inspection:
+def inspect(
+    path: Path,
+    format: str | FormatConfig = "auto",
+    limit: int | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+    *,
+    look_closer: Callable[[Staged, np.ndarray, np.ndarray], None] = lambda staged, original, groups: None,
+) -> Inspection:
     """Read the file at `path` (at most `limit` rows of it) and say what it holds.
+
+    `look_closer` is given what is known of each row: the staged rows, the first row with the same content, and the first of its near duplicates.
 
     Raises:
         DataError: the file cannot be read.
@@ -98,9 +107,11 @@ def inspect(path: Path, format: str | FormatConfig = "auto", limit: int | None =
     config = format if format == "auto" else FORMATS.parse(format)
     with tempfile.TemporaryDirectory(prefix="danlu-inspect-") as folder:
         staged = stage(open_dataset(Path(path), format=config, limit=limit), Path(folder), progress)
-        is_first = first_rows(staged.hashes) == np.arange(staged.num_rows) if staged.num_rows else np.zeros(0, np.bool_)
+        original = first_rows(staged.hashes) if staged.num_rows else np.zeros(0, np.int64)
+        is_first = original == np.arange(staged.num_rows)
         groups = staged.near.groups(is_first, staged.read_near_texts)
         num_near = int(np.count_nonzero(is_first & (groups != np.arange(staged.num_rows))))
+        look_closer(staged, original, groups)
         return _Doctor(staged, is_first).inspection(path, num_near=num_near, is_partial=limit is not None)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 State = Literal["starting", "running", "ended", "gone"]
-"""`ended`: it left a result. `gone`: it will never leave one. `starting`: not yet known to live."""
+"""`ended`: it left a result. `gone`: it will never leave one. `starting`: it lives, and has not said its name yet."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,22 @@ class Status:
     pid_started: int | None = None
     reason: str = ""
     """Why it is gone."""
+    is_to_blame: bool = True
+    """Whether its end may be its own fault; not when its process never began or the machine was restarted."""
     result: dict[str, Any] | None = None
 
 
 class Executor(Protocol):
     """Starts attempts so that they outlive whoever started them, and finds them again after a restart."""
 
-    def start(self, attempt: Attempt) -> None:
-        """Start the attempt. It may be called only once per attempt."""
+    def start(self, attempt: Attempt, environment: Mapping[str, str]) -> None:
+        """Start the attempt with these variables added to its environment. It is called only once per attempt."""
 
     def poll(self, attempt: Attempt) -> Status:
         """How the attempt stands; also of one that an earlier process started."""
 
     def stop(self, attempt: Attempt, *, kill: bool = False) -> None:
         """Ask the attempt to checkpoint and end, or end it at once with everything it started."""
+
+    def clear(self, attempt: Attempt) -> None:
+        """End whatever an attempt that is over has left running."""

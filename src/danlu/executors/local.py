@@ -1,113 +1,150 @@
 """A subprocess per job on this machine, in a session of its own: it survives its starter, and is found again by its pid file.
 
-A pid alone may be another process after a restart, so a process is its pid and its start time (/proc/PID/stat, field 22).
+Between the start of a process and its pid file there is a window in which its starter may be killed. The process holds a lock on its
+log from its first instant (it gets the locked file as its output), so whether there is one is known at any time.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import IO, Any
 
-from danlu.errors import StorageError
+from danlu.errors import JobError, StorageError
 from danlu.executors.base import Attempt, Status
+from danlu.executors.processes import MARK, boot_id, family, kill_family, session_left_by, start_time
 from danlu.files import read_json, storage_errors
 
-STARTING_SECONDS = 20.0
-"""A process that has not written its pid file after that is not coming."""
-KEPT_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR", "TZ", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HOME", "HF_HUB_OFFLINE", "PYTHONPATH")
+KEPT_ENVIRONMENT = (
+    *("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR", "TZ", "VIRTUAL_ENV", "XDG_CACHE_HOME"),
+    *("CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "MKL_NUM_THREADS", "OMP_NUM_THREADS"),
+    *("DANLU_PRICE_PER_HOUR", "DANLU_TRACK"),
+)
 """What a job sees of the server's environment: nothing that could hold a secret (tokens, database URL)."""
+# -P: the folder in which it runs is no place to import from.
+CHILD = (sys.executable, "-P", "-m", "danlu.worker.child")
 
 
 class LocalExecutor:
     """Runs `python -m danlu.worker.child FOLDER` for each attempt."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, home: Path, *, command: Sequence[str] = CHILD) -> None:
+        if not Path("/proc/self/stat").exists():
+            raise JobError("jobs need Linux", why="their processes are found by /proc", fix="train with `danlu run`, or run the studio in a Linux container")
+        self.home, self.command = home, list(command)
         self._children: dict[Path, subprocess.Popen[bytes]] = {}
 
-    def start(self, attempt: Attempt) -> None:
+    def start(self, attempt: Attempt, environment: Mapping[str, str]) -> None:
         """Start the attempt's process.
 
         Raises:
             StorageError: its folder or log cannot be written, or the machine has no room for another process.
         """
-        environment = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+        kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+        own = {"DANLU_HOME": str(self.home), MARK: str(attempt.folder.parent), "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
         with storage_errors(attempt.folder), (attempt.folder / "log.txt").open("ab") as log:
-            self._children[attempt.folder] = subprocess.Popen(
-                [sys.executable, "-m", "danlu.worker.child", str(attempt.folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=attempt.folder,
-                env=environment | {"DANLU_HOME": str(self.home)},
-                start_new_session=True,
-                close_fds=True,
-            )
+            for name in ("pid.json", "result.json"):  # of an attempt of the same number, before the database was restored from a backup
+                (attempt.folder / name).unlink(missing_ok=True)
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._spawn(attempt, log, kept | own | dict(environment))
+
+    def _spawn(self, attempt: Attempt, log: IO[bytes], environment: dict[str, str]) -> None:
+        self._children[attempt.folder] = subprocess.Popen(
+            [*self.command, str(attempt.folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=attempt.folder,
+            env=environment,
+            start_new_session=True,
+            close_fds=True,
+        )
 
     def poll(self, attempt: Attempt) -> Status:
         """How the attempt stands, from its files and the process table."""
         child = self._children.get(attempt.folder)
         code = child.poll() if child is not None else None  # also takes the zombie away
-        pid, started = self._identity(attempt)
-        is_alive = pid is not None and start_time(pid) == started
-        if is_alive or (pid is None and child is not None and code is None):
-            return Status("running" if is_alive else "starting", pid, started)
-        result = self._result(attempt)
-        if result is not None:
-            return Status("ended", pid, started, result=result)
-        if pid is None and code is None and time.time() - self._begun(attempt) < STARTING_SECONDS:
+        name = _name(attempt)
+        if name is not None:
+            pid, started, boot = name
+            if boot != boot_id():
+                return self._over(attempt, Status("gone", pid, started, "the machine was restarted", is_to_blame=False))
+            if start_time(pid) == started:
+                return Status("running", pid, started)
+            return self._over(attempt, Status("gone", pid, started, _reason(code)))
+        if _is_log_held(attempt):
             return Status("starting")
-        return Status("gone", pid, started, reason=_reason(pid, code))
+        if (name := _name(attempt)) is not None:  # it wrote its name and ended while we looked
+            return self._over(attempt, Status("gone", name[0], name[1], _reason(code)))
+        return self._over(attempt, Status("gone", reason="its process never began" if code is None else _reason(code), is_to_blame=code is not None))
 
     def stop(self, attempt: Attempt, *, kill: bool = False) -> None:
-        """SIGTERM to the process, or SIGKILL to all of its session."""
-        pid, started = self._identity(attempt)
-        if pid is None or start_time(pid) != started:
+        """SIGTERM to the process, or SIGKILL to all that it has started."""
+        if kill:
+            self.clear(attempt)
             return
-        with suppress(ProcessLookupError, PermissionError):
-            if kill:
-                os.killpg(pid, signal.SIGKILL)
-            else:
-                os.kill(pid, signal.SIGTERM)
+        name = _name(attempt)
+        if name is not None and name[2] == boot_id() and start_time(name[0]) == name[1]:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(name[0], signal.SIGTERM)
 
-    def _identity(self, attempt: Attempt) -> tuple[int | None, int | None]:
-        try:
-            found = read_json(attempt.folder / "pid.json")
-            return int(found["pid"]), int(found["started"])
-        except (StorageError, FileNotFoundError, KeyError, ValueError):
-            child = self._children.get(attempt.folder)
-            return (child.pid, start_time(child.pid)) if child is not None and child.returncode is None else (None, None)
+    def clear(self, attempt: Attempt) -> None:
+        """Kill every process of the job, whatever has become of the one that began them."""
+        name = _name(attempt)
+        session = session_left_by(name[0], name[1]) if name is not None and name[2] == boot_id() else None
+        kill_family(attempt.folder.parent, session)
+        self.poll(attempt)
+        self._children.pop(attempt.folder, None)
 
-    def _result(self, attempt: Attempt) -> dict[str, object] | None:
+    def processes(self, attempt: Attempt) -> list[int]:
+        """Living processes of the attempt's job."""
+        name = _name(attempt)
+        return family(attempt.folder.parent, name[0] if name is not None else None)
+
+    def _over(self, attempt: Attempt, gone: Status) -> Status:
+        """`gone`, unless it left a result."""
         path = attempt.folder / "result.json"
-        return dict(read_json(path)) if path.exists() else None
-
-    def _begun(self, attempt: Attempt) -> float:
+        if not path.exists():
+            return gone
         try:
-            return (attempt.folder / "job.json").stat().st_mtime
-        except FileNotFoundError:
-            return 0.0
+            result = read_json(path)
+        except StorageError as error:
+            return Status("gone", gone.pid, gone.pid_started, f"{path.name}: {error.why}")
+        if not isinstance(result, dict):
+            return Status("gone", gone.pid, gone.pid_started, f"{path.name} holds no result")
+        return Status("ended", gone.pid, gone.pid_started, result=result)
 
 
-def start_time(pid: int) -> int | None:
-    """Clock ticks between the machine's start and the process's; None when there is no such process (or only its zombie)."""
+def _name(attempt: Attempt) -> tuple[int, int, str] | None:
+    """Pid, start time and boot that the process wrote down; None while it has not."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
+        found: dict[str, Any] = read_json(attempt.folder / "pid.json")
+        return int(found["pid"]), int(found["started"]), str(found["boot"])
+    except (StorageError, FileNotFoundError, KeyError, TypeError, ValueError):
         return None
-    fields = stat.rpartition(")")[2].split()  # the name in brackets may hold anything
-    return None if fields[0] in ("Z", "X") else int(fields[19])
 
 
-def _reason(pid: int | None, code: int | None) -> str:
+def _is_log_held(attempt: Attempt) -> bool:
+    try:
+        with (attempt.folder / "log.txt").open("r+b") as log:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _reason(code: int | None) -> str:
     if code is not None and code < 0:
         with suppress(ValueError):
             return f"it was ended by {signal.Signals(-code).name}"
     if code:
         return f"it ended with code {code} and left no result"
-    return "its process is gone and left no result" if pid is not None else "its process never began"
+    return "its process is gone and left no result"

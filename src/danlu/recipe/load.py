@@ -95,9 +95,18 @@ def read_yaml(file: Path) -> dict[str, Any]:
         raise RecipeError(f"cannot read {file}", why=error.strerror or repr(error), fix="check the path") from error
     if len(content) > MAX_RECIPE_BYTES:
         raise RecipeError(f"{file} is {len(content):,} bytes", why="a recipe is a short YAML file; is this a data file?", fix=f"danlu run --data {file}")
-    values = _parse(content, str(file), fix="correct the line named above")
+    return parse_yaml(content, str(file))
+
+
+def parse_yaml(text: bytes | str, what: str) -> dict[str, Any]:
+    """Read the text of a recipe file as plain values.
+
+    Raises:
+        RecipeError: it is no YAML mapping.
+    """
+    values = _parse(text, what, fix="correct the line named above")
     if not isinstance(values, dict):
-        raise RecipeError(f"{file} does not hold a mapping", why=f"its top level is {type(values).__name__}", fix="start from docs/recipe.md")
+        raise RecipeError(f"{what} does not hold a mapping", why=f"its top level is {type(values).__name__}", fix="start from docs/recipe.md")
     return {str(key): value for key, value in values.items()}
 
 
@@ -147,7 +156,9 @@ def _one_per_field(entries: Sequence[Any]) -> Iterator[Any]:
 
 
 def _location(entry: Any) -> list[Any]:
-    return [part for part in entry["loc"] if not _is_union_branch(part)]
+    *places, last = entry["loc"] or (None,)
+    is_written = entry["type"] == "extra_forbidden"  # its last part is what somebody wrote, whatever it looks like
+    return [part for part in places if not _is_union_branch(part)] + ([last] if last is not None and (is_written or not _is_union_branch(last)) else [])
 
 
 def _describe(entry: Any, values: dict[str, Any]) -> str:

@@ -6,12 +6,15 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from danlu.errors import ModelError, NoEffectError, RunNotFoundError, UnknownNameError
 from danlu.run_dir import RunDir
 from danlu.services import pipeline, runs
 from danlu.services.rounds import find_run
+
+if TYPE_CHECKING:
+    from danlu.data.chat import ChatRenderer
 
 
 @dataclass
@@ -55,7 +58,7 @@ class ChatSession:
         from danlu.models.stream import stream_answer
 
         with self.pair.tuned() if options.model == "tuned" else self.pair.base() as model:
-            prompt, room = self._fit(messages, options.max_new_tokens, max_positions(model))
+            prompt, room = fit(self.pair.renderer, messages, options.max_new_tokens, max_positions(model))
             yield from stream_answer(
                 model,
                 self.pair.tokenizer,
@@ -67,21 +70,26 @@ class ChatSession:
                 seed=options.seed,
             )
 
-    def _fit(self, messages: list[dict[str, Any]], max_new_tokens: int, limit: int | None) -> tuple[list[int], int]:
-        """Prompt ids without the oldest turns that leave no room for an answer, and how many tokens the answer may have."""
-        messages = list(messages)
-        ids = self.pair.renderer.prompt_ids(messages)
-        if limit is None:
-            return ids, max_new_tokens
-        first = 1 if messages[0]["role"] == "system" else 0
-        while len(ids) + min(max_new_tokens, limit // 2) > limit and len(messages) > first + 1:
-            del messages[first : first + 2]
-            ids = self.pair.renderer.prompt_ids(messages)
-        if len(ids) >= limit:
-            raise ModelError(
-                f"the message has {len(ids)} tokens and leaves no room for an answer", why=f"the model reads up to {limit} tokens", fix="ask a shorter question"
-            )
-        return ids, min(max_new_tokens, limit - len(ids))
+
+def fit(renderer: ChatRenderer, messages: Sequence[dict[str, Any]], max_new_tokens: int, limit: int | None) -> tuple[list[int], int]:
+    """Prompt ids without the oldest turns that leave no room for an answer, and how many tokens the answer may have.
+
+    Raises:
+        ModelError: the last message alone leaves no room.
+    """
+    messages = list(messages)
+    ids = renderer.prompt_ids(messages)
+    if limit is None:
+        return ids, max_new_tokens
+    first = 1 if messages[0]["role"] == "system" else 0
+    while len(ids) + min(max_new_tokens, limit // 2) > limit and len(messages) > first + 1:
+        del messages[first : first + 2]
+        ids = renderer.prompt_ids(messages)
+    if len(ids) >= limit:
+        raise ModelError(
+            f"the message has {len(ids)} tokens and leaves no room for an answer", why=f"the model reads up to {limit} tokens", fix="ask a shorter question"
+        )
+    return ids, min(max_new_tokens, limit - len(ids))
 
 
 def _open(name: str, stacked: Sequence[str] = ()) -> tuple[Any, bool]:

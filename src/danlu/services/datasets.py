@@ -46,8 +46,8 @@ class RenderedExample:
         yield from self._stretches
 
 
-def rendered_examples(dataset: str, model: str, objective: str) -> Iterator[RenderedExample]:
-    """Yield the examples of `dataset` as `model` will read them, in file order; rows that would be dropped are left out."""
+def rendered_examples(dataset: str, model: str, objective: str, *, line: int | None = None) -> Iterator[RenderedExample]:
+    """Yield the examples of `dataset` (the one at `line` only) as `model` will read them, in file order; rows that would be dropped are left out."""
     from danlu.data.chat import ChatRenderer
     from danlu.data.convert import examples
     from danlu.models.catalogue import find_base_model
@@ -56,6 +56,10 @@ def rendered_examples(dataset: str, model: str, objective: str) -> Iterator[Rend
     config = OBJECTIVES.parse(objective)
     renderer = ChatRenderer(load_tokenizer(find_base_model(model).folder))
     for example in examples(find_dataset(dataset), needs=config.needs):
+        if line is not None and example["line"] != line:
+            if example["line"] > line:
+                return
+            continue
         for block in config.encode([example], renderer, 10**9)[0]:
             ids, mask = [int(i) for i in block.ids], [bool(m) for m in block.mask]
             tokens = [renderer.tokenizer.decode([i]) for i in ids]

@@ -20,7 +20,7 @@ from typing import Any
 
 import orjson
 
-from danlu.errors import DanluError, TrainingError
+from danlu.errors import TrainingError, error_from
 from danlu.recipe.placement import Placement
 from danlu.recipe.recipe import Recipe
 from danlu.reporter import Reporter
@@ -150,7 +150,7 @@ class _Group:
         while len(ends) < self.size:
             rank, kind, fields = self.messages.get(timeout=EXIT_SECONDS if outcome else None)
             if kind == "error":
-                raise _error(fields)
+                raise error_from(fields)
             if kind == "end":
                 ends[rank] = fields["code"]
                 if self.num_signals and fields["code"] == -signal.SIGTERM:  # told to stop before (or after) it had anything to save
@@ -174,12 +174,3 @@ class _Group:
             why=why,
             fix=f"start the same command again: it goes on from the newest checkpoint; what the process wrote is in {self.log(rank)}",
         )
-
-
-def _error(fields: dict[str, Any]) -> DanluError:
-    """The error a process told, of the same class."""
-    classes = [DanluError]
-    for cls in classes:
-        classes += cls.__subclasses__()
-    found = next(cls for cls in classes if cls.code == fields["code"])
-    return found(fields["what"], why=fields["why"], fix=fields["fix"])

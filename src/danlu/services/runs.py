@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from danlu.errors import NoEffectError, OutOfMemoryError, StorageError, is_out_of_memory
-from danlu.files import read_json, write_json
+from danlu.files import read_json, sweep, write_json
 from danlu.recipe.load import validate
 from danlu.recipe.placement import Placement
 from danlu.recipe.recipe import Recipe
@@ -44,17 +45,19 @@ def run(
     listeners: Iterable[Listener] = (),
     placement: Placement | None = None,
     track: Sequence[str] = (),
+    paths: Mapping[str, str] = MappingProxyType({}),
 ) -> RunResult:
     """Carry out `written` from data to report and exports, or go on with the unfinished run of the same recipe.
 
     Every stage leaves its results in the run folder and is skipped when they are there, so a run that was killed
     at any instant goes on where it was. `placement` says in how many processes it trains; started by torchrun, it is
-    one of them. `track` names the trackers that follow it (`tensorboard`, ...).
+    one of them. `track` names the trackers that follow it (`tensorboard`, ...). `paths` says where names of the recipe
+    lie that are no paths themselves.
     """
     if (launched := processes.launched_by_torchrun()) and launched[0]:
         return RunResult(processes.follow(), "followed", None)
     check_trackers(track)
-    paths = local_paths(written)
+    paths = local_paths(written, paths)
     found = RunDir.create(run_dir) if run_dir is not None else _unfinished_run(written, paths, new) or _new_run_dir(written)
     with found.lock():
         claim(found, written, paths)
@@ -66,6 +69,7 @@ def _carry_out(found: RunDir, written: Recipe, listeners: Iterable[Listener], pl
     placement = placement or Placement()
     if launched := processes.launched_by_torchrun():
         placement = placement.model_copy(update={"processes": launched[1]})
+    sweep(found.path)
     reporter = Reporter(found, *listeners)
     if found.read_record()["state"] != "created":
         reporter.event("continued", f"going on with run {found.id}")
@@ -149,11 +153,14 @@ def coach(name: str) -> tuple[RunDir, list[dict[str, Any]]]:
     return run_dir, diagnoses(run_dir)
 
 
-def local_paths(written: Recipe) -> dict[str, str]:
-    """Absolute path of every file and folder the recipe names: the same name is something else in another folder."""
+def local_paths(written: Recipe, known: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """Absolute path of every file and folder the recipe names: the same name is something else in another folder.
+
+    Names in `known` are looked up nowhere else.
+    """
     names = {name: os.path.expanduser(name) for name in (written.dataset, *written.data.mix, written.base_model)}
-    paths = {name: os.path.abspath(path) for name, path in names.items() if os.path.exists(path)}
-    for name in [name for name in (written.start_from, written.data.replay.run if written.data.replay else None) if name]:
+    paths = {name: os.path.abspath(path) for name, path in names.items() if name not in known and os.path.exists(path)} | dict(known)
+    for name in [name for name in (written.start_from, written.data.replay.run if written.data.replay else None) if name and name not in known]:
         is_folder = os.path.isdir(os.path.expanduser(name)) and not os.path.isfile(os.path.join(name, "run.json"))
         paths[name] = os.path.abspath(os.path.expanduser(name)) if is_folder else str(open_run(name).path)
     return paths

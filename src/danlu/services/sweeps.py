@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -74,13 +75,15 @@ class Sweep:
     folder: Path
     tell: Tell
     candidates: list[Candidate] = field(default_factory=list)
+    paths: Mapping[str, str] = field(default_factory=dict)
+    """Where names of the recipe lie that are no paths themselves."""
 
     def add(self, name: str, settings: dict[str, Any]) -> Candidate:
         """Make (or find) a member: claim its folder and carry out its data stage."""
         written = with_settings(self.written, settings)
         run_dir = RunDir.create(self.folder / "runs" / name)
         candidate = Candidate(name, settings, written, run_dir)
-        runs.claim(run_dir, written, runs.local_paths(written))
+        runs.claim(run_dir, written, runs.local_paths(written, self.paths))
         if not run_dir.recipe.exists():
             self._copy_data(candidate)
             pipeline.prepare_data(written, run_dir, self.reporter(candidate))
@@ -203,7 +206,14 @@ class Sweep:
         return [{"rank": number, **row} for number, row in enumerate(rows, 1)]
 
 
-def sweep(written: Recipe, config: SweepConfig, *, folder: Path | None = None, tell: Tell = lambda member, kind, fields: None) -> SweepResult:
+def sweep(
+    written: Recipe,
+    config: SweepConfig,
+    *,
+    folder: Path | None = None,
+    tell: Tell = lambda member, kind, fields: None,
+    paths: Mapping[str, str] = MappingProxyType({}),
+) -> SweepResult:
     """Carry out a sweep, or go on with the unfinished one of the same recipe and settings.
 
     The best member becomes a finished run with its proof; the table is kept in results.json.
@@ -214,7 +224,7 @@ def sweep(written: Recipe, config: SweepConfig, *, folder: Path | None = None, t
     """
     for settings in config.members() if config.set else []:
         with_settings(written, settings)  # all mistakes before anything starts
-    definition = {"written": written.to_dict(), "sweep": config.model_dump(mode="json"), "paths": runs.local_paths(written)}
+    definition = {"written": written.to_dict(), "sweep": config.model_dump(mode="json"), "paths": runs.local_paths(written, paths)}
     found = folder or Settings.from_environment().home / "sweeps" / _name(written, definition)
     RunDir.create(found)
     with RunDir(found).lock():
@@ -224,7 +234,7 @@ def sweep(written: Recipe, config: SweepConfig, *, folder: Path | None = None, t
                 f"{found} belongs to another sweep", why="its members do not fit what is asked now", fix="choose another --out, or repeat the first command"
             )
         write_json(found / "sweep.json", {"created": time.time(), **record, **definition})
-        work = Sweep(written, config, found, tell)
+        work = Sweep(written, config, found, tell, paths=paths)
         is_whole = _search(work) if config.trials else _halving(work)
         table = work.table()
         if not is_whole:
@@ -246,7 +256,8 @@ def _finish(work: Sweep, table: list[dict[str, Any]]) -> SweepResult:
         if candidate is not best and candidate.state != "failed":
             candidate.run_dir.update_record(state="paused", error=None)
     write_json(work.folder / "results.json", {"state": "proving", "best": best.name, "members": table})
-    result = runs.run(best.written, run_dir=best.run_dir.path, listeners=[lambda kind, fields: work.tell(best.name, kind, fields)])
+    told = [lambda kind, fields: work.tell(best.name, kind, fields)]
+    result = runs.run(best.written, run_dir=best.run_dir.path, listeners=told, paths=work.paths)
     verdict = (result.report or {}).get("verdict")
     write_json(work.folder / "results.json", {"state": result.outcome, "best": best.name, "verdict": verdict, "members": table})
     return SweepResult(work.folder, result.outcome, table, best.run_dir.path)

@@ -7,6 +7,8 @@ a writer, and it is on disk when it returns (`synchronous=FULL`).
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +17,18 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from danlu.errors import DatabaseError
 
 __all__ = ["Connection", "Database"]
 BUSY_TIMEOUT_SECONDS = 10
 """How long a writer waits for another one before it gives up."""
+NUM_CONNECTIONS = 20
+"""As many threads of one process use the database at a time; more wait."""
+# Values of a statement are users' data: they stay out of error messages and logs.
+_POOL: dict[str, Any] = {"pool_size": NUM_CONNECTIONS, "max_overflow": 4, "pool_timeout": BUSY_TIMEOUT_SECONDS, "hide_parameters": True}
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 class Database:
@@ -29,7 +37,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = _sqlite_engine(url) if self.is_sqlite else create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
+        self.engine = _sqlite_engine(url) if self.is_sqlite else _postgresql_engine(url)
 
     @property
     def path(self) -> Path | None:
@@ -69,7 +77,7 @@ class Database:
 
 def _sqlite_engine(url: str) -> Engine:
     # autocommit at the driver: the BEGIN of this module is the only one.
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "isolation_level": None, "check_same_thread": False})
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "isolation_level": None, "check_same_thread": False}, **_POOL)
 
     @event.listens_for(engine, "connect")
     def _set_up(connection: Any, record: object) -> None:
@@ -81,6 +89,15 @@ def _sqlite_engine(url: str) -> Engine:
     return engine
 
 
+def _postgresql_engine(url: str) -> Engine:
+    return create_engine(url, pool_pre_ping=True, json_serializer=_plain_json, **_POOL)
+
+
+def _plain_json(value: Any) -> str:
+    """JSON without the character NUL, which PostgreSQL cannot hold: a job's result must not be refused for it."""
+    return _NUL.sub(r"\1", json.dumps(value))
+
+
 @contextmanager
 def _told(database: Database) -> Iterator[None]:
     """Turn what the driver says into what a user can act on. Constraint violations pass: the store's modules know what they mean."""
@@ -90,6 +107,8 @@ def _told(database: Database) -> Iterator[None]:
         yield
     except IntegrityError:
         raise
+    except NoConnectionError as error:
+        raise DatabaseError("every connection to the database is in use", why="more is asked at a time than it can answer", fix="try again") from error
     except DBAPIError as error:
         reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
         where = str(database.path) if database.is_sqlite else database.url.render_as_string(hide_password=True)

@@ -2,7 +2,10 @@
 
 A job's life: waiting (for other jobs) -> queued -> running -> succeeded | failed | cancelled, with `pausing` and `paused` (or queued
 again) between, and `cancelling` before cancelled. Every change that a worker makes names the attempt it belongs to and is refused
-when a newer attempt exists, so a worker that was thought dead cannot overwrite what came after it.
+when a newer attempt exists, so a worker that was thought dead cannot overwrite what came after it. Every change of a state happens
+under one lock of the queue, so none is decided on what another one is about to change (a cancel and an end at the same time, say).
+
+A job stays with the home folder in which it was first started: its files are there.
 
 Order: class (express, standard, saver), then position. The first job in this order that may start is the next one; when its slots are
 not free, nothing behind it takes them (else a job that needs two slots would wait behind small ones for ever).
@@ -11,15 +14,16 @@ not free, nothing behind it takes them (else a job that needs two slots would wa
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, delete, exists, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, func, insert, or_, select, text, update
 
 from danlu.errors import ConflictError, JobError, NoEffectError
+from danlu.store import datasets, runs
 from danlu.store.rows import Noun
-from danlu.store.tables import PRIORITIES, job_needs, jobs, slots
+from danlu.store.tables import JOB_STATES, PRIORITIES, job_needs, jobs, slots
 
 MAX_ATTEMPTS_WITHOUT_PROGRESS = 3
 """A job that dies so often without getting further is given up."""
@@ -46,6 +50,8 @@ class Job:
     attempts_without_progress: int
     is_paused_by_user: bool
     progress_at_start: float
+    home: str | None
+    """Home folder that it belongs to (`workers.home_id`); None until one has taken it."""
     worker_id: str | None
     pid: int | None
     pid_started: int | None
@@ -66,6 +72,8 @@ class Job:
 
 
 JOBS = Noun(jobs, Job, prefix="job")
+MIN_GAP = 1e-9
+"""Jobs are numbered anew when there is less than that between two of them."""
 _RANK = case({name: number for number, name in enumerate(PRIORITIES)}, value=jobs.c.priority)
 
 
@@ -81,13 +89,14 @@ def submit(
     not_before: float | None = None,
     needs: Sequence[str] = (),
     created_by: str | None = None,
+    home: str | None = None,
 ) -> Job:
-    """Put a job into the queue; it starts after every job of `needs` has succeeded.
+    """Put a job into the queue; it starts after every job of `needs` has succeeded, in `home` only (`workers.home_id`) when that is given.
 
     Raises:
         ConflictError: a job of `needs` does not exist.
     """
-    last = connection.execute(select(func.max(jobs.c.position))).scalar() or 0.0
+    _lock(connection)
     job = JOBS.insert(
         connection,
         project_id=project_id,
@@ -96,7 +105,7 @@ def submit(
         payload=payload,
         state="queued",
         priority=priority,
-        position=last + 1.0,
+        position=_last(connection) + 1.0,
         num_slots=num_slots,
         not_before=not_before,
         attempt=0,
@@ -104,6 +113,7 @@ def submit(
         progress_at_start=0.0,
         attempts_without_progress=0,
         is_paused_by_user=False,
+        home=home,
         created_by=created_by,
     )
     for needed in needs:
@@ -114,25 +124,45 @@ def submit(
     return JOBS.get(connection, job.id)
 
 
-def claim(connection: Connection, *, worker_id: str, home: str, total_slots: int, now: float | None = None) -> Job | None:
-    """Give the next job that may start to this worker, with slots; None when there is none or its slots are taken."""
+def next_job(connection: Connection, *, home: str, total_slots: int, now: float | None = None, resting: Collection[str] = ()) -> Job | None:
+    """The job that this home starts next, once there are slots for it; `resting` ones are passed over. What needs no slot (a chat) waits for none."""
     now = time.time() if now is None else now
-    _serialise(connection)
-    job = _next(connection, now, total_slots)
-    if job is None:
-        return None
+    may_start = [jobs.c.state == "queued", or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now), _is_of(home)]
+    if resting:
+        may_start.append(jobs.c.id.not_in(list(resting)))
+    for fits in (jobs.c.num_slots == 0, jobs.c.num_slots.between(1, total_slots)):
+        for priority in PRIORITIES:  # one by one: each is read off the index, however many wait
+            first = select(jobs).where(jobs.c.priority == priority, fits, *may_start).order_by(jobs.c.position, jobs.c.id).limit(1)
+            row = connection.execute(first).mappings().first()
+            if row is not None:
+                return Job(**row)
+    return None
+
+
+def free_slots(connection: Connection, job: Job, *, home: str, total_slots: int) -> list[int] | None:
+    """Slots on which this job could start now; None when there are too few."""
     taken = set(connection.execute(select(slots.c.number).where(slots.c.worker_home == home)).scalars())
     free = [number for number in range(total_slots) if number not in taken]
-    if len(free) < job.num_slots:
+    return free[: job.num_slots] if len(free) >= job.num_slots else None
+
+
+def claim(connection: Connection, *, worker_id: str, home: str, total_slots: int, now: float | None = None, resting: Collection[str] = ()) -> Job | None:
+    """Give the next job that may start to this worker, with slots; None when there is none or its slots are taken."""
+    now = time.time() if now is None else now
+    _lock(connection)
+    job = next_job(connection, home=home, total_slots=total_slots, now=now, resting=resting)
+    given = None if job is None else free_slots(connection, job, home=home, total_slots=total_slots)
+    if job is None or given is None:
         return None
     attempt = job.attempt + 1
-    for number in free[: job.num_slots]:
+    for number in given:
         connection.execute(insert(slots).values(worker_home=home, number=number, job_id=job.id, attempt=attempt))
     _set(
         connection,
         job.id,
         state="running",
         attempt=attempt,
+        home=home,
         worker_id=worker_id,
         pid=None,
         pid_started=None,
@@ -144,74 +174,107 @@ def claim(connection: Connection, *, worker_id: str, home: str, total_slots: int
     return JOBS.get(connection, job.id)
 
 
+def held(connection: Connection, home: str) -> list[Job]:
+    """Jobs that hold slots of this home, oldest first."""
+    statement = select(jobs).where(jobs.c.state.in_(ON_SLOTS), jobs.c.home == home).order_by(jobs.c.id)
+    return [Job(**row) for row in connection.execute(statement).mappings()]
+
+
 def slots_of(connection: Connection, job_id: str) -> list[int]:
     """Slot numbers that a job holds."""
     return list(connection.execute(select(slots.c.number).where(slots.c.job_id == job_id).order_by(slots.c.number)).scalars())
 
 
-def to_preempt(connection: Connection, *, home: str, total_slots: int, now: float | None = None) -> list[Job]:
+def to_preempt(
+    connection: Connection,
+    *,
+    home: str,
+    total_slots: int,
+    now: float | None = None,
+    resting: Collection[str] = (),
+    may_pause: Callable[[Job], bool] = lambda job: True,
+) -> list[Job]:
     """Savers to pause so that a waiting job of a higher class can start: the ones that started last, no more than needed."""
-    now = time.time() if now is None else now
-    head = _next(connection, now, total_slots)
+    head = next_job(connection, home=home, total_slots=total_slots, now=now, resting=resting)
     if head is None or head.priority == "saver":
         return []
-    held = JOBS.all(connection, state=list(ON_SLOTS))
-    on_home = {job.id: len(slots_of(connection, job.id)) for job in held}
-    missing = head.num_slots - (total_slots - sum(on_home.values()))
-    missing -= sum(on_home[job.id] for job in held if job.state != "running")  # these are leaving already
+    on_home = held(connection, home)
+    taken = {job.id: len(slots_of(connection, job.id)) for job in on_home}
+    missing = head.num_slots - (total_slots - sum(taken.values()))
+    missing -= sum(taken[job.id] for job in on_home if job.state != "running")  # these are leaving already
     chosen = []
-    for job in sorted((job for job in held if job.state == "running" and job.priority == "saver"), key=lambda job: -(job.started_at or 0.0)):
+    savers = [job for job in on_home if job.state == "running" and job.priority == "saver" and may_pause(job)]
+    for job in sorted(savers, key=lambda job: -(job.started_at or 0.0)):
         if missing <= 0:
             break
         chosen.append(job)
-        missing -= on_home[job.id]
+        missing -= taken[job.id]
     return chosen if missing <= 0 else []
 
 
-def bind(connection: Connection, job_id: str, attempt: int, *, pid: int, pid_started: int) -> None:
-    """Remember which process carries the attempt out."""
-    _of_attempt(connection, job_id, attempt, pid=pid, pid_started=pid_started, heartbeat_at=time.time())
+def bind(connection: Connection, job_id: str, attempt: int, *, worker_id: str, pid: int | None, pid_started: int | None) -> None:
+    """Remember who looks after the attempt, and which process carries it out."""
+    _of_attempt(connection, job_id, attempt, worker_id=worker_id, pid=pid, pid_started=pid_started, heartbeat_at=time.time())
 
 
 def beat(connection: Connection, job_id: str, attempt: int, *, progress: float | None = None) -> None:
     """Say that the attempt is alive, and how far it has come (any number that grows with the work done)."""
-    values: dict[str, Any] = {"heartbeat_at": time.time()}
-    if progress is not None:
-        values["progress"] = progress
-    _of_attempt(connection, job_id, attempt, **values)
+    _of_attempt(connection, job_id, attempt, heartbeat_at=time.time(), **({} if progress is None else {"progress": progress}))
 
 
-def finish(connection: Connection, job_id: str, attempt: int, state: str, *, result: dict[str, Any] | None = None, error: dict[str, Any] | None = None) -> Job:
+def finish(
+    connection: Connection,
+    job_id: str,
+    attempt: int,
+    state: str,
+    *,
+    result: dict[str, Any] | None = None,
+    error: dict[str, Any] | None = None,
+    progress: float | None = None,
+) -> Job:
     """Record how the attempt ended (`succeeded`, `failed`, `cancelled`, `paused` or `queued` for later), and free its slots.
 
     A job that was asked to cancel is never shown as finished: whatever the attempt says, it ends as cancelled.
     """
+    _lock(connection)
     job = JOBS.get(connection, job_id)
     if job.state == "cancelling":
         state, result = "cancelled", None
-    over = {"finished_at": time.time()} if state in OVER else {}
-    _of_attempt(connection, job_id, attempt, state=state, result=result, error=error, pid=None, pid_started=None, worker_id=None, **over)
+    more: dict[str, Any] = {"finished_at": time.time()} if state in OVER else {}
+    if progress is not None:
+        more["progress"] = progress
+    _of_attempt(connection, job_id, attempt, state=state, result=result, error=error, pid=None, pid_started=None, worker_id=None, **more)
+    if job.kind == "inspect" and state == "succeeded":
+        datasets.keep_report(connection, job.payload, result)
     _free(connection, job_id)
     _settle_waiting(connection)
     return JOBS.get(connection, job_id)
 
 
-def lost(connection: Connection, job_id: str, attempt: int, *, reason: str, has_begun: bool = True) -> Job:
-    """Record that the attempt's process is gone without a result: try again, or give up when it keeps dying where it was.
+def lost(
+    connection: Connection,
+    job_id: str,
+    attempt: int,
+    *,
+    reason: str,
+    error: dict[str, Any] | None = None,
+    progress: float | None = None,
+    is_to_blame: bool = True,
+) -> Job:
+    """Record that the attempt ended without its work being done: try again, or give up (with `error`) when it keeps ending where it was.
 
-    An attempt whose process never began (its starter was killed before) uses up no patience.
+    An attempt that is not to blame (its process never began, or was told to stop) uses up no patience.
     """
+    beat(connection, job_id, attempt, progress=progress)
     job = JOBS.get(connection, job_id)
     if job.state == "cancelling":
         return finish(connection, job_id, attempt, "cancelled")
-    without = 0 if job.progress > job.progress_at_start else job.attempts_without_progress + int(has_begun)
-    if without >= MAX_ATTEMPTS_WITHOUT_PROGRESS:
-        error = JobError(
-            f"the job died {without} times in a row without getting further", why=reason, fix="read its log; start it again when the cause is gone"
-        ).to_dict()
-        _of_attempt(connection, job_id, attempt, attempts_without_progress=without)
-        return finish(connection, job_id, attempt, "failed", error=error)
+    is_to_blame = is_to_blame and job.state == "running"
+    without = 0 if job.progress > job.progress_at_start else job.attempts_without_progress + int(is_to_blame)
     _of_attempt(connection, job_id, attempt, attempts_without_progress=without)
+    if without >= MAX_ATTEMPTS_WITHOUT_PROGRESS:
+        died = JobError(f"the job died {without} times in a row without getting further", why=reason, fix="read its log; start it again when the cause is gone")
+        return finish(connection, job_id, attempt, "failed", error=error or died.to_dict())
     return finish(connection, job_id, attempt, "paused" if job.is_paused_by_user else "queued")
 
 
@@ -221,6 +284,7 @@ def cancel(connection: Connection, job_id: str) -> Job:
     Raises:
         ConflictError: it is over already.
     """
+    _lock(connection)
     job = JOBS.get(connection, job_id)
     if job.is_over:
         raise ConflictError(f"job {job_id} is over ({job.state})", why="there is nothing left to cancel", fix="start it again, or delete it")
@@ -238,11 +302,13 @@ def pause(connection: Connection, job_id: str, *, requeue: bool = False) -> Job:
     Raises:
         ConflictError: it is over, or leaving already.
     """
+    _lock(connection)
     job = JOBS.get(connection, job_id)
     if job.state in ("running", "pausing"):
         return JOBS.update(connection, job_id, state="pausing", is_paused_by_user=job.is_paused_by_user or not requeue)
     if job.state == "queued":
-        return JOBS.update(connection, job_id, state="paused", is_paused_by_user=True)
+        _set(connection, job_id, state="paused", is_paused_by_user=True)
+        return JOBS.get(connection, job_id)
     if job.state == "paused":
         return job
     raise ConflictError(f"job {job_id} is {job.state}", why="only a queued or running job can be paused", fix="wait, or start it again")
@@ -254,10 +320,12 @@ def resume(connection: Connection, job_id: str) -> Job:
     Raises:
         ConflictError: it is in the queue, running, or done.
     """
+    _lock(connection)
     job = JOBS.get(connection, job_id)
     if job.state not in ("paused", "failed", "cancelled"):
         raise ConflictError(f"job {job_id} is {job.state}", why="only a paused, failed or cancelled job can go on", fix="wait for it, or cancel it first")
     JOBS.update(connection, job_id, state="waiting", is_paused_by_user=False, attempts_without_progress=0, error=None, result=None, finished_at=None)
+    runs.follow(connection, job_id)
     _settle_waiting(connection)
     return JOBS.get(connection, job_id)
 
@@ -269,43 +337,69 @@ def move(connection: Connection, job_id: str, *, before: str | None = None, prio
         ConflictError: one of them is not queued.
         NoEffectError: a job cannot stand before itself.
     """
+    _lock(connection)
     job = JOBS.get(connection, job_id)
     if job.state not in ("queued", "waiting", "paused"):
         raise ConflictError(f"job {job_id} is {job.state}", why="only a job that has not started can be moved", fix="pause it first")
     if before == job_id:
         raise NoEffectError("a job cannot be put before itself", why="its place would not change", fix="name another job")
-    if before is None:
-        position = (connection.execute(select(func.max(jobs.c.position))).scalar() or 0.0) + 1.0
-    else:
-        other = JOBS.get(connection, before)
-        previous = connection.execute(select(func.max(jobs.c.position)).where(jobs.c.position < other.position, jobs.c.id != job_id)).scalar()
-        position = (other.position + (previous if previous is not None else other.position - 2.0)) / 2
+    position = _last(connection) + 1.0 if before is None else _place_before(connection, before, job_id)
     return JOBS.update(connection, job_id, position=position, priority=priority or job.priority)
 
 
 def queue(connection: Connection, *, project_id: str | None = None) -> list[Job]:
     """Jobs that are not over: running ones first, then in the order they will start."""
     state_rank = case((jobs.c.state.in_(ON_SLOTS), 0), else_=1)
-    statement = select(jobs).where(jobs.c.state.not_in(OVER)).order_by(state_rank, _RANK, jobs.c.position)
+    statement = select(jobs).where(jobs.c.state.not_in(OVER)).order_by(state_rank, _RANK, jobs.c.position, jobs.c.id)
     if project_id is not None:
         statement = statement.where(jobs.c.project_id == project_id)
     return [Job(**row) for row in connection.execute(statement).mappings()]
 
 
-def _next(connection: Connection, now: float, total_slots: int) -> Job | None:
-    may_start = and_(jobs.c.state == "queued", or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now), jobs.c.num_slots <= total_slots)
-    row = connection.execute(select(jobs).where(may_start).order_by(_RANK, jobs.c.position).limit(1)).mappings().first()
-    return None if row is None else Job(**row)
+def counts(connection: Connection) -> dict[str, int]:
+    """Number of jobs by state."""
+    found = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
+    return dict.fromkeys(JOB_STATES, 0) | {str(state): int(number) for state, number in found}
 
 
-def _serialise(connection: Connection) -> None:
-    """Let one claim happen after the other (SQLite's write lock does it by itself)."""
+def waiting_since(connection: Connection, now: float) -> float | None:
+    """Since when the oldest job that could start has waited; None when none could."""
+    may_start = and_(jobs.c.state == "queued", or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now))
+    return connection.execute(select(func.min(func.coalesce(jobs.c.not_before, jobs.c.created_at))).where(may_start)).scalar()
+
+
+def _is_of(home: str) -> ColumnElement[bool]:
+    return or_(jobs.c.home.is_(None), jobs.c.home == home)
+
+
+def _last(connection: Connection) -> float:
+    return float(connection.execute(select(func.max(jobs.c.position))).scalar() or 0.0)
+
+
+def _place_before(connection: Connection, before: str, job_id: str) -> float:
+    """A position right before that of another job; when there is no room left, the jobs that are not over are numbered anew."""
+    other = JOBS.get(connection, before)
+    previous = connection.execute(select(func.max(jobs.c.position)).where(jobs.c.position < other.position, jobs.c.id != job_id)).scalar()
+    if previous is None:
+        return other.position - 1.0
+    if other.position - previous < MIN_GAP:
+        last = _last(connection)
+        waiting = connection.execute(select(jobs.c.id).where(jobs.c.state.not_in(OVER)).order_by(jobs.c.position, jobs.c.id)).scalars().all()
+        for number, id in enumerate(waiting, 1):
+            _set(connection, id, position=last + number)
+        return _place_before(connection, before, job_id)
+    return float(other.position + previous) / 2
+
+
+def _lock(connection: Connection) -> None:
+    """Let one change of states happen after the other (SQLite's write lock does it by itself)."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(724201)"))
 
 
 def _set(connection: Connection, job_id: str, **values: Any) -> None:
     connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values, updated_at=time.time(), version=jobs.c.version + 1))
+    runs.follow(connection, job_id)
 
 
 def _of_attempt(connection: Connection, job_id: str, attempt: int, **values: Any) -> None:
@@ -314,12 +408,15 @@ def _of_attempt(connection: Connection, job_id: str, attempt: int, **values: Any
     Raises:
         ConflictError: a newer attempt exists, or this one is over.
     """
+    _lock(connection)
     mine = and_(jobs.c.id == job_id, jobs.c.attempt == attempt, jobs.c.state.in_(ON_SLOTS))
     if not connection.execute(update(jobs).where(mine).values(**values, updated_at=time.time(), version=jobs.c.version + 1)).rowcount:
         job = JOBS.get(connection, job_id)
         raise ConflictError(
             f"attempt {attempt} of job {job_id} may not change it", why=f"it is {job.state}, at attempt {job.attempt}", fix="nothing: the newer attempt counts"
         )
+    if "state" in values:
+        runs.follow(connection, job_id)
 
 
 def _free(connection: Connection, job_id: str) -> None:
@@ -334,7 +431,12 @@ def _settle_waiting(connection: Connection) -> None:
         hopeless = exists(select(1).select_from(join).where(job_needs.c.job_id == jobs.c.id, needed.c.state.in_(("failed", "cancelled"))))
         error = JobError("a job that this one needs did not succeed", why="it failed or was cancelled", fix="start that one again, then this one").to_dict()
         gone = update(jobs).where(jobs.c.state == "waiting", hopeless)
-        if not connection.execute(gone.values(state="cancelled", error=error, finished_at=time.time(), version=jobs.c.version + 1)).rowcount:
+        gone = gone.values(state="cancelled", error=error, finished_at=time.time(), version=jobs.c.version + 1)
+        if not (ended := connection.execute(gone.returning(jobs.c.id)).scalars().all()):
             break  # a cancelled job may be needed by others: look again until nothing changes
+        for job_id in ended:
+            runs.follow(connection, job_id)
     unmet = exists(select(1).select_from(join).where(job_needs.c.job_id == jobs.c.id, needed.c.state != "succeeded"))
-    connection.execute(update(jobs).where(jobs.c.state == "waiting", ~unmet).values(state="queued", version=jobs.c.version + 1))
+    ready = update(jobs).where(jobs.c.state == "waiting", ~unmet).values(state="queued", version=jobs.c.version + 1)
+    for job_id in connection.execute(ready.returning(jobs.c.id)).scalars().all():
+        runs.follow(connection, job_id)

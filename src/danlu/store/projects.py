@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from sqlalchemy import Connection, func, select
+
 from danlu.store import tables
 from danlu.store.rows import Noun
 
@@ -21,3 +23,9 @@ class Project:
 
 
 PROJECTS = Noun(tables.projects, Project, prefix="prj")
+
+
+def num_waiting_jobs(connection: Connection, project_id: str) -> int:
+    """How many jobs of a project are in the queue and have not started."""
+    mine = tables.jobs.c
+    return connection.execute(select(func.count()).where(mine.project_id == project_id, mine.state.in_(("queued", "waiting")))).scalar_one()

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import Connection, Table, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from danlu.errors import ConflictError, NotFoundError
+from danlu.errors import ConflictError, NotFoundError, OutdatedError
 from danlu.store.ids import new_id
 
 T = TypeVar("T")
@@ -93,7 +93,8 @@ class Noun(Generic[T]):
 
         Raises:
             NotFoundError: there is none with this id.
-            ConflictError: it was changed since `version` was read, or its new name is taken.
+            OutdatedError: it was changed since `version` was read.
+            ConflictError: its new name is taken.
         """
         statement = update(self.table).where(self.table.c.id == id)
         if version is not None:
@@ -104,9 +105,9 @@ class Noun(Generic[T]):
             raise self._conflict(values, error) from error
         found = self.get(connection, id)
         if not changed:
-            raise ConflictError(
+            raise OutdatedError(
                 f"{id} was changed by someone else",
-                why=f"you changed version {version}, it is at version {found.version} now",
+                why=f"you changed version {version}, it is at version {found.version} now",  # type: ignore[attr-defined]
                 fix="load it again and repeat your change",
             )
         return found

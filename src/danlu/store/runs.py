@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
-from danlu.store import tables
+from sqlalchemy import Connection, exists, or_, select, update
+
+from danlu.store import removals, tables
 from danlu.store.rows import Noun
 
 RUN_STATES = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
+CARRIERS = ("train", "sweep", "merge")
+"""Kinds of jobs that are a run: its state is the job's."""
+STATE_OF_JOB = {"waiting": "queued", "pausing": "running", "cancelling": "running"}
+"""What a run is while its job is in that state; in all others it is what the job is."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +36,16 @@ class Run:
     error: dict[str, Any] | None
     started_at: float | None
     finished_at: float | None
+    discarded_at: float | None
     created_by: str | None
     created_at: float
     updated_at: float
     version: int
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will happen to it by itself."""
+        return self.state in ("succeeded", "failed", "cancelled")
 
 
 @dataclass(frozen=True)
@@ -86,3 +99,43 @@ RUNS = Noun(tables.runs, Run, prefix="run")
 EVALUATIONS = Noun(tables.evaluations, Evaluation, prefix="evl")
 MODELS = Noun(tables.models, Model, prefix="mdl")
 EXPORTS = Noun(tables.exports, Export, prefix="exp")
+
+
+def follow(connection: Connection, job_id: str) -> None:
+    """Bring a run in line with its job, in the transaction that changed the job: so the two never say different things.
+
+    Other jobs of a run (exports) only have its folder looked at again.
+    """
+    jobs, runs = tables.jobs, tables.runs
+    query = select(jobs.c.run_id, jobs.c.kind, jobs.c.state, jobs.c.error, jobs.c.started_at, jobs.c.finished_at).where(jobs.c.id == job_id)
+    job = connection.execute(query).mappings().first()
+    if job is None or job["run_id"] is None:
+        return
+    values = dict(job, state=STATE_OF_JOB.get(job["state"], job["state"]))
+    run_id, kind = values.pop("run_id"), values.pop("kind")
+    if kind not in CARRIERS:
+        connection.execute(update(tables.run_reads).where(tables.run_reads.c.run_id == run_id).values(read_until=None))  # it may have made something
+        return
+    if job["state"] not in ("succeeded", "failed", "cancelled"):
+        values["finished_at"] = None
+    differs = or_(*(runs.c[name].is_distinct_from(values[name]) for name in ("state", "started_at", "finished_at")))
+    connection.execute(update(runs).where(runs.c.id == run_id, differs).values(**values, updated_at=time.time(), version=runs.c.version + 1))
+
+
+def forget(connection: Connection, run: Run) -> None:
+    """Delete a run, and have its folders removed: of the run and of its jobs.
+
+    Raises:
+        ConflictError: a model in the registry came out of it.
+    """
+    found = connection.execute(select(tables.jobs.c.id).where(tables.jobs.c.run_id == run.id)).scalars()
+    folders = [f"runs/{run.id}", *(f"jobs/{id}" for id in found)]
+    RUNS.delete(connection, run.id)
+    removals.add(connection, folders)
+
+
+def discarded(connection: Connection) -> list[Run]:
+    """Runs that were discarded and on which no job works any more."""
+    jobs, runs = tables.jobs, tables.runs
+    is_at_work = exists(select(1).where(jobs.c.run_id == runs.c.id, jobs.c.state.not_in(("succeeded", "failed", "cancelled"))))
+    return [Run(**row) for row in connection.execute(select(runs).where(runs.c.discarded_at.is_not(None), ~is_at_work)).mappings()]

@@ -55,6 +55,16 @@ def revision(database: Database) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
+def newest() -> str | None:
+    """The revision of this version."""
+    return _scripts().get_current_head()
+
+
+def is_current(database: Database) -> bool:
+    """Whether the tables are those of this version."""
+    return revision(database) == newest()
+
+
 def differences(database: Database) -> list[object]:
     """What the tables of the database lack to be those of `tables.py`, as Alembic's own operations."""
     with database.reading() as connection:
@@ -87,15 +97,25 @@ def check(path: Path) -> None:
     Raises:
         DatabaseError: it is damaged.
     """
-    try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-            found = [row[0] for row in connection.execute("PRAGMA integrity_check")]
-            found = [] if found == ["ok"] else found
-            found += [f"row {row[1]} of {row[0]} refers to a missing {row[2]}" for row in connection.execute("PRAGMA foreign_key_check")]
-    except sqlite3.DatabaseError as error:
-        found = [str(error)]
+    found = _problems(path)
     if found:
         raise DatabaseError(f"{path} is damaged", why="; ".join(found[:3]), fix="restore the newest backup: `danlu restore`")
+
+
+def problems(database: Database) -> list[str]:
+    """What is wrong with the database: damage, rows that refer to nothing, tables of another version. Empty when all is well."""
+    found = _problems(database.path) if database.path is not None else []  # PostgreSQL checks its pages and keys by itself
+    return found + [f"the tables differ from those of this version: {difference}" for difference in ([] if found else differences(database))]
+
+
+def _problems(path: Path) -> list[str]:
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
+            found = [] if found == ["ok"] else found
+            return found + [f"row {row[1]} of {row[0]} refers to a missing {row[2]}" for row in connection.execute("PRAGMA foreign_key_check")]
+    except sqlite3.DatabaseError as error:
+        return [str(error)]
 
 
 def _migrate(database: Database, to: str, *, down: bool = False) -> None:

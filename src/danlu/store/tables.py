@@ -26,7 +26,10 @@ Big = BigInteger().with_variant(Integer, "sqlite")
 ROLES = ("viewer", "reviewer", "editor", "admin")
 """Each may do what those before it may."""
 JOB_STATES = ("waiting", "queued", "running", "pausing", "cancelling", "paused", "succeeded", "failed", "cancelled")
+UPLOAD_STATES = ("open", "finished")
 PRIORITIES = ("express", "standard", "saver")
+CHANNELS = ("webhook", "email")
+DELIVERY_STATES = ("waiting", "sent", "failed")
 
 
 def _one_of(name: str, values: tuple[str, ...]) -> CheckConstraint:
@@ -69,12 +72,25 @@ users = _noun(
 sessions = Table(
     "sessions",
     metadata,
-    Column("token_hash", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("token_hash", Text, nullable=False, unique=True),
     Column("user_id", Text, ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("created_at", Float, nullable=False),
     Column("seen_at", Float, nullable=False),
     Column("expires_at", Float, nullable=False),
     Column("agent", Text, nullable=False),
+    Column("address", Text),
+)
+one_time_tokens = Table(
+    "one_time_tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),  # `first_admin`, `invitation` or `oidc`: store/tokens.py
+    Column("token_hash", Text, nullable=False, unique=True),
+    Column("fields", Json, nullable=False),
+    _creator(),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
 )
 api_keys = _noun(
     "api_keys",
@@ -105,6 +121,13 @@ artifacts = Table(
     Column("digest", Text, primary_key=True),  # SHA-256 of the content, hexadecimal
     Column("size_bytes", BigInteger, nullable=False),
     Column("created_at", Float, nullable=False),
+    Column("put_at", Float, nullable=False),  # what was put lately is not collected, even if nothing refers to it yet
+)
+artifact_parts = Table(
+    "artifact_parts",
+    metadata,
+    Column("folder_digest", Text, ForeignKey("artifacts.digest", ondelete="CASCADE"), primary_key=True),
+    Column("digest", Text, ForeignKey("artifacts.digest"), primary_key=True, index=True),
 )
 datasets = _noun("datasets", _project(), Column("name", Text, nullable=False), _creator(), UniqueConstraint("project_id", "name"))
 dataset_versions = _noun(
@@ -120,6 +143,21 @@ dataset_versions = _noun(
     _creator(),
     UniqueConstraint("dataset_id", "number"),
 )
+uploads = _noun(
+    "uploads",
+    _project(),
+    Column("dataset_id", Text, ForeignKey("datasets.id", ondelete="CASCADE")),  # null: the file becomes a new dataset
+    Column("name", Text, nullable=False),  # of that new dataset
+    Column("file_name", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", Text),
+    Column("received_bytes", BigInteger, nullable=False),  # all of these are on disk
+    Column("state", Text, nullable=False),
+    Column("dataset_version_id", Text, ForeignKey("dataset_versions.id", ondelete="SET NULL")),
+    Column("expires_at", Float, nullable=False, index=True),
+    _creator(),
+    _one_of("state", UPLOAD_STATES),
+)
 runs = _noun(
     "runs",
     _project(),
@@ -129,14 +167,16 @@ runs = _noun(
     Column("resolved", Json),
     Column("fingerprint", Text),
     Column("base_model", Text, nullable=False),
-    Column("dataset_version_id", Text, ForeignKey("dataset_versions.id", ondelete="RESTRICT"), index=True),
+    Column("dataset_version_id", Text, ForeignKey("dataset_versions.id"), index=True),  # a version that a run used is kept
     Column("verdict", Text),
     Column("summary", Json),  # the numbers that lists and cards show
     Column("error", Json),
     Column("started_at", Float),
     Column("finished_at", Float),
+    Column("discarded_at", Float),  # it goes, with its files, as soon as nothing of it runs any more
     _creator(),
     Index(None, "project_id", "state"),
+    Index(None, "project_id", "finished_at"),
 )
 run_points = Table(
     "run_points",
@@ -156,6 +196,23 @@ run_events = Table(
     Column("fields", Json, nullable=False),
     sqlite_with_rowid=False,
 )
+run_reads = Table(
+    "run_reads",
+    metadata,
+    Column("run_id", Text, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("metrics_file", BigInteger),  # inode: a resumed run writes metrics.jsonl anew
+    Column("metrics_offset", BigInteger, nullable=False),  # everything before it is in run_points
+    Column("events_offset", BigInteger, nullable=False),
+    Column("num_events", Integer, nullable=False),
+    Column("num_bad_lines", Integer, nullable=False),
+    Column("read_until", Float),  # `finished_at` of the run when all of it was read
+)
+removals = Table(
+    "removals",
+    metadata,
+    Column("folder", Text, primary_key=True),  # below the home folder; written with the deletion of its row, gone when the folder is
+    Column("created_at", Float, nullable=False),
+)
 jobs = _noun(
     "jobs",
     _project(),
@@ -172,6 +229,7 @@ jobs = _noun(
     Column("attempts_without_progress", Integer, nullable=False),
     Column("progress_at_start", Float, nullable=False),
     Column("is_paused_by_user", Boolean, nullable=False),  # else it only made room, and goes on by itself
+    Column("home", Text),  # the home folder its files are in; null until one has taken it
     Column("worker_id", Text),
     Column("pid", Integer),
     Column("pid_started", BigInteger),  # /proc/PID/stat field 22: a pid alone may be another process after a restart
@@ -184,6 +242,7 @@ jobs = _noun(
     _one_of("state", JOB_STATES),
     _one_of("priority", PRIORITIES),
     Index(None, "state", "priority", "position"),
+    Index(None, "position"),
 )
 job_needs = Table(
     "job_needs",
@@ -204,12 +263,14 @@ workers = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("host", Text, nullable=False),
-    Column("home", Text, nullable=False, unique=True),  # one supervisor per home folder of a host
+    Column("home", Text, nullable=False, unique=True),  # one supervisor per home folder (its id, not its path)
+    Column("folder", Text, nullable=False),
     Column("pid", Integer, nullable=False),
     Column("pid_started", BigInteger, nullable=False),
     Column("num_slots", Integer, nullable=False),
     Column("started_at", Float, nullable=False),
     Column("heartbeat_at", Float, nullable=False),
+    Column("alarm", Text),  # what keeps it from starting jobs: a full disk, say
 )
 evaluations = _noun(
     "evaluations",
@@ -222,7 +283,7 @@ models = _noun(
     _project(),
     Column("name", Text, nullable=False),
     Column("number", Integer, nullable=False),
-    Column("run_id", Text, ForeignKey("runs.id", ondelete="RESTRICT"), nullable=False, index=True),
+    Column("run_id", Text, ForeignKey("runs.id"), nullable=False, index=True),
     Column("kind", Text, nullable=False),  # `adapter` or `model`
     Column("digest", Text, ForeignKey("artifacts.digest"), nullable=False, index=True),
     Column("verdict", Text),
@@ -244,7 +305,20 @@ votes = _noun(
     Column("messages", Json, nullable=False),
     Column("answers", Json, nullable=False),  # [{"model", "text"}, ...] as they were shown
     Column("winner", Integer),  # index of the better answer; null for a tie
+    Column("is_blind", Boolean, nullable=False),  # whether the names of the models were hidden
     _creator(),
+)
+ratings = _noun(
+    "ratings",
+    _project(),
+    Column("run_id", Text, ForeignKey("runs.id", ondelete="SET NULL"), index=True),  # null: the base model's answer
+    Column("model", Text, nullable=False),  # as it was shown: `name@number`, the run's name, or the base model
+    Column("messages", Json, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("score", Integer, nullable=False),
+    Column("correction", Text),  # what the answer should have been
+    _creator(),
+    CheckConstraint("score BETWEEN 1 AND 5", name="score"),
 )
 audit_log = Table(
     "audit_log",
@@ -266,4 +340,37 @@ idempotency_keys = Table(
     Column("request_hash", Text, nullable=False),
     Column("response", Json),  # null while the first request is under way
     Column("created_at", Float, nullable=False, index=True),
+)
+alarms = _noun(
+    "alarms",
+    Column("kind", Text, nullable=False),
+    Column("place", Text, nullable=False),
+    Column("fields", Json, nullable=False),
+    Column("cleared_at", Float, index=True),
+)
+subscriptions = _noun(
+    "subscriptions",
+    _project(),
+    Column("channel", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("secret", Text, nullable=False),  # signs what is sent: it has to be known, so it is no hash
+    Column("states", Json, nullable=False),
+    Column("is_active", Boolean, nullable=False),
+    Column("seen_until", Float, nullable=False),
+    _creator(),
+    _one_of("channel", CHANNELS),
+)
+deliveries = _noun(
+    "deliveries",
+    _project(),
+    Column("subscription_id", Text, ForeignKey("subscriptions.id", ondelete="CASCADE"), nullable=False),
+    Column("run_id", Text, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("ended_at", Float, nullable=False),  # a run that went on and ended again is told again
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", Float, nullable=False),
+    Column("last_error", Text),
+    _one_of("state", DELIVERY_STATES),
+    UniqueConstraint("subscription_id", "run_id", "ended_at"),
+    Index(None, "state", "next_at"),
 )

@@ -1,4 +1,4 @@
-"""Votes: which of several answers a person found better."""
+"""Votes and ratings: which of several answers a person found better, and how good one answer is."""
 
 from __future__ import annotations
 
@@ -18,6 +18,25 @@ class Vote:
     messages: list[dict[str, Any]]
     answers: list[dict[str, Any]]
     winner: int | None
+    is_blind: bool
+    created_by: str | None
+    created_at: float
+    updated_at: float
+    version: int
+
+
+@dataclass(frozen=True)
+class Rating:
+    """What one person thinks of one answer of a model, and what it should have been."""
+
+    id: str
+    project_id: str
+    run_id: str | None
+    model: str
+    messages: list[dict[str, Any]]
+    answer: str
+    score: int
+    correction: str | None
     created_by: str | None
     created_at: float
     updated_at: float
@@ -25,3 +44,4 @@ class Vote:
 
 
 VOTES = Noun(tables.votes, Vote, prefix="vot")
+RATINGS = Noun(tables.ratings, Rating, prefix="rtg")

@@ -1,164 +1,526 @@
-"""The supervisor and real job processes: they end, die, are cancelled, and are found again after a restart."""
+"""The supervisor and real job processes: they end, die, are paused and cancelled, and are found again after a restart."""
 
+import fcntl
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
-from danlu.errors import RunBusyError
-from danlu.executors.local import LocalExecutor
-from danlu.store import jobs, schema
+import job_kinds
+from danlu.errors import DatabaseError, RunBusyError, StorageError
+from danlu.executors.local import CHILD, LocalExecutor
+from danlu.executors.processes import boot_id, start_time
+from danlu.files import read_json, write_json
+from danlu.store import jobs, workers
 from danlu.store.engine import Database
 from danlu.store.jobs import JOBS, Job
 from danlu.store.projects import PROJECTS
 from danlu.worker.supervisor import Supervisor
 
-SLOW_ROWS = 120_000
-
-
-@pytest.fixture(scope="session")
-def slow_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data file that takes some seconds to look over."""
-    path = tmp_path_factory.mktemp("rows") / "many.jsonl"
-    path.write_text("".join(f'{{"instruction": "question {n}", "output": "answer {n} {n * 7919 % 1009}"}}\n' for n in range(SLOW_ROWS)))
-    return path
+COMMAND = (sys.executable, str(Path(job_kinds.__file__).with_name("job_child.py")))
+CHAIN = 40
 
 
 class Home:
-    """A home folder with its database; `restart` gives a supervisor that remembers nothing."""
+    """A home folder; `restart` gives a supervisor that remembers nothing, as after `kill -9`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.database = Database(f"sqlite:///{folder / 'danlu.sqlite'}")
-        schema.upgrade(self.database)
-        with self.database.writing() as connection:
-            self.project = PROJECTS.insert(connection, name="p", description="", created_by=None, is_archived=False).id
+    def __init__(self, folder: Path, database: Database, *, haste: float = 1.0) -> None:
+        self.folder, self.database, self.haste = folder, database, haste
+        folder.mkdir(exist_ok=True)
+        with database.writing() as connection:
+            known = PROJECTS.find(connection, name="p")
+            self.project = (known or PROJECTS.insert(connection, name="p", description="", created_by=None, is_archived=False)).id
+        self.ids: list[str] = []
+        self.executors: list[LocalExecutor] = []
         self.supervisor = self.restart()
 
-    def restart(self) -> Supervisor:
-        self.supervisor = Supervisor(self.database, self.folder, LocalExecutor(self.folder))
+    def restart(self, *, num_slots: int = 1) -> Supervisor:
+        self.executors.append(executor := LocalExecutor(self.folder, command=COMMAND))
+        monotonic = (lambda: time.monotonic() * self.haste) if self.haste != 1.0 else time.monotonic
+        self.supervisor = Supervisor(self.database, self.folder, executor, num_slots=num_slots, monotonic=monotonic)
         return self.supervisor
 
-    def add(self, path: Path, **values: Any) -> str:
+    def add(self, payload: dict[str, Any], **values: Any) -> str:
         with self.database.writing() as connection:
-            return jobs.submit(connection, project_id=self.project, kind="inspect", payload={"type": "inspect", "path": str(path)}, **values).id
+            id = jobs.submit(connection, project_id=self.project, kind=payload["type"], payload=payload, **values).id
+        self.ids.append(id)
+        return id
+
+    def steps(self, name: str = "chain", *, num_steps: int = CHAIN, step_seconds: float = 0.02, **values: Any) -> str:
+        path = str(self.folder / f"{name}.json")
+        return self.add({"type": "test_steps", "path": path, "num_steps": num_steps, "step_seconds": step_seconds}, **values)
+
+    def odd(self, what: str, **values: Any) -> str:
+        return self.add({"type": "test_odd", "what": what}, **values)
 
     def job(self, id: str) -> Job:
         with self.database.reading() as connection:
             return JOBS.get(connection, id)
 
+    def call(self, function: Any, *arguments: Any, **values: Any) -> Any:
+        with self.database.writing() as connection:
+            return function(connection, *arguments, **values)
+
     def tick_until(self, done: Callable[[], bool], seconds: float = 60) -> None:
         end = time.monotonic() + seconds
         while not done():
-            assert time.monotonic() < end, "it took too long"
+            assert time.monotonic() < end, f"it took too long: {[(job.kind, job.state, job.error) for job in map(self.job, self.ids)]}"
             self.supervisor.tick()
-            time.sleep(0.05)
+            time.sleep(0.03)
 
-    def running_pid(self, id: str) -> int:
-        self.tick_until(lambda: self.job(id).pid is not None)
+    def finish(self, id: str) -> Job:
+        self.tick_until(lambda: self.job(id).is_over)
+        return self.job(id)
+
+    def running_pid(self, id: str, attempt: int = 1) -> int:
+        self.tick_until(lambda: self.job(id).pid is not None and self.job(id).attempt == attempt)
         return int(self.job(id).pid or 0)
+
+    def reached(self, name: str, step: int) -> Callable[[], bool]:
+        path = self.folder / f"{name}.json"
+        return lambda: path.exists() and read_json(path)["step"] >= step
+
+    def attempt(self, id: str, number: int = 1) -> Path:
+        return self.folder / "jobs" / id / f"attempt-{number}"
+
+    def clean(self) -> None:
+        for id in self.ids:
+            for executor in self.executors:
+                executor.clear(self.supervisor.attempt_of(self.job(id)))
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path)
+def sqlite(tmp_path: Path, sqlite_template: Path) -> Iterator[Database]:
+    (tmp_path / "home").mkdir()
+    shutil.copyfile(sqlite_template, tmp_path / "home" / "danlu.sqlite")
+    database = Database(f"sqlite:///{tmp_path / 'home' / 'danlu.sqlite'}")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path, sqlite: Database) -> Iterator[Home]:
+    home = Home(tmp_path / "home", sqlite)
+    yield home
+    home.clean()
+
+
+@pytest.fixture
+def hasty(tmp_path: Path, sqlite: Database) -> Iterator[Home]:
+    """A home whose supervisor waits a fiftieth of the time."""
+    home = Home(tmp_path / "home", sqlite, haste=50)
+    yield home
+    home.clean()
+
+
+def chain(num_steps: int = CHAIN) -> str:
+    """What an undisturbed job ends with."""
+    import hashlib
+
+    found = "begin"
+    for step in range(num_steps):
+        found = hashlib.sha256(f"{found} {step}".encode()).hexdigest()
+    return found
 
 
 def test_a_job_is_carried_out_in_a_process_of_its_own_and_its_result_is_stored(home: Home, rows_file: Path) -> None:
-    id = home.add(rows_file)
+    home.supervisor.executor = LocalExecutor(home.folder)  # the command of the product
+    id = home.add({"type": "inspect", "path": str(rows_file)})
 
-    home.tick_until(lambda: home.job(id).is_over)
+    job = home.finish(id)
 
-    job = home.job(id)
-    assert (job.state, job.attempt, job.error) == ("succeeded", 1, None)
+    assert (job.state, job.attempt, job.error, job.home) == ("succeeded", 1, None, "local")
     assert job.result is not None and job.result["report"]["format"] == "alpaca"
-    with home.database.reading() as connection:
-        assert jobs.slots_of(connection, id) == []
-    assert "succeeded" in (home.folder / "jobs" / id / "attempt-1" / "log.txt").read_text()
+    assert home.call(jobs.slots_of, id) == []
+    assert "succeeded" in (home.attempt(id) / "log.txt").read_text()
 
 
 def test_a_file_that_cannot_be_read_fails_with_what_to_do(home: Home, tmp_path: Path) -> None:
-    id = home.add(tmp_path / "nothing.jsonl")
+    job = home.finish(home.add({"type": "inspect", "path": str(tmp_path / "nothing.jsonl")}))
 
-    home.tick_until(lambda: home.job(id).is_over)
-
-    job = home.job(id)
     assert job.state == "failed" and job.error is not None and job.error["code"].startswith("DL2") and job.error["fix"]
 
 
-def test_a_job_goes_on_while_its_supervisor_is_gone_and_is_adopted(home: Home, slow_file: Path) -> None:
-    id = home.add(slow_file)
+def test_a_job_goes_on_while_its_supervisor_is_gone_and_is_adopted_by_the_first_tick_of_the_next(home: Home) -> None:
+    id = home.steps()
+    pid, before = home.running_pid(id), home.job(id)
+
+    home.restart()
+    home.supervisor.tick()
+
+    adopted = home.job(id)
+    assert (adopted.worker_id, adopted.pid) == (home.supervisor.id, pid) and before.worker_id != adopted.worker_id
+    job = home.finish(id)
+    assert (job.state, job.attempt, job.result) == ("succeeded", 1, {"chain": chain()})
+
+
+def test_a_process_whose_starter_died_before_it_wrote_its_name_is_not_started_again(home: Home) -> None:
+    id = home.steps()
+    job = home.call(jobs.claim, worker_id="gone", home="local", total_slots=1)
+    attempt = home.supervisor.attempt_of(job)
+    write_json(attempt.folder / "job.json", {"id": id, "attempt": 1, "payload": job.payload})
+    write_json(attempt.folder.parent / "current.json", {"attempt": 1})
+    home.restart()
+    home.executors[0].start(attempt, {})  # and its starter is killed here
+    assert home.supervisor.executor.poll(attempt).state in ("starting", "running")
+
+    job = home.finish(id)
+
+    assert (job.state, job.attempt) == ("succeeded", 1)
+
+
+def test_a_supervisor_that_died_before_it_started_the_process_is_made_up_for_at_once(home: Home) -> None:
+    id = home.steps(num_steps=1)
+    home.call(jobs.claim, worker_id="gone", home="local", total_slots=1)  # and killed here
+
+    home.supervisor.tick()
+
+    assert home.job(id).attempt == 2 or home.job(id).state == "queued"
+    job = home.finish(id)
+    assert (job.state, job.attempt, job.attempts_without_progress) == ("succeeded", 2, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_a_job_whose_process_is_ended_from_outside_goes_on_where_it_was(home: Home, number: signal.Signals) -> None:
+    id = home.steps()
     pid = home.running_pid(id)
+    home.tick_until(home.reached("chain", 5))
+    os.kill(pid, number)
 
-    home.restart()  # as after kill -9: nothing is remembered, the child has another parent
-    home.tick_until(lambda: home.job(id).is_over)
+    job = home.finish(id)
 
-    assert (home.job(id).state, home.job(id).attempt) == ("succeeded", 1)
-    assert not Path(f"/proc/{pid}").exists() or Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] == "Z"
-
-
-def test_a_killed_process_is_started_again(home: Home, slow_file: Path) -> None:
-    id = home.add(slow_file)
-    os.kill(home.running_pid(id), signal.SIGKILL)
-
-    home.tick_until(lambda: home.job(id).is_over)
-
-    assert (home.job(id).state, home.job(id).attempt) == ("succeeded", 2)
+    assert (job.state, job.attempt, job.attempts_without_progress, job.result) == ("succeeded", 2, 0, {"chain": chain()})
+    steps = (home.folder / "chain.json.steps").read_text().split()
+    assert CHAIN <= len(steps) <= CHAIN + 5  # what was done twice is less than one interval of saves
 
 
-def test_a_job_that_always_dies_is_given_up_with_the_reason(home: Home, slow_file: Path) -> None:
-    id = home.add(slow_file)
+def test_a_stopped_process_that_has_nothing_to_save_begins_anew_and_uses_up_no_patience(home: Home) -> None:
+    id = home.odd("sleep")
+    for attempt in range(1, jobs.MAX_ATTEMPTS_WITHOUT_PROGRESS + 2):
+        pid = home.running_pid(id, attempt)
+        home.tick_until((home.attempt(id, attempt) / "asleep.json").exists)
+        os.kill(pid, signal.SIGTERM)
 
-    for attempt in range(1, jobs.MAX_ATTEMPTS_WITHOUT_PROGRESS + 1):
-        home.tick_until(lambda: home.job(id).attempt == attempt)  # noqa: B023
-        os.kill(home.running_pid(id), signal.SIGKILL)
-        home.tick_until(lambda: home.job(id).pid is None)
+    home.tick_until(lambda: home.job(id).attempt == attempt + 1)
 
-    job = home.job(id)
-    assert job.state == "failed" and job.error is not None and (job.error["code"], job.error["why"]) == ("DL720", "it was ended by SIGKILL")
+    assert home.job(id).attempts_without_progress == 0
 
 
-def test_a_cancelled_job_ends_within_ten_seconds(home: Home, slow_file: Path) -> None:
-    id = home.add(slow_file)
+def test_a_job_that_always_dies_is_given_up_with_the_reason(hasty: Home) -> None:
+    job = hasty.finish(hasty.odd("exit"))
+
+    assert (job.state, job.attempt) == ("failed", jobs.MAX_ATTEMPTS_WITHOUT_PROGRESS)
+    assert job.error is not None and (job.error["code"], job.error["why"]) == ("DL720", "it ended with code 3 and left no result")
+
+
+def test_a_job_whose_disk_is_full_is_tried_again_and_then_says_so(hasty: Home) -> None:
+    job = hasty.finish(hasty.odd("full disk"))
+
+    assert (job.state, job.attempt) == ("failed", jobs.MAX_ATTEMPTS_WITHOUT_PROGRESS)
+    assert job.error is not None and job.error["code"] == "DL700" and "space" in job.error["why"]
+
+
+def test_a_cancelled_job_that_heeds_nothing_is_gone_within_ten_seconds_with_all_it_started(tmp_path: Path, sqlite: Database) -> None:
+    home = Home(tmp_path / "home", sqlite, haste=4)
+    id = home.odd("deaf")
     pid = home.running_pid(id)
-    with home.database.writing() as connection:
-        jobs.cancel(connection, id)
+    home.tick_until((home.attempt(id) / "runaway.json").exists)
+    runaway = read_json(home.attempt(id) / "runaway.json")
+    home.call(jobs.cancel, id)
 
     home.tick_until(lambda: home.job(id).is_over, seconds=10)
 
     assert home.job(id).state == "cancelled"
-    with pytest.raises(ProcessLookupError):
-        os.killpg(pid, 0)
+    assert (start_time(pid), start_time(runaway)) == (None, None)
 
 
-def test_a_supervisor_that_died_before_it_started_the_process_is_made_up_for(home: Home, rows_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    id = home.add(rows_file)
-    with home.database.writing() as connection:
-        jobs.claim(connection, worker_id="gone", home=str(home.folder), total_slots=1)  # and killed here
-    monkeypatch.setattr("danlu.executors.local.STARTING_SECONDS", 0.0)
+def test_a_cancelled_job_that_listens_saves_and_ends(home: Home) -> None:
+    id = home.steps(num_steps=4000)
+    home.running_pid(id)
+    home.tick_until(home.reached("chain", 5))
+    home.call(jobs.cancel, id)
 
-    home.tick_until(lambda: home.job(id).is_over)
+    home.tick_until(lambda: home.job(id).is_over, seconds=10)
 
-    assert (home.job(id).state, home.job(id).attempt, home.job(id).attempts_without_progress) == ("succeeded", 2, 0)
+    assert home.job(id).state == "cancelled" and home.job(id).result is None
+    assert (home.folder / "chain.json").exists()
 
 
-def test_only_one_supervisor_works_on_a_home(home: Home) -> None:
+def test_a_saver_makes_room_for_an_express_job_and_then_goes_on(home: Home) -> None:
+    saver = home.steps("saver", num_steps=60, priority="saver")
+    home.running_pid(saver)
+    home.tick_until(home.reached("saver", 5))
+    express = home.steps("express", num_steps=2, priority="express")
+
+    assert home.finish(express).state == "succeeded" and not home.job(saver).is_over
+    job = home.finish(saver)
+
+    assert (job.state, job.attempt, job.attempts_without_progress, job.result) == ("succeeded", 2, 0, {"chain": chain(60)})
+
+
+def test_a_saver_that_cannot_go_on_is_left_alone(home: Home) -> None:
+    saver = home.odd("sleep", priority="saver")
+    home.running_pid(saver)
+    home.steps(priority="express")
+    for _ in range(3):
+        home.supervisor.tick()
+
+    assert home.job(saver).state == "running"
+
+
+def test_a_user_pauses_a_job_and_lets_it_go_on(home: Home) -> None:
+    id = home.steps()
+    home.running_pid(id)
+    home.tick_until(home.reached("chain", 5))
+    home.call(jobs.pause, id)
+    home.tick_until(lambda: home.job(id).state == "paused")
+    for _ in range(3):
+        home.supervisor.tick()
+    assert home.job(id).state == "paused" and home.job(id).pid is None
+
+    home.call(jobs.resume, id)
+
+    assert home.finish(id).result == {"chain": chain()}
+
+
+def test_two_jobs_run_at_a_time_on_two_slots_and_know_their_share(home: Home) -> None:
+    home.restart(num_slots=2)
+    a, b = home.steps("a", num_steps=200), home.steps("b", num_steps=200)
+    home.tick_until(lambda: home.job(a).state == home.job(b).state == "running")
+
+    assert sorted(home.call(jobs.slots_of, a) + home.call(jobs.slots_of, b)) == [0, 1]
+
+
+def test_only_one_supervisor_works_on_a_home(home: Home, tmp_path: Path) -> None:
     other = Supervisor(home.database, home.folder, LocalExecutor(home.folder))
+    elsewhere = Supervisor(home.database, tmp_path / "elsewhere", LocalExecutor(tmp_path / "elsewhere"))  # another home on the same SQLite file
 
-    with home.supervisor.lock(), pytest.raises(RunBusyError, match="another worker"), other.lock():
-        pass
+    for second in (other, elsewhere):
+        with home.supervisor.lock(), pytest.raises(RunBusyError, match="another worker"), second.lock():
+            pass
 
 
-def test_a_job_sees_no_secret_of_the_server(home: Home, slow_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DANLU_DATABASE_URL", "postgresql://x:secret@h/d")
-    monkeypatch.setenv("WANDB_API_KEY", "secret")
-    pid = home.running_pid(home.add(slow_file))
+def test_a_job_sees_no_secret_and_no_database_and_is_confined(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DANLU_DATABASE_URL", "postgresql://x:hunter2@h/d")
+    monkeypatch.setenv("WANDB_API_KEY", "hunter2")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    home.restart()
 
-    environment = Path(f"/proc/{pid}/environ").read_bytes()
+    job = home.finish(home.odd("look"))
 
-    assert b"secret" not in environment and b"DANLU_HOME=" in environment
+    assert job.result is not None
+    environment = job.result.pop("environment")
+    assert "hunter2" not in str(environment) and environment["DANLU_HOME"] == str(home.folder) and environment["OMP_NUM_THREADS"]
+    folder, path = job.result.pop("folder"), job.result.pop("path")
+    assert folder == str(home.attempt(job.id)) and folder not in path and "" not in path
+    assert 4096 <= job.result.pop("num_tasks") < 1_000_000
+    assert job.result == {"umask": 0o077, "core": 0, "is_session_leader": True, "database_modules": []}
+
+
+def test_a_job_in_the_folder_of_its_attempt_imports_nothing_from_there(home: Home, rows_file: Path) -> None:
+    id = home.add({"type": "inspect", "path": str(rows_file)})
+    home.supervisor.executor = LocalExecutor(home.folder)
+    home.attempt(id).mkdir(parents=True)
+    (home.attempt(id) / "orjson.py").write_text("raise SystemExit(9)")
+
+    assert home.finish(id).state == "succeeded" and "-P" in CHILD
+
+
+def test_a_fork_bomb_of_an_unprivileged_user_ends_at_its_limit() -> None:
+    code = """
+import os, resource
+from danlu.worker import child
+child.MAX_NEW_TASKS = 20
+if os.geteuid() == 0:  # the limit is not for root
+    os.setgid(54321)
+    os.setuid(54321)
+child._confine()
+pids = []
+try:
+    while len(pids) < 500:
+        pid = os.fork()
+        if not pid:
+            os.read(0, 1)
+            os._exit(0)
+        pids.append(pid)
+except BlockingIOError:
+    pass
+for pid in pids:
+    os.kill(pid, 9)
+print(len(pids))
+"""
+    reader, writer = os.pipe()
+    done = subprocess.run([sys.executable, "-c", code], stdin=reader, capture_output=True, text=True, timeout=60)
+    os.close(reader)
+    os.close(writer)
+
+    assert done.returncode == 0, done.stderr
+    assert 0 < int(done.stdout) <= 20
+
+
+def test_what_json_or_postgresql_cannot_hold_does_not_keep_a_job_from_ending(tmp_path: Path, database: Database) -> None:
+    home = Home(tmp_path / "h", database)
+
+    nul, no_json = home.finish(home.odd("nul")), home.finish(home.odd("no json"))
+
+    assert nul.state == "succeeded" and nul.result is not None and nul.result["text"] in ("a\0b \\u0000", "ab \\u0000")
+    assert no_json.state == "failed" and no_json.error is not None and no_json.error["code"] == "DL900"
+
+
+def test_a_damaged_result_is_as_good_as_none(hasty: Home) -> None:
+    id = hasty.steps()
+    pid = hasty.running_pid(id)
+    (hasty.attempt(id) / "result.json").write_text('{"state": "succ')
     os.kill(pid, signal.SIGKILL)
+
+    assert (hasty.finish(id).state, hasty.job(id).attempt) == ("succeeded", 2)
+
+
+def test_after_a_restart_of_the_machine_nothing_is_held_against_the_job(home: Home) -> None:
+    id = home.steps(num_steps=1)
+    home.call(jobs.claim, worker_id="gone", home="local", total_slots=1)
+    pid = {"pid": os.getpid(), "started": start_time(os.getpid())}  # alive, and the same by chance
+    write_json(home.attempt(id) / "pid.json", pid | {"boot": "another"})
+
+    job = home.finish(id)
+
+    assert (job.state, job.attempt, job.attempts_without_progress) == ("succeeded", 2, 0)
+
+
+def test_a_process_with_the_number_of_an_old_one_is_neither_adopted_nor_killed(hasty: Home) -> None:
+    other = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    id = hasty.steps(num_steps=1)
+    hasty.call(jobs.claim, worker_id="gone", home="local", total_slots=1)
+    write_json(hasty.attempt(id) / "pid.json", {"pid": other.pid, "started": 1, "boot": boot_id()})
+
+    job = hasty.finish(id)
+
+    assert (job.state, job.attempt) == ("succeeded", 2) and other.poll() is None
+    other.kill()
+    other.wait()
+
+
+def test_files_of_an_attempt_that_a_restored_database_has_forgotten_are_not_taken_for_its_own(home: Home) -> None:
+    id = home.steps(num_steps=1)
+    write_json(home.attempt(id) / "result.json", {"state": "succeeded", "result": {"chain": "old"}, "error": None})
+    write_json(home.attempt(id) / "pid.json", {"pid": 1, "started": 1, "boot": boot_id()})
+
+    assert home.finish(id).result == {"chain": chain(1)}
+
+
+def test_a_second_process_of_a_job_does_nothing(home: Home, tmp_path: Path) -> None:
+    folder = tmp_path / "job" / "attempt-2"
+    payload = {"type": "test_steps", "path": str(tmp_path / "x.json"), "num_steps": 1}
+    write_json(folder / "job.json", {"id": "job_1", "attempt": 2, "payload": payload})
+    write_json(folder.parent / "current.json", {"attempt": 2})
+    with (folder.parent / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert subprocess.run([*COMMAND, str(folder)], capture_output=True).returncode == 75
+    write_json(folder.parent / "current.json", {"attempt": 3})
+    assert subprocess.run([*COMMAND, str(folder)], capture_output=True).returncode == 75
+
+    assert not (tmp_path / "x.json").exists() and not (folder / "result.json").exists()
+
+
+def test_while_the_home_cannot_be_written_jobs_wait_and_the_worker_says_why(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    id = home.steps(num_steps=1)
+    (home.folder / "jobs").write_text("in the way")
+    turns = iter(range(4))
+    home.supervisor.run(lambda: next(turns, None) is None)
+
+    assert home.supervisor.alarm is not None and len(caplog.records) == 1  # said once
+    assert (home.job(id).state, home.job(id).attempt) == ("queued", 0)
+    home.supervisor._last_beat = float("-inf")
+    with pytest.raises(StorageError):
+        home.supervisor.tick()
+    assert home.call(workers.all_workers)[0].alarm == home.supervisor.alarm
+
+    (home.folder / "jobs").unlink()
+    assert home.finish(id).attempt == 1 and home.supervisor.alarm is None
+
+
+def test_jobs_end_while_the_database_is_away_and_are_settled_when_it_is_back(home: Home, tmp_path: Path) -> None:
+    id = home.steps()
+    home.running_pid(id)
+    home.database.close()
+    for path in home.folder.glob("danlu.sqlite*"):
+        path.rename(tmp_path / path.name)
+    (home.folder / "danlu.sqlite").mkdir()  # nothing that can be opened
+    with pytest.raises(DatabaseError):
+        home.supervisor.tick()
+    end = time.monotonic() + 60
+    while not (home.attempt(id) / "result.json").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+
+    home.database.close()
+    (home.folder / "danlu.sqlite").rmdir()
+    for path in tmp_path.glob("danlu.sqlite*"):
+        path.rename(home.folder / path.name)
+
+    job = home.finish(id)
+    assert (job.state, job.attempt, job.result) == ("succeeded", 1, {"chain": chain()})
+
+
+def test_a_restart_of_postgresql_disturbs_no_job(tmp_path: Path, new_postgres_database: Callable[[], Database], restart_postgres: Callable[[], None]) -> None:
+    database = new_postgres_database()
+    home = Home(tmp_path / "h", database)
+    id = home.steps()
+    home.running_pid(id)
+    turns = iter(range(3))
+
+    restart_postgres()
+    home.supervisor.run(lambda: next(turns, None) is None)  # at most an alarm
+
+    job = home.finish(id)
+    assert (job.state, job.attempt, job.result) == ("succeeded", 1, {"chain": chain()})
+
+
+def test_homes_that_share_a_database_leave_each_other_s_jobs_alone(tmp_path: Path, new_postgres_database: Callable[[], Database]) -> None:
+    database = new_postgres_database()
+    here, there = Home(tmp_path / "here", database, haste=50), Home(tmp_path / "there", database)
+    assert here.supervisor.home_id != there.supervisor.home_id == there.restart().home_id
+    id = here.steps()
+    pid = here.running_pid(id)
+    bound = here.steps("bound", num_steps=1, home=there.supervisor.home_id)
+
+    for _ in range(3):
+        there.supervisor.tick()
+
+    assert (here.job(id).pid, here.job(id).worker_id) == (pid, here.supervisor.id)
+    assert there.job(bound).home == there.supervisor.home_id and there.job(bound).attempt == 1  # it did not wait for the slot here
+    os.kill(pid, signal.SIGKILL)
+    while start_time(pid) is not None:
+        time.sleep(0.01)
+    for _ in range(3):
+        there.supervisor.tick()
+    assert (here.job(id).state, here.job(id).attempt) == ("running", 1)  # only its own supervisor may say that it is gone
+    assert here.finish(id).result == {"chain": chain()} and there.finish(bound).state == "succeeded"
+
+
+def test_a_tick_does_not_read_through_the_jobs_that_are_over(home: Home) -> None:
+    statements: list[tuple[str, Any]] = []
+    home.steps(priority="saver", num_steps=500)
+    home.tick_until(lambda: home.job(home.ids[0]).pid is not None)
+    home.steps()
+
+    event.listen(home.database.engine, "before_cursor_execute", lambda c, cursor, statement, values, *rest: statements.append((statement, values)))
+    home.supervisor._last_beat = float("-inf")
+    home.supervisor.tick()
+    seen = list(statements)
+
+    with home.database.reading() as connection:
+        plans = [
+            line[3]
+            for statement, values in seen
+            if statement.lstrip().upper().startswith(("SELECT", "UPDATE"))
+            for line in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+        ]
+    assert len(plans) > 5 and [plan for plan in plans if plan.startswith("SCAN jobs")] == []

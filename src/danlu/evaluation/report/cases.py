@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from danlu.data.clean import as_kind
@@ -20,16 +21,29 @@ def best_and_worst(heldout: dict[str, Any], run_dir: RunDir) -> dict[str, list[d
 
     No example is in both lists: with fewer than ten, the better half is `best`.
     """
+    changes = changes_of(heldout)
     generation = heldout["generation"]
-    changes = {}
-    for position, example in enumerate(heldout["index"]):
-        tokens = max(1, heldout["label_tokens"][position])
-        changes[example] = tuple(heldout["nats"][name][position] / tokens for name in ("base", "tuned"))
     candidates = [e for e in generation["examples"] if e in changes] if generation else []
     ranked = sorted(candidates or changes, key=lambda e: (changes[e][1] - changes[e][0], e))
     count = min(NUM_CASES, (len(ranked) + 1) // 2)
     best, worst = ranked[:count], ranked[::-1][: min(NUM_CASES, len(ranked) - count)]
-    rows = _rows(run_dir, {*best, *worst})
+    found = {case["example"]: case for case in cases_of(heldout, run_dir, [*best, *worst])}
+    return {"best": [found[e] for e in best], "worst": [found[e] for e in worst]}
+
+
+def changes_of(heldout: dict[str, Any]) -> dict[int, tuple[float, float]]:
+    """Nats per token of base and tuned model by held-out example."""
+    changes = {}
+    for position, example in enumerate(heldout["index"]):
+        tokens = max(1, heldout["label_tokens"][position])
+        changes[example] = (heldout["nats"]["base"][position] / tokens, heldout["nats"]["tuned"][position] / tokens)
+    return changes
+
+
+def cases_of(heldout: dict[str, Any], run_dir: RunDir, examples: Sequence[int]) -> list[dict[str, Any]]:
+    """These held-out examples with what both models wrote and how it scored."""
+    changes, generation = changes_of(heldout), heldout["generation"]
+    rows = _rows(run_dir, set(examples))
     answers = {(a["model"], a["example"]): a for a in read_jsonl(run_dir.evaluation / "generations.jsonl") if a["example"] in rows and a["suite"] == "heldout"}
     positions = {example: i for i, example in enumerate(generation["examples"])} if generation else {}
 
@@ -47,7 +61,7 @@ def best_and_worst(heldout: dict[str, Any], run_dir: RunDir) -> dict[str, list[d
             "scores": {metric: {name: found[name][positions[example]] for name in ("base", "tuned")} for metric, found in scores.items()},
         }
 
-    return {"best": [case(e) for e in best], "worst": [case(e) for e in worst]}
+    return [case(example) for example in examples]
 
 
 def _rows(run_dir: RunDir, wanted: set[int]) -> dict[int, dict[str, Any]]:

@@ -10,15 +10,18 @@ from danlu.store import members
 from danlu.store.datasets import DATASET_VERSIONS, DATASETS
 from danlu.store.engine import Connection
 from danlu.store.jobs import JOBS
+from danlu.store.notices import SUBSCRIPTIONS
 from danlu.store.rows import Noun
 from danlu.store.runs import EVALUATIONS, EXPORTS, MODELS, RUNS
 from danlu.store.tables import ROLES
-from danlu.store.votes import VOTES
+from danlu.store.uploads import UPLOADS
+from danlu.store.votes import RATINGS, VOTES
 
 Role = Literal["viewer", "reviewer", "editor", "admin"]
 """In a project; each may do what those before it may."""
-Right = Literal["anyone", "user", "viewer", "reviewer", "editor", "admin", "operator"]
-"""What an operation asks for: nothing, to be signed in, a role in the project it concerns, or to administer the whole installation."""
+Right = Literal["anyone", "user", "person", "viewer", "reviewer", "editor", "admin", "operator"]
+"""What an operation asks for: nothing, to be signed in, to be signed in oneself (no API key), a role in the project it concerns, or to
+administer the whole installation."""
 
 OWNED: dict[str, Noun[Any]] = {
     "dataset_id": DATASETS,
@@ -27,7 +30,10 @@ OWNED: dict[str, Noun[Any]] = {
     "export_id": EXPORTS,
     "job_id": JOBS,
     "model_id": MODELS,
+    "rating_id": RATINGS,
     "run_id": RUNS,
+    "upload_id": UPLOADS,
+    "subscription_id": SUBSCRIPTIONS,
     "vote_id": VOTES,
 }
 """Parameters that name something that belongs to a project."""
@@ -48,6 +54,15 @@ class Actor:
     """The only project an API key may touch."""
     address: str | None = None
     """Network address, for the audit log."""
+    key_id: str | None = None
+    """The API key it asks with."""
+    session_id: str | None = None
+    """The session it is signed in with."""
+
+    @property
+    def is_key(self) -> bool:
+        """Whether it is a program with an API key."""
+        return self.key_id is not None or self.key_role is not None or self.key_project_id is not None
 
     @classmethod
     def local(cls, address: str | None = None) -> Actor:
@@ -93,8 +108,11 @@ def project_of(connection: Connection, arguments: dict[str, Any]) -> str | None:
     return next(iter(projects.values()), None)
 
 
-def check(connection: Connection, actor: Actor, right: Right, arguments: dict[str, Any]) -> str | None:
+def check(connection: Connection, actor: Actor, right: Right, arguments: dict[str, Any], *, changes: bool = False) -> str | None:
     """Refuse what the actor may not do; return the project it concerns.
+
+    `changes` says that something is to be changed, not only read: what concerns no project then takes an API key of an editor that is not
+    bound to one.
 
     Raises:
         SignInError: nobody is signed in.
@@ -105,7 +123,15 @@ def check(connection: Connection, actor: Actor, right: Right, arguments: dict[st
         return None
     if not actor.is_signed_in:
         raise SignInError("nobody is signed in", why="this can only be done by a user", fix="sign in, or send an API key: Authorization: Bearer dl_...")
+    if right == "person":
+        if actor.is_key:
+            raise ForbiddenError("this cannot be done with an API key", why="a key must not change an account or make keys", fix="sign in with your name")
+        return None
     if right == "user":
+        if changes and actor.is_key and (actor.key_project_id is not None or ROLES.index(actor.key_role or "admin") < ROLES.index("editor")):
+            raise ForbiddenError(
+                "this API key may not do this", why="it is bound to a project, or only to read", fix="use a key of an editor for every project"
+            )
         return None
     if right == "operator":
         if not actor.is_operator or actor.key_role not in (None, "admin") or actor.key_project_id is not None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from danlu.files import storage_errors
 from danlu.recipe.base import StrictModel
-from danlu.services.platform.access import visible_projects
+from danlu.services.platform.access import check, visible_projects
 from danlu.services.platform.operations import Call, operation
 from danlu.store import jobs
 from danlu.store.jobs import JOBS, Job
@@ -79,6 +79,8 @@ def resume_job(call: Call, job_id: str) -> Job:
 @operation("POST", "/jobs/{job_id}/move", right="editor", status=200)
 def move_job(call: Call, job_id: str, body: Move) -> Job:
     """Give a job that has not started another place in the queue."""
+    if body.before is not None:
+        check(call.connection, call.actor, "viewer", {"job_id": body.before})
     return jobs.move(call.connection, job_id, before=body.before, priority=body.priority)
 
 

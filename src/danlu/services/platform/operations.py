@@ -15,7 +15,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, get_type_hints
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, get_type_hints
 
 from pydantic import BaseModel
 
@@ -46,6 +46,19 @@ class Call:
         return self.held
 
 
+class Receipt(Protocol):
+    """What makes a repeated request find what the first one did (receipts.py)."""
+
+    def begin(self, connection: Connection) -> None:
+        """Raise what tells that it was done, or is being done; else remember that it begins."""
+
+    def end(self, connection: Connection, result: Any) -> None:
+        """Remember what came of it, in the transaction that did it."""
+
+    def fail(self, connection: Connection) -> None:
+        """Forget that it began: nothing was done."""
+
+
 @dataclass(frozen=True)
 class Operation(Generic[P, R]):
     """Something that can be done, by whom, and where REST offers it."""
@@ -66,33 +79,67 @@ class Operation(Generic[P, R]):
             SignInError, ForbiddenError, NotFoundError: the actor may not.
             DanluError: what the operation says.
         """
+        return self._carry_out(platform, actor, None, args, kwargs)
+
+    def once(self, receipt: Receipt, platform: Platform, actor: Actor, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Do it unless the receipt says that it was done before; the right is checked all the same.
+
+        Raises:
+            AlreadyDoneError: it was done; the receipt knows what was answered.
+            ConflictError: it is being done.
+        """
+        return self._carry_out(platform, actor, receipt, args, kwargs)
+
+    def _carry_out(self, platform: Platform, actor: Actor, receipt: Receipt | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
         arguments = inspect.signature(self.function).bind(None, *args, **kwargs).arguments
         named = {name: value for name, value in arguments.items() if name.endswith("_id")}
         database = platform.database
         if self.verb == "GET" and not self.own_transaction:
             with database.reading() as connection:
-                project_id = check(connection, actor, self.right, named)
+                project_id = check(connection, actor, self.right, named, changes=self.verb != "GET")
                 return self.function(Call(platform, actor, project_id, connection), *args, **kwargs)
         if self.own_transaction:
-            with database.reading() as connection:
-                project_id = check(connection, actor, self.right, named)
-            result = self.function(Call(platform, actor, project_id, None), *args, **kwargs)
-            if self.verb != "GET":
-                with database.writing() as connection:
-                    self._log(connection, actor, project_id, named, result)
-            return result
+            return self._in_own_transactions(platform, actor, receipt, named, args, kwargs)
         with database.writing() as connection:
-            project_id = check(connection, actor, self.right, named)
+            project_id = check(connection, actor, self.right, named, changes=self.verb != "GET")
+            if receipt is not None:
+                receipt.begin(connection)
             result = self.function(Call(platform, actor, project_id, connection), *args, **kwargs)
             self._log(connection, actor, project_id, named, result)
+            if receipt is not None:
+                receipt.end(connection, result)
             return result
+
+    def _in_own_transactions(
+        self, platform: Platform, actor: Actor, receipt: Receipt | None, named: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> R:
+        database = platform.database
+        with database.reading() as connection:
+            project_id = check(connection, actor, self.right, named, changes=self.verb != "GET")
+        if receipt is not None:
+            with database.writing() as connection:
+                receipt.begin(connection)
+        try:
+            result = self.function(Call(platform, actor, project_id, None), *args, **kwargs)
+        except BaseException:
+            if receipt is not None:
+                with database.writing() as connection:
+                    receipt.fail(connection)
+            raise
+        if self.verb != "GET":
+            with database.writing() as connection:
+                self._log(connection, actor, project_id, named, result)
+                if receipt is not None:
+                    receipt.end(connection, result)
+        return result
 
     def _log(self, connection: Connection, actor: Actor, project_id: str | None, named: dict[str, Any], result: Any) -> None:
         if not self.is_logged:
             return
         subject = next((str(value) for name, value in named.items() if name != "project_id"), None) or getattr(result, "id", None) or project_id or ""
         project_id = project_id or getattr(result, "project_id", None)
-        audit.append(connection, user_id=actor.user_id, action=self.name, subject=subject, project_id=project_id, address=actor.address)
+        by_key = {} if actor.key_id is None else {"key_id": actor.key_id}
+        audit.append(connection, user_id=actor.user_id, action=self.name, subject=subject, project_id=project_id, address=actor.address, **by_key)
 
     @property
     def name(self) -> str:

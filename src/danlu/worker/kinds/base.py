@@ -20,7 +20,7 @@ class JobKind(StrictModel, ABC):
 
     type: str
     can_pause: ClassVar[bool] = False
-    """Whether SIGTERM makes it write a checkpoint and end as `paused`; else it is ended and begins anew."""
+    """Whether it goes on from a checkpoint after SIGTERM, so that it can make room for others; else it begins anew when it was stopped."""
 
     @abstractmethod
     def work(self, folder: Path) -> Outcome:

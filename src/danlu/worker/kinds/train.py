@@ -1,8 +1,14 @@
-"""Carry out a recipe from data to report."""
+"""Carry out a recipe from data to report.
+
+One job, not a graph of three: every stage (data, training, evaluation, exports, report) leaves its result in the run folder and is
+skipped when it is there, so a kill costs at most the time since the last checkpoint either way. Jobs of their own would each pay
+for starting Python and loading the model again, and would give the slot away between training and its proof.
+"""
 
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from danlu.run_dir import RunDir
 from danlu.worker.kinds.base import KINDS, JobKind, Outcome
 
 STAGES = ("recipe.json", "training.json", "evaluation/scorecard.json", "report.json")
@@ -20,13 +26,17 @@ class Train(JobKind):
     """Folder of the run."""
     recipe: dict[str, Any]
     """The recipe as written."""
+    paths: dict[str, str] = {}
+    """Where on this machine lies what the recipe names."""
+    artifacts: dict[str, str] = {}
+    """Digests of those paths that are copies of artifacts."""
 
     def work(self, folder: Path) -> Outcome:
         """Begin or go on."""
         from danlu.recipe.load import validate
         from danlu.services.runs import run
 
-        result = run(validate(self.recipe, source="recipe"), run_dir=Path(self.run_dir))
+        result = run(validate(self.recipe, source="recipe"), run_dir=Path(self.run_dir), paths=self.paths)
         if result.outcome == "paused":
             return "paused", {}
         report = result.report or {}
@@ -34,6 +44,10 @@ class Train(JobKind):
 
     def progress(self) -> float:
         """Finished stages and the step of the newest checkpoint."""
-        run_dir = Path(self.run_dir)
-        steps = [int(path.name.removeprefix("step-")) for path in run_dir.glob("checkpoints/step-*") if path.name[5:].isdigit()]
-        return STAGE_VALUE * sum((run_dir / name).exists() for name in STAGES) + max(steps, default=0)
+        return run_progress(Path(self.run_dir))
+
+
+def run_progress(path: Path) -> float:
+    """How far a run has come: finished stages and the step of the newest checkpoint."""
+    steps = [int(found.name.removeprefix("step-")) for found in RunDir(path).checkpoints.glob("step-*") if found.name[5:].isdigit()]
+    return STAGE_VALUE * sum((path / name).exists() for name in STAGES) + max(steps, default=0)

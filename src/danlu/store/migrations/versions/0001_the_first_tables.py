@@ -16,8 +16,20 @@ def upgrade() -> None:
         sa.Column("digest", sa.Text(), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("put_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("digest", name=op.f("pk_artifacts")),
     )
+    op.create_table(
+        "artifact_parts",
+        sa.Column("folder_digest", sa.Text(), nullable=False),
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["digest"], ["artifacts.digest"], name=op.f("fk_artifact_parts_digest")),
+        sa.ForeignKeyConstraint(["folder_digest"], ["artifacts.digest"], name=op.f("fk_artifact_parts_folder_digest"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("folder_digest", "digest", name=op.f("pk_artifact_parts")),
+    )
+    with op.batch_alter_table("artifact_parts", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_artifact_parts_digest"), ["digest"], unique=False)
+
     op.create_table(
         "audit_log",
         sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -70,11 +82,13 @@ def upgrade() -> None:
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("host", sa.Text(), nullable=False),
         sa.Column("home", sa.Text(), nullable=False),
+        sa.Column("folder", sa.Text(), nullable=False),
         sa.Column("pid", sa.Integer(), nullable=False),
         sa.Column("pid_started", sa.BigInteger(), nullable=False),
         sa.Column("num_slots", sa.Integer(), nullable=False),
         sa.Column("started_at", sa.Float(), nullable=False),
         sa.Column("heartbeat_at", sa.Float(), nullable=False),
+        sa.Column("alarm", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
         sa.UniqueConstraint("home", name=op.f("uq_workers_home")),
     )
@@ -93,18 +107,34 @@ def upgrade() -> None:
     )
     op.create_table(
         "sessions",
+        sa.Column("id", sa.Text(), nullable=False),
         sa.Column("token_hash", sa.Text(), nullable=False),
         sa.Column("user_id", sa.Text(), nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("seen_at", sa.Float(), nullable=False),
         sa.Column("expires_at", sa.Float(), nullable=False),
         sa.Column("agent", sa.Text(), nullable=False),
+        sa.Column("address", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_sessions_user_id"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("token_hash", name=op.f("pk_sessions")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_sessions")),
+        sa.UniqueConstraint("token_hash", name=op.f("uq_sessions_token_hash")),
     )
     with op.batch_alter_table("sessions", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_sessions_user_id"), ["user_id"], unique=False)
 
+    op.create_table(
+        "one_time_tokens",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("token_hash", sa.Text(), nullable=False),
+        sa.Column("fields", JSON, nullable=False),
+        sa.Column("created_by", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("expires_at", sa.Float(), nullable=False),
+        sa.ForeignKeyConstraint(["created_by"], ["users.id"], name=op.f("fk_one_time_tokens_created_by"), ondelete="SET NULL"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_one_time_tokens")),
+        sa.UniqueConstraint("token_hash", name=op.f("uq_one_time_tokens_token_hash")),
+    )
     op.create_table(
         "api_keys",
         sa.Column("id", sa.Text(), nullable=False),
@@ -164,6 +194,7 @@ def upgrade() -> None:
         sa.Column("messages", JSON, nullable=False),
         sa.Column("answers", JSON, nullable=False),
         sa.Column("winner", sa.Integer(), nullable=True),
+        sa.Column("is_blind", sa.Boolean(), nullable=False),
         sa.Column("created_by", sa.Text(), nullable=True),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("updated_at", sa.Float(), nullable=False),
@@ -203,6 +234,34 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_dataset_versions_project_id"), ["project_id"], unique=False)
 
     op.create_table(
+        "uploads",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("project_id", sa.Text(), nullable=False),
+        sa.Column("dataset_id", sa.Text(), nullable=True),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("file_name", sa.Text(), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("sha256", sa.Text(), nullable=True),
+        sa.Column("received_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("dataset_version_id", sa.Text(), nullable=True),
+        sa.Column("expires_at", sa.Float(), nullable=False),
+        sa.Column("created_by", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("updated_at", sa.Float(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.CheckConstraint("state IN ('open', 'finished')", name=op.f("ck_uploads_state")),
+        sa.ForeignKeyConstraint(["created_by"], ["users.id"], name=op.f("fk_uploads_created_by"), ondelete="SET NULL"),
+        sa.ForeignKeyConstraint(["dataset_id"], ["datasets.id"], name=op.f("fk_uploads_dataset_id"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["dataset_version_id"], ["dataset_versions.id"], name=op.f("fk_uploads_dataset_version_id"), ondelete="SET NULL"),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_uploads_project_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_uploads")),
+    )
+    with op.batch_alter_table("uploads", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_uploads_expires_at"), ["expires_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_uploads_project_id"), ["project_id"], unique=False)
+
+    op.create_table(
         "runs",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("project_id", sa.Text(), nullable=False),
@@ -218,12 +277,13 @@ def upgrade() -> None:
         sa.Column("error", JSON, nullable=True),
         sa.Column("started_at", sa.Float(), nullable=True),
         sa.Column("finished_at", sa.Float(), nullable=True),
+        sa.Column("discarded_at", sa.Float(), nullable=True),
         sa.Column("created_by", sa.Text(), nullable=True),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("updated_at", sa.Float(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["created_by"], ["users.id"], name=op.f("fk_runs_created_by"), ondelete="SET NULL"),
-        sa.ForeignKeyConstraint(["dataset_version_id"], ["dataset_versions.id"], name=op.f("fk_runs_dataset_version_id"), ondelete="RESTRICT"),
+        sa.ForeignKeyConstraint(["dataset_version_id"], ["dataset_versions.id"], name=op.f("fk_runs_dataset_version_id")),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_runs_project_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_runs")),
     )
@@ -288,6 +348,7 @@ def upgrade() -> None:
         sa.Column("attempts_without_progress", sa.Integer(), nullable=False),
         sa.Column("progress_at_start", sa.Float(), nullable=False),
         sa.Column("is_paused_by_user", sa.Boolean(), nullable=False),
+        sa.Column("home", sa.Text(), nullable=True),
         sa.Column("worker_id", sa.Text(), nullable=True),
         sa.Column("pid", sa.Integer(), nullable=True),
         sa.Column("pid_started", sa.BigInteger(), nullable=True),
@@ -313,6 +374,7 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_jobs_project_id"), ["project_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_jobs_run_id"), ["run_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_jobs_state_priority_position"), ["state", "priority", "position"], unique=False)
+        batch_op.create_index(batch_op.f("ix_jobs_position"), ["position"], unique=False)
 
     op.create_table(
         "models",
@@ -331,7 +393,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["created_by"], ["users.id"], name=op.f("fk_models_created_by"), ondelete="SET NULL"),
         sa.ForeignKeyConstraint(["digest"], ["artifacts.digest"], name=op.f("fk_models_digest")),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_models_project_id"), ondelete="CASCADE"),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_models_run_id"), ondelete="RESTRICT"),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_models_run_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_models")),
         sa.UniqueConstraint("project_id", "name", "number", name=op.f("uq_models_project_id_name_number")),
     )
@@ -361,6 +423,48 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "run_reads",
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("metrics_file", sa.BigInteger(), nullable=True),
+        sa.Column("metrics_offset", sa.BigInteger(), nullable=False),
+        sa.Column("events_offset", sa.BigInteger(), nullable=False),
+        sa.Column("num_events", sa.Integer(), nullable=False),
+        sa.Column("num_bad_lines", sa.Integer(), nullable=False),
+        sa.Column("read_until", sa.Float(), nullable=True),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_run_reads_run_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("run_id", name=op.f("pk_run_reads")),
+    )
+    op.create_table(
+        "removals",
+        sa.Column("folder", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("folder", name=op.f("pk_removals")),
+    )
+    op.create_table(
+        "ratings",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("project_id", sa.Text(), nullable=False),
+        sa.Column("run_id", sa.Text(), nullable=True),
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("messages", JSON, nullable=False),
+        sa.Column("answer", sa.Text(), nullable=False),
+        sa.Column("score", sa.Integer(), nullable=False),
+        sa.Column("correction", sa.Text(), nullable=True),
+        sa.Column("created_by", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("updated_at", sa.Float(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.CheckConstraint("score BETWEEN 1 AND 5", name=op.f("ck_ratings_score")),
+        sa.ForeignKeyConstraint(["created_by"], ["users.id"], name=op.f("fk_ratings_created_by"), ondelete="SET NULL"),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_ratings_project_id"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_ratings_run_id"), ondelete="SET NULL"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_ratings")),
+    )
+    with op.batch_alter_table("ratings", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_ratings_project_id"), ["project_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_ratings_run_id"), ["run_id"], unique=False)
+
+    op.create_table(
         "job_needs",
         sa.Column("job_id", sa.Text(), nullable=False),
         sa.Column("needs_id", sa.Text(), nullable=False),
@@ -383,9 +487,72 @@ def upgrade() -> None:
     with op.batch_alter_table("slots", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_slots_job_id"), ["job_id"], unique=False)
 
+    op.create_table(
+        "alarms",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("place", sa.Text(), nullable=False),
+        sa.Column("fields", JSON, nullable=False),
+        sa.Column("cleared_at", sa.Float(), nullable=True),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("updated_at", sa.Float(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_alarms")),
+    )
+    op.create_index(op.f("ix_alarms_cleared_at"), "alarms", ["cleared_at"])
+    op.create_table(
+        "subscriptions",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("project_id", sa.Text(), nullable=False),
+        sa.Column("channel", sa.Text(), nullable=False),
+        sa.Column("address", sa.Text(), nullable=False),
+        sa.Column("secret", sa.Text(), nullable=False),
+        sa.Column("states", JSON, nullable=False),
+        sa.Column("is_active", sa.Boolean(), nullable=False),
+        sa.Column("seen_until", sa.Float(), nullable=False),
+        sa.Column("created_by", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("updated_at", sa.Float(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.CheckConstraint("channel IN ('webhook', 'email')", name=op.f("ck_subscriptions_channel")),
+        sa.ForeignKeyConstraint(["created_by"], ["users.id"], name=op.f("fk_subscriptions_created_by"), ondelete="SET NULL"),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_subscriptions_project_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_subscriptions")),
+    )
+    op.create_index(op.f("ix_subscriptions_project_id"), "subscriptions", ["project_id"])
+    op.create_table(
+        "deliveries",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("project_id", sa.Text(), nullable=False),
+        sa.Column("subscription_id", sa.Text(), nullable=False),
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("ended_at", sa.Float(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("next_at", sa.Float(), nullable=False),
+        sa.Column("last_error", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("updated_at", sa.Float(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.CheckConstraint("state IN ('waiting', 'sent', 'failed')", name=op.f("ck_deliveries_state")),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_deliveries_project_id"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_deliveries_run_id"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["subscription_id"], ["subscriptions.id"], name=op.f("fk_deliveries_subscription_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
+        sa.UniqueConstraint("subscription_id", "run_id", "ended_at", name=op.f("uq_deliveries_subscription_id_run_id_ended_at")),
+    )
+    op.create_index(op.f("ix_deliveries_project_id"), "deliveries", ["project_id"])
+    op.create_index(op.f("ix_deliveries_run_id"), "deliveries", ["run_id"])
+    op.create_index(op.f("ix_deliveries_state_next_at"), "deliveries", ["state", "next_at"])
+    op.create_index(op.f("ix_runs_project_id_finished_at"), "runs", ["project_id", "finished_at"])
+
 
 def downgrade() -> None:
     """Go back to None."""
+    op.drop_index(op.f("ix_runs_project_id_finished_at"), "runs")
+    op.drop_table("deliveries")
+    op.drop_table("subscriptions")
+    op.drop_table("alarms")
     with op.batch_alter_table("slots", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_slots_job_id"))
 
@@ -394,6 +561,13 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_job_needs_needs_id"))
 
     op.drop_table("job_needs")
+    with op.batch_alter_table("ratings", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_ratings_run_id"))
+        batch_op.drop_index(batch_op.f("ix_ratings_project_id"))
+
+    op.drop_table("ratings")
+    op.drop_table("removals")
+    op.drop_table("run_reads")
     op.drop_table("run_points")
     op.drop_table("run_events")
     with op.batch_alter_table("models", schema=None) as batch_op:
@@ -403,6 +577,7 @@ def downgrade() -> None:
 
     op.drop_table("models")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_jobs_position"))
         batch_op.drop_index(batch_op.f("ix_jobs_state_priority_position"))
         batch_op.drop_index(batch_op.f("ix_jobs_run_id"))
         batch_op.drop_index(batch_op.f("ix_jobs_project_id"))
@@ -425,6 +600,11 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_runs_dataset_version_id"))
 
     op.drop_table("runs")
+    with op.batch_alter_table("uploads", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_uploads_project_id"))
+        batch_op.drop_index(batch_op.f("ix_uploads_expires_at"))
+
+    op.drop_table("uploads")
     with op.batch_alter_table("dataset_versions", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_dataset_versions_project_id"))
         batch_op.drop_index(batch_op.f("ix_dataset_versions_digest"))
@@ -446,6 +626,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_api_keys_user_id"))
 
     op.drop_table("api_keys")
+    op.drop_table("one_time_tokens")
     with op.batch_alter_table("sessions", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_sessions_user_id"))
 
@@ -463,4 +644,8 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_audit_log_at"))
 
     op.drop_table("audit_log")
+    with op.batch_alter_table("artifact_parts", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_artifact_parts_digest"))
+
+    op.drop_table("artifact_parts")
     op.drop_table("artifacts")

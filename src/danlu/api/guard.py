@@ -1,0 +1,293 @@
+"""Around every request and websocket, before any route: who may ask at all, how much, how long, and what every answer carries.
+
+It knows no users and asks no database: what needs those is `security.Security`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from typing import TYPE_CHECKING
+
+import orjson
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from danlu.api.incoming import SAFE_VERBS, Incoming, check_host, check_origin
+from danlu.errors import CrossSiteError, DanluError, MediaTypeError, TooLargeError, TooSlowError
+from danlu.services.platform import rates
+from danlu.services.platform.tokens import csrf_token, hash_token
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from danlu.api.security import Security
+
+API = "/api/"
+SIGN_INS = tuple(f"/api/v1/session{what}" for what in ("", "/first-admin", "/invitation", "/oidc"))
+"""Where somebody signs in who may have the cookie of an older session (sign_in.py)."""
+MAX_HEADER_BYTES = 32 * 1024
+MAX_URL_BYTES = 8 * 1024
+MAX_BODY_BYTES = 4 * 1024**2
+MAX_UPLOAD_BYTES = 20 * 1024**3
+MAX_FORM_BYTES = 1024**3
+UPLOADS = ("application/octet-stream", "application/offset+octet-stream")
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")
+"""What a form of any website can send without asking."""
+BODY_SECONDS = 30.0
+"""In which the body of a request has to come."""
+SILENCE_SECONDS = 60.0
+"""How long an upload may send nothing."""
+CHECK_EVERY_SECONDS = 10.0
+"""How soon an open stream or websocket notices that its session has ended."""
+ANONYMOUS_PER_MINUTE = 3000
+
+# NiceGUI's pages compile their templates in the browser, which takes 'unsafe-eval', and carry styles and a script inside.
+PAGE_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+)
+API_POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"
+
+
+class _AddressTooLong(TooLargeError):
+    """An address that is too long."""
+
+    http_status = 414
+
+
+class _HeadersTooLarge(TooLargeError):
+    """Headers that are too large."""
+
+    http_status = 431
+
+
+class _SessionEnded(OSError):
+    """What a stream is told whose session has ended: the same as when the client is gone."""
+
+
+class Guard:
+    """The middleware."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        security: Security,
+        *,
+        body_seconds: float = BODY_SECONDS,
+        silence_seconds: float = SILENCE_SECONDS,
+        check_seconds: float = CHECK_EVERY_SECONDS,
+    ) -> None:
+        self.app, self.security = app, security
+        self.body_seconds, self.silence_seconds, self.check_seconds = body_seconds, silence_seconds, check_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        incoming = Incoming.of(scope, self.security.network)
+        scope["danlu.security"], scope["danlu.incoming"] = self.security, incoming
+        try:
+            _check_sizes(scope, incoming)
+            check_host(incoming, self.security.network, self.security.host)
+            check_origin(incoming, self.security.network)
+            _check_csrf(incoming)
+            _check_kind(incoming)
+            self._check_rate(incoming)
+        except DanluError as error:
+            await _refuse(scope, incoming, send, error)
+            return
+        if scope["type"] == "websocket":
+            watched = _Watched(self, scope, receive, send)
+            await self.app(scope, watched.receive, watched.send)
+        else:
+            exchange = _Exchange(self, scope, incoming, receive, send)
+            try:
+                await self.app(scope, exchange.receive, exchange.send)
+            except DanluError as error:
+                if error is not exchange.refusal:
+                    raise
+                await exchange.refuse()
+            except (_SessionEnded, ClientDisconnect):
+                if not exchange.has_ended:
+                    raise
+
+    def _check_rate(self, incoming: Incoming) -> None:
+        """Raises: TooManyRequestsError."""
+        credential = incoming.bearer or incoming.session_token
+        if credential is None:
+            if self.security.is_single_user_request(incoming):
+                return
+            rates.attempt(f"anonymous requests {self.security.platform.home}", incoming.client, most=ANONYMOUS_PER_MINUTE, seconds=60)
+        else:
+            rates.attempt(f"requests {self.security.platform.home}", hash_token(credential), incoming.client, most=self.security.network.rate_limit, seconds=60)
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, guard: Guard, scope: Scope, incoming: Incoming, receive: Receive, send: Send) -> None:
+        self.guard, self.scope, self.incoming, self._receive, self._send = guard, scope, incoming, receive, send
+        self.most = _most(incoming)
+        self.is_upload = incoming.headers.get("content-type", "").partition(";")[0] in (*UPLOADS, "multipart/form-data")
+        self.deadline = time.monotonic() + guard.body_seconds
+        self.num_bytes, self.is_whole = 0, False
+        self.refusal: DanluError | None = None
+        self.has_begun = self.is_stream = self.has_ended = False
+        self.checked_at = time.monotonic()
+
+    async def receive(self) -> Message:
+        """Pass on a part of the body.
+
+        Raises:
+            TooLargeError, TooSlowError: the body is too large, or does not come.
+        """
+        if self.is_whole:
+            return await self._receive()
+        seconds = self.guard.silence_seconds if self.is_upload else max(0.0, self.deadline - time.monotonic())
+        try:
+            async with asyncio.timeout(seconds):
+                message = await self._receive()
+        except TimeoutError as error:
+            self.refusal = TooSlowError("the body did not come in time", why=f"it stopped for {seconds:.0f} s", fix="send it again")
+            raise self.refusal from error
+        if message["type"] == "http.request":
+            self.num_bytes += len(message.get("body", b""))
+            self.is_whole = not message.get("more_body", False)
+            if self.num_bytes > self.most:
+                self.refusal = _too_large(self.most)
+                raise self.refusal
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass on a part of the answer, with the headers that every answer has."""
+        if self.refusal is not None and not self.has_begun:
+            await self.refuse()
+        if self.refusal is not None:
+            return
+        if message["type"] == "http.response.start":
+            self.has_begun = True
+            self.is_stream = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in message.get("headers", []))
+            message = {**message, "headers": _with_ours(list(message.get("headers", [])), self.incoming)}
+        elif self.is_stream and time.monotonic() - self.checked_at > self.guard.check_seconds:
+            self.checked_at = time.monotonic()
+            if not await run_in_threadpool(self.guard.security.is_still_valid, self.scope):
+                await self._send({"type": "http.response.body", "body": b""})
+                self.has_ended = True
+                raise _SessionEnded("the session has ended")
+        await self._send(message)
+
+    async def refuse(self) -> None:
+        """Answer with the refusal, unless an answer is on its way."""
+        if not self.has_begun and self.refusal is not None:
+            self.has_begun = True
+            await _refuse(self.scope, self.incoming, self._send, self.refusal)
+
+
+class _Watched:
+    """A websocket that ends soon after its session."""
+
+    def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
+        self.guard, self.scope, self._receive, self._send = guard, scope, receive, send
+        self.checked_at, self.has_ended = time.monotonic(), False
+
+    async def receive(self) -> Message:
+        """Pass on a message while the session lasts; then close, and say that the other side is gone."""
+        message = await self._receive()
+        if message["type"] == "websocket.receive" and time.monotonic() - self.checked_at > self.guard.check_seconds:
+            self.checked_at = time.monotonic()
+            if not await run_in_threadpool(self.guard.security.is_still_valid, self.scope):
+                await self._send({"type": "websocket.close", "code": 1008, "reason": "the session has ended"})
+                self.has_ended = True
+                return {"type": "websocket.disconnect", "code": 1008, "reason": "the session has ended"}
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass on a message, unless it was closed here."""
+        if not self.has_ended:
+            await self._send(message)
+
+
+def _check_sizes(scope: Scope, incoming: Incoming) -> None:
+    """Raises: TooLargeError."""
+    if len(scope.get("raw_path") or scope["path"].encode()) + len(scope.get("query_string", b"")) > MAX_URL_BYTES:
+        raise _AddressTooLong("the address is too long", why=f"{MAX_URL_BYTES} bytes are the limit", fix="send what is long in the body")
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        raise _HeadersTooLarge("the headers are too large", why=f"{MAX_HEADER_BYTES} bytes are the limit", fix="delete the cookies of this address")
+    length = incoming.headers.get("content-length", "0")
+    if not length.isascii() or not length.isdigit() or int(length[:20]) > _most(incoming):
+        raise _too_large(_most(incoming))
+
+
+def _check_csrf(incoming: Incoming) -> None:
+    """A session's cookie comes with whatever a browser sends; what changes something has to bring a proof as well.
+
+    Raises:
+        CrossSiteError: the proof is missing.
+    """
+    if incoming.verb in (*SAFE_VERBS, "WEBSOCKET") or incoming.session_token is None or incoming.bearer is not None:
+        return
+    if not incoming.path.startswith(API) or (incoming.path in SIGN_INS and incoming.verb == "POST"):
+        # Pages send no token of their own accord, and whoever signs in has none yet: these are told by the Origin, which must be there.
+        if "origin" in incoming.headers or incoming.headers.get("sec-fetch-site") == "same-origin":
+            return
+        raise CrossSiteError("this request does not say which page made it", why="neither Origin nor Sec-Fetch-Site is there", fix="use a browser of today")
+    if not hmac.compare_digest(incoming.headers.get("x-csrf-token", "").encode(), csrf_token(incoming.session_token).encode()):
+        raise CrossSiteError("the CSRF token is missing or wrong", why="a session alone does not show who asks", fix="send X-CSRF-Token (GET /api/v1/session)")
+
+
+def _check_kind(incoming: Incoming) -> None:
+    """Raises: MediaTypeError."""
+    if incoming.verb in (*SAFE_VERBS, "WEBSOCKET") or not incoming.path.startswith(API):
+        return
+    kind = incoming.headers.get("content-type", "").partition(";")[0].strip().lower()
+    has_body = incoming.headers.get("content-length", "0") != "0" or "transfer-encoding" in incoming.headers
+    if kind in FORMS or (has_body and not kind):
+        raise MediaTypeError(f"a body of type {kind or 'none'!r} is not taken", why="any website can send one", fix="send Content-Type: application/json")
+
+
+def _most(incoming: Incoming) -> int:
+    kind = incoming.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in UPLOADS:
+        return MAX_UPLOAD_BYTES
+    return MAX_FORM_BYTES if kind == "multipart/form-data" else MAX_BODY_BYTES
+
+
+def _too_large(most: int) -> TooLargeError:
+    return TooLargeError("the body of the request is too large", why=f"{most} bytes are the limit", fix="send less at once; files go through the upload")
+
+
+def _with_ours(headers: list[tuple[bytes, bytes]], incoming: Incoming) -> list[tuple[bytes, bytes]]:
+    """Headers of an answer with those that every answer has; what a route has set stays."""
+    is_api = incoming.path.startswith(API)
+    ours = {
+        b"content-security-policy": (API_POLICY if is_api else PAGE_POLICY).encode(),
+        b"x-content-type-options": b"nosniff",
+        b"x-frame-options": b"DENY",
+        b"referrer-policy": b"same-origin",
+        b"cross-origin-opener-policy": b"same-origin",
+        b"cross-origin-resource-policy": b"same-origin",
+        b"permissions-policy": b"camera=(), geolocation=(), microphone=()",
+    }
+    if is_api:
+        ours[b"cache-control"] = b"no-store"
+    if incoming.is_secure:
+        ours[b"strict-transport-security"] = b"max-age=31536000"
+    present = {name.lower() for name, _ in headers}
+    return headers + [(name, value) for name, value in ours.items() if name not in present]
+
+
+async def _refuse(scope: Scope, incoming: Incoming, send: Send, error: DanluError) -> None:
+    """Answer with an error, before or instead of a route."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008, "reason": error.what[:100]})
+        return
+    told = {"type": f"urn:danlu:error:{error.code}", "title": (type(error).__doc__ or "").strip().splitlines()[0], "status": error.http_status}
+    body = orjson.dumps({**told, "detail": error.what, "code": error.code, "why": error.why, "fix": error.fix})
+    headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+    if error.http_status == 429:
+        headers.append((b"retry-after", b"60"))
+    await send({"type": "http.response.start", "status": error.http_status, "headers": _with_ours(headers, incoming)})
+    await send({"type": "http.response.body", "body": body})
