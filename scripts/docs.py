@@ -58,7 +58,7 @@ def pages() -> dict[str, str]:
 
 def error_classes(root: type[errors.DanluError] = errors.DanluError) -> Iterator[type[errors.DanluError]]:
     """Yield `root` and everything below it that danlu.errors defines, parents first."""
-    if root.__module__ == errors.__name__:
+    if root.__module__.startswith(errors.__name__):
         yield root
         for child in root.__subclasses__():
             yield from error_classes(child)

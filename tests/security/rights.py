@@ -22,6 +22,7 @@ RIGHTS = {
     "delete_run": "admin",
     # the queue
     "list_queue": "user",
+    "list_workers": "user",
     "list_jobs": "viewer",
     "get_job": "viewer",
     "cancel_job": "editor",

@@ -14,12 +14,14 @@ from typing import Any
 SERVER = """
 import sys
 import uvicorn
-from fastapi import FastAPI
 import danlu.web
+from danlu.api.app import create_app
+from danlu.api.security import actor_now
 from danlu.services.platform.platform import Platform
 
-app = FastAPI()
-danlu.web.mount(app, Platform.open())
+platform = Platform.open()
+app = create_app(platform)
+danlu.web.mount(app, platform, actor_now)
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
 """
 

@@ -43,6 +43,16 @@ def actor_of_request(request: Request) -> Actor:
     return actor_of_scope(request.scope)
 
 
+def actor_now(request: Request) -> Actor:
+    """Return who asks, looked up anew: for pages, which stay open while sessions end and roles change.
+
+    Raises:
+        SignInError: a key was sent that is not valid.
+    """
+    security: Security = request.scope["danlu.security"]
+    return security.actor_now(request.scope)
+
+
 def actor_of_scope(scope: MutableMapping[str, Any]) -> Actor:
     """Return who asks, for any request or websocket that went through the guard, also in mounted applications.
 
@@ -110,12 +120,20 @@ class Security:
             TooManyRequestsError: keys that are not valid were sent again and again.
         """
         if "danlu.actor" not in scope:
-            found = self._actor(scope["danlu.incoming"])
+            found = self.actor_now(scope)
             if scope["type"] == "websocket":  # it lives long: ask again each time
                 return found
             scope["danlu.actor"] = found
         actor: Actor = scope["danlu.actor"]
         return actor
+
+    def actor_now(self, scope: MutableMapping[str, Any]) -> Actor:
+        """Return who asks, looked up anew.
+
+        Raises:
+            SignInError: a key was sent that is not valid.
+        """
+        return self._actor(scope["danlu.incoming"])
 
     def is_still_valid(self, scope: MutableMapping[str, Any]) -> bool:
         """Whether who began this stream or websocket may still be here."""

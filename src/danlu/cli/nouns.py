@@ -44,7 +44,17 @@ NOUNS: dict[str, str] = {
     "votes": "Votes and ratings on answers.",
 }
 """Groups of commands; a test compares them with the operations."""
-GROUP_NAMES = {"chat": "engines", "downloads": "runs", "notices": "subscriptions", "proofs": "runs", "rows": "datasets", "sweeps": "runs", "watching": "runs"}
+GROUP_NAMES = {
+    "chat": "engines",
+    "downloads": "runs",
+    "notices": "subscriptions",
+    "proofs": "runs",
+    "rows": "datasets",
+    "sweeps": "runs",
+    "views": "users",
+    "watching": "runs",
+    "workers": "jobs",
+}
 """The group of a module of services/platform, where it is not called like it."""
 OPERATION_GROUPS = {"download_dataset_version": "datasets", "download_export_file": "exports", "download_model_file": "models"}
 """The group of an operation, where it is not that of its module."""

@@ -26,6 +26,7 @@ def studio(
 
     from danlu import logs
     from danlu.api.app import create_app
+    from danlu.api.security import actor_now
     from danlu.api.server import listen, only_server, serve
     from danlu.cli.companion import Companion
     from danlu.services.platform import sessions
@@ -40,7 +41,7 @@ def studio(
         platform = Platform.open(settings)
         held.callback(platform.close)
         app = create_app(platform, host=host)
-        mount(app, platform)
+        mount(app, platform, actor_now)
         bound = held.enter_context(listen(host, port))
         if worker:
             held.enter_context(Companion(settings.home).running())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from danlu.client.transport import Method, Noun
-from danlu.services.platform import audit, invitations, keys, sessions, users
+from danlu.services.platform import audit, invitations, keys, sessions, users, views
 
 
 class Users(Noun):
@@ -18,6 +18,10 @@ class Users(Noun):
     me = Method(users.get_me)
     change_preferences = Method(users.change_preferences)
     change_password = Method(users.change_password)
+    view = Method(views.get_view)
+    change_view = Method(views.change_view)
+    draft = Method(views.get_draft)
+    save_draft = Method(views.save_draft)
 
 
 class Keys(Noun):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from danlu.client.transport import Method, Noun
-from danlu.services.platform import jobs
+from danlu.services.platform import jobs, workers
 
 
 class Jobs(Noun):
@@ -19,6 +19,7 @@ class Jobs(Noun):
     resume = Method(jobs.resume_job)
     move = Method(jobs.move_job)
     read_log = Method(jobs.read_log)
+    workers = Method(workers.list_workers)
 
     def log(self, job_id: str, *, attempt: int | None = None, follow: bool = False) -> Iterator[str]:
         """The log of a job's newest attempt (or of one), piece by piece; with `follow` that of every attempt, until the job is over."""

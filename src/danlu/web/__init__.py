@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from danlu.web.session import GetActor
 
 
-def mount(app: FastAPI, platform: Platform, get_actor: GetActor | None = None) -> None:
+def mount(app: FastAPI, platform: Platform, get_actor: GetActor) -> None:
     """Put the pages on the application, below its own routes; once in a process, before the server starts.
 
-    `get_actor` says who a request comes from; without it everyone is the owner of this machine.
+    `get_actor` says who a request comes from; it is asked anew for everything that a page does.
     """
     from danlu.web import mounting
 

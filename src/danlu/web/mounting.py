@@ -5,11 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from nicegui import app as pages_app
 from nicegui import ui
 
-from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
 from danlu.web import run_feed, template
 from danlu.web.session import GetActor
@@ -20,9 +19,9 @@ RECONNECT_SECONDS = 60.0
 STATIC = Path(__file__).parent / "static"
 
 
-def mount(app: FastAPI, platform: Platform, get_actor: GetActor | None = None) -> None:
+def mount(app: FastAPI, platform: Platform, get_actor: GetActor) -> None:
     """See `danlu.web.mount`."""
-    template.STUDIO.serve(platform, get_actor or _owner)
+    template.STUDIO.serve(platform, get_actor)
     for name in PAGES:
         import_module(f"danlu.web.pages.{name}")
     import_module("danlu.web.transfers")
@@ -37,7 +36,3 @@ def mount(app: FastAPI, platform: Platform, get_actor: GetActor | None = None) -
         binding_refresh_interval=None,
         show_welcome_message=False,
     )
-
-
-def _owner(request: Request) -> Actor:
-    return Actor.local(request.client.host if request.client else None)
