@@ -194,8 +194,8 @@ BODIES_OF_OTHERS = {
 }
 """Bodies that name what belongs to another project, or files of the server: the operation itself has to refuse them."""
 
-FREE_BODIES = {"invite": {"project_id"}}
-"""Fields that end like ids and may name anything: for operators."""
+FREE_BODIES = {"invite": {"project_id"}, "change_view": {"project_id"}}
+"""Fields that end like ids and may name anything: for operators, or only remembered."""
 
 OTHER_IDS = {"user_id", "key_id", "session_id", "invitation_id"}
 """Parameters that name what belongs to no project: their operations look for it among what belongs to who asks, or are for operators."""
