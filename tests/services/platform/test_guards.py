@@ -70,7 +70,10 @@ SUBMITTERS: dict[str, Callable[[Home], object]] = {
     "submit_export": lambda home: exports.submit_export(home.platform, OWNER, home.runs[0], exports.NewExport(type="adapter")),
     "load_engine": lambda home: chat.load_engine(home.platform, OWNER, home.project, chat.EngineChoice(model="danlu/tiny")),
     "answer": lambda home: chat.answer(
-        home.platform, OWNER, home.project, chat.Question(model="danlu/tiny", messages=[{"role": "user", "content": "?"}])  # type: ignore[list-item]
+        home.platform,
+        OWNER,
+        home.project,
+        chat.Question(model="danlu/tiny", messages=[{"role": "user", "content": "?"}]),  # type: ignore[list-item]
     ),
     "inspect_dataset": lambda home: datasets.inspect_dataset(home.platform, OWNER, home.version),
     "show_example": lambda home: datasets.show_example(home.platform, OWNER, home.version, 1, datasets.ExampleView()),

@@ -20,7 +20,7 @@ from danlu.services.platform.platform import Platform
 from danlu.store import jobs, removals, workers
 from danlu.store.jobs import JOBS, Job
 from danlu.store.rows import Page
-from danlu.store.runs import EXPORTS, RUNS, Export
+from danlu.store.runs import EXPORTS, RUNS, Export, home_of
 
 
 class NewExport(StrictModel):
@@ -91,7 +91,7 @@ def delete_export(call: Call, export_id: str) -> None:
     export = EXPORTS.get(call.connection, export_id)
     folder = f"runs/{export.run_id}/exports/{export.type}"
     EXPORTS.delete(call.connection, export_id)
-    removals.add(call.connection, [folder])
+    removals.add(call.connection, {folder: home_of(call.connection, export.run_id)})
 
 
 def read_file(platform: Platform, actor: Actor, export_id: str, name: str, start: int = 0, length: int | None = None) -> tuple[ExportFile, Iterator[bytes]]:
