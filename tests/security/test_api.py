@@ -14,6 +14,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from danlu.api import security
 from danlu.api.guard import MAX_BODY_BYTES, MAX_PART_BYTES, Guard
 from danlu.api.security import Security, actor_of_scope
 from danlu.errors import ExposedError
@@ -330,6 +331,15 @@ def test_a_user_who_asks_too_often_is_refused_and_others_are_not(world: World) -
 
     assert [greedy.get("/api/v1/projects").status_code for _ in range(6)] == [200] * 5 + [429]
     assert other.get("/api/v1/projects").status_code == 200
+
+
+def test_inventing_cookies_gives_no_more_requests_than_having_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(security, "ANONYMOUS_PER_MINUTE", 3)
+    client = browser(application(world.platform), address="10.9.8.7")
+
+    asked = [client.get("/api/v1/projects", headers={"Cookie": f"danlu={number:043d}"}).status_code for number in range(5)]
+
+    assert asked == [401, 401, 401, 429, 429]
 
 
 def test_guessing_keys_is_stopped(fresh: Platform) -> None:
