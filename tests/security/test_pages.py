@@ -8,13 +8,17 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
 import pytest
+from websockets import Origin
+from websockets.sync.client import connect
 
 from danlu.services.platform.platform import Platform
 from danlu.settings import Settings
@@ -197,3 +201,75 @@ def test_json_of_the_doctor_holds_no_secret(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("DANLU_HOME", str(tmp_path))
 
     assert SECRET not in json.dumps(examine(Settings.from_environment()).to_dict())
+
+
+class Press:
+    """Somebody who holds a page and sends what its buttons would send, whatever the page shows."""
+
+    def __init__(self, held: ExitStack, studio: Served, client: httpx.Client, path: str) -> None:
+        page = client.get(path).text
+        self.client_id = re.findall(r"'client_id': '([\w-]+)'", page)[0]
+        written = re.findall(r"parseElements\(String\.raw`(.*?)`\)", page, re.DOTALL)[0]
+        for name, character in (("&lt;", "<"), ("&gt;", ">"), ("&#36;", "$"), ("&#96;", "`"), ("&amp;", "&")):
+            written = written.replace(name, character)
+        elements = json.loads(written)
+        self.events = [(int(id), event) for id, element in elements.items() for event in element.get("events", []) if event["type"] == "click"]
+        query = f"client_id={self.client_id}&tab_id=t&document_id=d&next_message_id=0&implicit_handshake=true"
+        cookie = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
+        url = f"ws{studio.url[4:]}/_nicegui_ws/socket.io/?EIO=4&transport=websocket&{query}"
+        self.socket = held.enter_context(connect(url, origin=Origin(studio.url), additional_headers={"Cookie": cookie}))
+        assert str(self.socket.recv(30)).startswith("0")
+        self.socket.send("40")
+        assert str(self.socket.recv(30)).startswith("40")
+
+    def everything(self) -> int:
+        """Press every button, and confirm whatever is asked; return how many there were."""
+        for id, event in self.events:
+            self.socket.send("42" + json.dumps(["event", {"id": id, "client_id": self.client_id, "listener_id": event["listener_id"], "args": ["{}"]}]))
+        self.socket.send("42" + json.dumps(["ack", {"client_id": self.client_id, "next_message_id": 0}]))
+        return len(self.events)
+
+
+@pytest.fixture
+def waiting_run(admin: httpx.Client) -> str:
+    """A run that waits before another one, in a project that bob may look at."""
+    project = admin.post("/api/v1/projects", json={"name": "shared"}).json()["id"]
+    user = admin.post("/api/v1/users", json={"name": f"bob{os.urandom(4).hex()}", "password": PASSWORD}).json()
+    admin.put(f"/api/v1/projects/{project}/members/{user['id']}", json={"role": "viewer"})
+    asked = {"recipe": {"base_model": "danlu/tiny", "dataset": "zhangjiajie"}}
+    run = [admin.post(f"/api/v1/projects/{project}/runs", json=asked).json() for _ in range(2)][0]
+    return f"{run['id']} {project} {user['name']}"
+
+
+@pytest.mark.parametrize("who", ["viewer", "signed out"])
+def test_buttons_pressed_by_who_may_not_change_nothing(studio: Served, admin: httpx.Client, waiting_run: str, who: str) -> None:
+    run, project, name = waiting_run.split()
+    paths = (f"/runs/{run}", f"/queue?project={project}")
+    with ExitStack() as held:
+        client = held.enter_context(studio.browser())
+        signed_in = client.post("/api/v1/session", json={"name": name if who == "viewer" else "ann", "password": PASSWORD}).json()
+        presses = [Press(held, studio, client, path) for path in paths]
+        if who == "signed out":
+            assert client.delete("/api/v1/session", headers={"X-CSRF-Token": signed_in["csrf_token"]}).status_code == 204
+        before = len(admin.get("/api/v1/audit?limit=200").json()["items"])
+        assert sum(press.everything() for press in presses) > 5
+        time.sleep(1.0)
+
+    assert admin.get(f"/api/v1/runs/{run}").json()["state"] == "queued"
+    assert len(admin.get("/api/v1/audit?limit=200").json()["items"]) == before
+
+
+def test_the_same_buttons_do_something_for_who_may(studio: Served, admin: httpx.Client, waiting_run: str) -> None:
+    """Else the test above could not fail."""
+    _, project, _ = waiting_run.split()
+
+    def moved() -> int:
+        return len(admin.get("/api/v1/audit?action=move_job&limit=200").json()["items"])
+
+    before = moved()
+    with ExitStack() as held:
+        Press(held, studio, admin, f"/queue?project={project}").everything()
+        end = time.monotonic() + 30
+        while moved() == before:
+            assert time.monotonic() < end, "no button did anything"
+            time.sleep(0.1)
