@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
 from danlu.errors import ConflictError, QuotaError
-from danlu.services.platform import chat, datasets, exports, jobs, projects, receipts, rows, runs, storage, sweeps, uploads
+from danlu.services.platform import chat, datasets, exports, jobs, models, projects, receipts, rows, runs, storage, sweeps, uploads
 from danlu.services.platform.access import Actor
 from danlu.services.platform.operations import Operation, load_all
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.projects import NewProject
-from danlu.settings import Network
+from danlu.settings import Network, Settings
 from danlu.store import jobs as queue
 from danlu.store.datasets import DATASET_VERSIONS
+from danlu.store.engine import Database
 from danlu.store.jobs import JOBS
 from danlu.store.runs import RUNS, Run
 
@@ -147,6 +149,31 @@ def test_a_repetition_that_is_refused_does_not_let_the_next_one_in(platform: Pla
             again.begin(connection)
         again.leave()
     first.leave()
+
+
+ELSEWHERE: dict[str, Callable[[Platform, str, list[str]], object]] = {
+    "submit_export": lambda platform, project, found: exports.submit_export(platform, OWNER, found[0], exports.NewExport(type="adapter")),
+    "load_engine": lambda platform, project, found: chat.load_engine(platform, OWNER, project, chat.EngineChoice(model=found[0])),
+    "register_model": lambda platform, project, found: models.register_model(platform, OWNER, found[0], models.NewModel(name="m")),
+    "submit_merge": lambda platform, project, found: sweeps.submit_merge(platform, OWNER, project, sweeps.NewMerge(run_ids=found)),
+    "continue_run": lambda platform, project, found: runs.continue_run(platform, OWNER, found[0], runs.NextRound(dataset="zhangjiajie")),
+}
+
+
+def test_the_files_of_another_home_are_not_taken_for_missing(tmp_path: Path, new_postgres_database: Callable[[], Database]) -> None:
+    shared = new_postgres_database()
+    here, there = (Platform(Settings(home=tmp_path / name), shared) for name in ("here", "there"))
+    project = projects.create_project(here, OWNER, NewProject(name="p")).id
+    found = [runs.submit_run(there, OWNER, project, runs.NewRun(recipe=RECIPE)).id for _ in range(2)]
+    with here.database.writing() as connection:
+        for run in found:
+            RUNS.update(connection, run, state="succeeded", resolved=RUNS.get(connection, run).recipe)
+
+    for name, try_it in ELSEWHERE.items():
+        with pytest.raises(ConflictError, match="on another machine"):
+            try_it(here, project, found)
+            pytest.fail(name)
+    assert exports.submit_export(there, OWNER, found[0], exports.NewExport(type="adapter")).state == "queued"
 
 
 def _rows(platform: Platform) -> list[int]:

@@ -24,7 +24,7 @@ from danlu.services.answering import can_share
 from danlu.services.engine import READY, SOCKET, TOKEN
 from danlu.services.platform import quotas
 from danlu.services.platform.access import Actor, check
-from danlu.services.platform.inputs import base_model_path, is_path, run_of
+from danlu.services.platform.inputs import base_model_path, check_is_here, is_path, run_of
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.votes import Turn
@@ -233,6 +233,7 @@ def _engine_of(platform: Platform, connection: Connection, project_id: str, mode
         return payload | {"base_model": model, "path": path, "dtype": "bfloat16" if forecasts.device().kind == "cuda" else "float32"}, None
     if run.state != "succeeded" or run.resolved is None:
         raise ConflictError(f"run {run.id} has not finished", why=f"it is {run.state}: there is no model to talk to yet", fix="wait for it, or resume it")
+    check_is_here(platform, connection, run)
     folder = str(platform.run_folder(run.id))
     payload["base_model"] = run.base_model
     if not can_share(run.resolved):
