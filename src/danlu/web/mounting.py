@@ -25,16 +25,16 @@ STATIC = Path(__file__).parent / "static"
 def mount(app: FastAPI, platform: Platform, get_actor: GetActor) -> None:
     """See `danlu.web.mount`."""
     logging.getLogger("nicegui").setLevel(logging.ERROR)  # it warns of pages that are not there with the whole address, query included
+    pages_app.on_page_exception(template.broken)
+    # Only websockets: a connection of requests would go on after its session has ended, which the guard sees on websockets.
+    pages_app.config.socket_io_js_transports = ["websocket"]
+    core.sio.eio.transports = ["websocket"]
     template.STUDIO.serve(platform, get_actor)
     for name in PAGES:
         import_module(f"danlu.web.pages.{name}")
     import_module("danlu.web.transfers")
     pages_app.add_static_files("/studio-files", STATIC, max_cache_age=31_536_000)
     pages_app.on_shutdown(run_feed.stop)
-    pages_app.on_page_exception(template.broken)
-    # Only websockets: a connection of requests would go on after its session has ended, which the guard sees on websockets.
-    pages_app.config.socket_io_js_transports = ["websocket"]
-    core.sio.eio.transports = ["websocket"]
     ui.run_with(
         app,
         title="Danlu",
