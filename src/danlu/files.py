@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -53,6 +53,18 @@ def fsync_dir(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def keep_private(path: Path) -> None:
+    """Make an empty file that only its owner may read; from one that is there, take the rights of everybody away (a group keeps its own)."""
+    with storage_errors(path):
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except FileExistsError:
+            mode = path.stat().st_mode & 0o7777
+            if mode & 0o007:
+                with suppress(PermissionError):  # it is another user's
+                    path.chmod(mode & ~0o007)
 
 
 @contextmanager

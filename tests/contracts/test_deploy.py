@@ -133,6 +133,7 @@ def test_the_unit_starts_a_command_that_exists_and_leaves_jobs_alone() -> None:
 
     assert Path(words[0]).name == "danlu" and takes(words[1:])
     assert {"KillMode=process", "NoNewPrivileges=yes", "ProtectSystem=strict", "UMask=0077"} <= set(unit.splitlines())
+    assert "RemoveIPC=no" in unit.splitlines()  # a restart would take the shared memory of jobs that go on
     assert "PrivateTmp" not in re.sub("#.*", "", unit) and "TMPDIR=/var/cache/danlu" in unit
     assert not SECRET.search(unit)
 

@@ -96,3 +96,16 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
 
     assert [target for target in targets if "://" not in target and not (page.parent / target).exists()] == []
+
+
+def test_every_attack_is_listed_once_with_tests_that_exist() -> None:
+    """Files stand in backquotes; other words of the last column are parts of the names of tests."""
+    rows = re.findall(r"(?m)^\| (\d+)a? \|.*\| ([^|]+) \|$", (REPOSITORY / "docs" / "security.md").read_text("utf-8"))
+    tests = "\n".join(path.read_text("utf-8") for path in (REPOSITORY / "tests").rglob("test_*.py"))
+    names = re.findall(r"def (test_\w+)", tests)
+
+    assert sorted({int(number) for number, _ in rows}) == list(range(1, 45))
+    words = {word for _, cell in rows for word in re.findall(r"\w+", re.sub(r"`[^`]*`|\(reads the source\)", "", cell))}
+    assert [word for word in sorted(words) if not any(word in name for name in names)] == []
+    files = {name for _, cell in rows for name in re.findall(r"`(\S+)`", cell)}
+    assert [name for name in sorted(files) if not (REPOSITORY / "tests" / name).exists()] == []

@@ -180,3 +180,10 @@ def test_what_is_declared_is_imported_and_what_is_imported_is_declared() -> None
     names = {re.split(r"[^\w-]", entry)[0].replace("-", "_") for entry in declared} - {"danlu"} - loaded_by_name
 
     assert {{"pyyaml": "yaml", "mlflow_skinny": "mlflow"}.get(name, name) for name in names} == imported_packages()
+
+
+def test_no_two_test_modules_share_a_name() -> None:
+    """pytest imports them by their names alone, and refuses to collect anything when two are the same."""
+    names = [path.name for path in (REPOSITORY / "tests").rglob("*.py") if path.name != "conftest.py"]
+
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []

@@ -14,7 +14,8 @@ from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from danlu.api.guard import MAX_BODY_BYTES, Guard
+from danlu.api import security
+from danlu.api.guard import MAX_BODY_BYTES, MAX_PART_BYTES, Guard
 from danlu.api.security import Security, actor_of_scope
 from danlu.errors import ExposedError
 from danlu.services.platform import sessions
@@ -195,6 +196,23 @@ def test_a_body_that_is_too_large_is_refused_by_its_length_and_by_what_comes(pla
     assert code(client.post("/api/v1/projects", content=b"{}", headers={"Content-Length": "-1", "Content-Type": "application/json"})) == (413, "DL734")
 
 
+@pytest.mark.parametrize("kind", ["application/octet-stream", "application/offset+octet-stream", "multipart/form-data; boundary=x"])
+@pytest.mark.parametrize(("verb", "path"), [("POST", "/api/v1/projects"), ("POST", "/api/v1/session"), ("PUT", "/page"), ("POST", "/studio-upload/x")])
+def test_naming_a_body_a_file_makes_room_for_it_only_where_files_are_taken(platform: Platform, verb: str, path: str, kind: str) -> None:
+    client = program(application(platform))
+
+    answer = client.request(verb, path, content=b"{}", headers={"Content-Length": str(MAX_BODY_BYTES + 1), "Content-Type": kind})
+
+    assert code(answer) == (413, "DL734")
+
+
+def test_nobody_sends_more_than_one_part_of_a_file_at_once(platform: Platform) -> None:
+    headers = {"Content-Type": "application/octet-stream", "Content-Length": str(MAX_PART_BYTES + 1)}
+
+    for path in ("/api/v1/uploads/upl_1/data?offset=0", "/studio-upload/upl_1?offset=0"):
+        assert code(program(application(platform)).put(path, content=b"x", headers=headers)) == (413, "DL734")
+
+
 def test_long_addresses_and_headers_are_refused(platform: Platform) -> None:
     client = program(application(platform))
 
@@ -313,6 +331,15 @@ def test_a_user_who_asks_too_often_is_refused_and_others_are_not(world: World) -
 
     assert [greedy.get("/api/v1/projects").status_code for _ in range(6)] == [200] * 5 + [429]
     assert other.get("/api/v1/projects").status_code == 200
+
+
+def test_inventing_cookies_gives_no_more_requests_than_having_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(security, "ANONYMOUS_PER_MINUTE", 3)
+    client = browser(application(world.platform), address="10.9.8.7")
+
+    asked = [client.get("/api/v1/projects", headers={"Cookie": f"danlu={number:043d}"}).status_code for number in range(5)]
+
+    assert asked == [401, 401, 401, 429, 429]
 
 
 def test_guessing_keys_is_stopped(fresh: Platform) -> None:

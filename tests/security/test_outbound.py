@@ -6,13 +6,17 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from danlu.errors import OutboundError
+from danlu.services.platform import mail
 from danlu.services.platform.outbound import MAX_BYTES, fetch, fetch_async, is_public
+from danlu.settings import Settings
 
 INSIDE = [
     *("http://127.0.0.1/", "http://localhost/", "http://[::1]/", "http://0.0.0.0/", "http://[::]/", "https://127.0.0.1:8443/x"),
@@ -175,3 +179,12 @@ def test_of_several_addresses_all_have_to_be_public() -> None:
 
     with asyncio.Runner(loop_factory=Mixed) as runner, pytest.raises(OutboundError, match="public"):
         runner.run(fetch_async("http://mixed.test/x"))
+
+
+@pytest.mark.parametrize("name", ["a\r\nBcc: eve@evil.test", "a\nX: y\n\nbody", "a\u2028Bcc: eve@evil.test", "a\x00b", "x" * 5000])
+def test_a_name_is_never_a_header_of_a_mail(name: str) -> None:
+    run = {"id": "run_1", "name": name, "state": "succeeded", "verdict": None, "error": {"code": "DL1", "what": name}}
+    message = message_from_bytes(bytes(mail._message(Settings(home=Path()), "ann@example.org", {"id": "dlv_1", "run": run, "url": None})))
+
+    assert sorted(message.keys()) == sorted(["From", "To", "Subject", "Message-ID", "Content-Type", "Content-Transfer-Encoding", "MIME-Version"])
+    assert message["To"] == "ann@example.org"

@@ -18,6 +18,7 @@ from danlu.api.problems import problem
 from danlu.errors import CrossSiteError, DanluError, MediaTypeError, TooLargeError, TooSlowError
 from danlu.services.platform import rates
 from danlu.services.platform.tokens import csrf_token, hash_token
+from danlu.services.platform.uploads import MAX_CHUNK_BYTES
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,9 +31,11 @@ SIGN_INS = tuple(f"/api/v1/session{what}" for what in ("", "/first-admin", "/inv
 MAX_HEADER_BYTES = 32 * 1024
 MAX_URL_BYTES = 8 * 1024
 MAX_BODY_BYTES = 4 * 1024**2
-MAX_UPLOAD_BYTES = 20 * 1024**3
-MAX_FORM_BYTES = 1024**3
-UPLOADS = ("application/octet-stream", "application/offset+octet-stream")
+MAX_PART_BYTES = MAX_CHUNK_BYTES + 64 * 1024
+"""A part of an upload: its own door says exactly how large it may be."""
+PARTS = ("/api/v1/uploads/", "/studio-upload/")
+"""Where parts of files are taken. Anywhere else octets are a body like any other, which is read into memory whole."""
+UPLOAD = "application/octet-stream"
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")
 """What a form of any website can send without asking."""
 BODY_SECONDS = 30.0
@@ -131,7 +134,7 @@ class _Exchange:
     def __init__(self, guard: Guard, scope: Scope, incoming: Incoming, receive: Receive, send: Send) -> None:
         self.guard, self.scope, self.incoming, self._receive, self._send = guard, scope, incoming, receive, send
         self.most = _most(incoming)
-        self.is_upload = incoming.headers.get("content-type", "").partition(";")[0] in (*UPLOADS, "multipart/form-data")
+        self.is_upload = _is_upload(incoming)
         self.deadline = time.monotonic() + guard.body_seconds
         self.num_bytes, self.is_whole = 0, False
         self.refusal: DanluError | None = None
@@ -248,11 +251,14 @@ def _check_kind(incoming: Incoming) -> None:
         raise MediaTypeError(f"a body of type {kind or 'none'!r} is not taken", why="any website can send one", fix="send Content-Type: application/json")
 
 
-def _most(incoming: Incoming) -> int:
+def _is_upload(incoming: Incoming) -> bool:
+    """Whether it is a part of a file."""
     kind = incoming.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind in UPLOADS:
-        return MAX_UPLOAD_BYTES
-    return MAX_FORM_BYTES if kind == "multipart/form-data" else MAX_BODY_BYTES
+    return kind == UPLOAD and incoming.verb == "PUT" and incoming.path.startswith(PARTS)
+
+
+def _most(incoming: Incoming) -> int:
+    return MAX_PART_BYTES if _is_upload(incoming) else MAX_BODY_BYTES
 
 
 def _too_large(most: int) -> TooLargeError:

@@ -13,9 +13,9 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 
-from danlu.api.guard import Guard
+from danlu.api.guard import ANONYMOUS_PER_MINUTE, Guard
 from danlu.api.incoming import Incoming, is_loopback
-from danlu.errors import ExposedError, ForbiddenError, SignInError
+from danlu.errors import ExposedError, ForbiddenError, SignInError, TooManyRequestsError
 from danlu.services.platform import rates, sessions
 from danlu.services.platform.access import NOBODY, Actor
 from danlu.services.platform.keys import actor_of_key
@@ -117,7 +117,7 @@ class Security:
 
         Raises:
             SignInError: a key was sent that is not valid.
-            TooManyRequestsError: keys that are not valid were sent again and again.
+            TooManyRequestsError: keys or cookies that are not valid were sent again and again.
         """
         if "danlu.actor" not in scope:
             found = self.actor_now(scope)
@@ -139,7 +139,7 @@ class Security:
         """Whether who began this stream or websocket may still be here."""
         try:
             return self._actor(scope["danlu.incoming"]).is_signed_in
-        except SignInError:
+        except (SignInError, TooManyRequestsError):
             return False
 
     def check_may_sign_in(self, incoming: Incoming) -> None:
@@ -171,4 +171,6 @@ class Security:
                 return found
         if self.is_single_user_request(incoming) and not self.has_users():
             return Actor.local(address)
+        if incoming.session_token is not None:  # invented cookies count together, as no cookie does: each by itself would have a limit of its own
+            rates.attempt(f"ended sessions {self.platform.home}", address, most=ANONYMOUS_PER_MINUTE, seconds=60)
         return replace(NOBODY, address=address)

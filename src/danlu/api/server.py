@@ -32,7 +32,7 @@ def only_server(home: Path) -> Iterator[None]:
         RunBusyError: another server is.
     """
     with storage_errors(home):
-        home.mkdir(parents=True, exist_ok=True)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = (home / "studio.lock").open("a+")
     with file:
         try:

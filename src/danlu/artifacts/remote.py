@@ -27,9 +27,13 @@ class Bucket:
         scheme = url.partition("://")[0]
         if scheme not in EXTRAS or "::" in url:
             raise StorageError(
-                f"artifacts cannot be kept at {url!r}",
+                f"artifacts cannot be kept at an address that begins with {scheme[:20]!r}",
                 why=f"it is neither a folder nor an address that begins with one of: {', '.join(f'{name}://' for name in EXTRAS)}",
                 fix="correct DANLU_ARTIFACT_URL",
+            )
+        if ":" in url.partition("://")[2].rpartition("@")[0]:  # addresses are shown in messages
+            raise StorageError(
+                "DANLU_ARTIFACT_URL holds a key", why="an address is shown where something goes wrong", fix="give keys as the provider's library reads them"
             )
         try:
             from fsspec.core import url_to_fs

@@ -10,6 +10,8 @@ import typer
 from danlu.text import say
 
 PORT = 8700
+PRIVATE = 0o077
+"""What server and worker write is for nobody else on this machine: data, models, logs of jobs, the database."""
 
 
 def studio(
@@ -34,6 +36,7 @@ def studio(
     from danlu.settings import Settings
     from danlu.web import mount
 
+    os.umask(PRIVATE)
     settings = Settings.from_environment()
     logs.configure(settings.log_format, settings.log_level)
     with ExitStack() as held:
@@ -69,6 +72,7 @@ def worker(
     from danlu.worker.housekeeping import Housekeeper
     from danlu.worker.supervisor import Supervisor
 
+    os.umask(PRIVATE)
     settings = Settings.from_environment()
     logs.configure(settings.log_format, settings.log_level)
     is_stopping = threading.Event()

@@ -189,9 +189,8 @@ def _database(settings: Settings) -> Iterator[Check]:
         if database.path is not None and not database.path.exists():
             yield Check("database", "ok", str(database.path), "not made yet", "尚未创建")
             return
-        where = str(database.path) if database.path else database.url.render_as_string(hide_password=True)
         try:
-            yield _revision(where, schema.revision(database), schema.newest())
+            yield _revision(database.shown, schema.revision(database), schema.newest())
             if database.path is not None:
                 schema.check(database.path)
         finally:

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from danlu.errors import DatabaseError
@@ -36,13 +36,19 @@ class Database:
     """One database. Every method of the store's modules takes a `Connection` that `reading` or `writing` gave."""
 
     def __init__(self, url: str) -> None:
-        self.url = make_url(url)
+        self.url = _parse(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = _sqlite_engine(url) if self.is_sqlite else _postgresql_engine(url)
+        self.engine = _sqlite_engine(self.url) if self.is_sqlite else _postgresql_engine(self.url)
 
     def use_for(self, home: str) -> None:
         """Say on behalf of which home folder it is used: what is put into the queue from now on stays with that one."""
         self.engine = self.engine.execution_options(**{HOME_OPTION: home})
+
+    @property
+    def shown(self) -> str:
+        """Where it is, without the password in its address, which its options can hold too."""
+        plain = {name: value for name, value in self.url.query.items() if "pass" not in name.lower()}
+        return str(self.path) if self.is_sqlite else self.url.set(query=plain).render_as_string(hide_password=True)
 
     @property
     def path(self) -> Path | None:
@@ -80,7 +86,29 @@ class Database:
         self.engine.dispose()
 
 
-def _sqlite_engine(url: str) -> Engine:
+def _parse(url: str) -> URL:
+    """Read an address.
+
+    Raises:
+        DatabaseError: it is none, or of a kind that is not supported. The address is not told: it can hold a password.
+    """
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+    except (ArgumentError, ValueError):  # what these say repeats the address, or parts of it
+        backend = ""
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend == "sqlite":
+        return parsed
+    raise DatabaseError(
+        "DANLU_DATABASE_URL is no address of a database",
+        why="it must begin with postgresql+psycopg:// (or sqlite:///), and : / @ % in names and passwords are written %3A %2F %40 %25",
+        fix="for example postgresql+psycopg://danlu:PASSWORD@localhost:5432/danlu",
+    )
+
+
+def _sqlite_engine(url: URL) -> Engine:
     # autocommit at the driver: the BEGIN of this module is the only one.
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "isolation_level": None, "check_same_thread": False}, **_POOL)
 
@@ -94,7 +122,7 @@ def _sqlite_engine(url: str) -> Engine:
     return engine
 
 
-def _postgresql_engine(url: str) -> Engine:
+def _postgresql_engine(url: URL) -> Engine:
     return create_engine(url, pool_pre_ping=True, json_serializer=_plain_json, **_POOL)
 
 
@@ -116,8 +144,17 @@ def _told(database: Database) -> Iterator[None]:
         raise DatabaseError("every connection to the database is in use", why="more is asked at a time than it can answer", fix="try again") from error
     except DBAPIError as error:
         reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
-        where = str(database.path) if database.is_sqlite else database.url.render_as_string(hide_password=True)
-        raise DatabaseError(f"the database {where} cannot be used", why=reason, fix=_fix(reason, is_sqlite=database.is_sqlite)) from error
+        raise DatabaseError(
+            f"the database {database.shown} cannot be used", why=_without_secrets(database, reason), fix=_fix(reason, is_sqlite=database.is_sqlite)
+        ) from error
+
+
+def _without_secrets(database: Database, reason: str) -> str:
+    """What the driver says, without the password that it was given."""
+    for secret in (database.url.password, *(value for name, value in database.url.query.items() if "pass" in name.lower())):
+        if isinstance(secret, str) and secret:
+            reason = reason.replace(secret, "***")
+    return reason
 
 
 def _fix(reason: str, *, is_sqlite: bool) -> str:

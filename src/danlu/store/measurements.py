@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, or_, select
+from sqlalchemy import Connection, delete, exists, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from danlu.store.runs import Run
-from danlu.store.tables import run_events, run_points, run_reads, runs
+from danlu.store.tables import jobs, run_events, run_points, run_reads, runs
 
 MAX_ROWS = 2_000
 """Most rows that one answer holds."""
@@ -58,10 +58,12 @@ def read_of(connection: Connection, run_id: str) -> Read:
     return Read(run_id) if row is None else Read(**row)
 
 
-def unread_runs(connection: Connection) -> list[Run]:
-    """Runs that have begun and whose files were not read to their end."""
+def unread_runs(connection: Connection, *, home: str | None = None) -> list[Run]:
+    """Runs that have begun and whose files were not read to their end: all, or those whose files lie in `home`."""
     is_new = or_(run_reads.c.run_id.is_(None), run_reads.c.read_until.is_(None), run_reads.c.read_until.is_distinct_from(runs.c.finished_at))
     query = select(runs).join_from(runs, run_reads, run_reads.c.run_id == runs.c.id, isouter=True).where(runs.c.started_at.is_not(None), is_new)
+    if home is not None:
+        query = query.where(~exists(select(1).where(jobs.c.run_id == runs.c.id, jobs.c.home != home)))
     return [Run(**row) for row in connection.execute(query.order_by(runs.c.started_at.desc())).mappings()]
 
 

@@ -1,26 +1,32 @@
-"""Folders whose row is gone: written with the row's deletion, so that no kill between the two leaves files that nobody knows of."""
+"""Folders whose row is gone: written with the row's deletion, so that no kill between the two leaves files that nobody knows of.
+
+When several homes share the database each removes its own: to another one the folder would seem to be gone already.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, or_, select
 
 from danlu.store.tables import removals
 
 
-def add(connection: Connection, folders: Sequence[str]) -> None:
-    """Have folders (below the home folder) removed."""
+def add(connection: Connection, folders: Mapping[str, str | None]) -> None:
+    """Have folders (below the home folder) removed; each with the id of its home, where one is known."""
     known = set(connection.execute(select(removals.c.folder)).scalars())  # few: they go within seconds
-    rows = [{"folder": folder, "created_at": time.time()} for folder in dict.fromkeys(folders) if folder not in known]
+    rows = [{"folder": folder, "home": home, "created_at": time.time()} for folder, home in folders.items() if folder not in known]
     if rows:
         connection.execute(insert(removals), rows)
 
 
-def pending(connection: Connection) -> list[str]:
-    """Folders that are still to be removed."""
-    return list(connection.execute(select(removals.c.folder).order_by(removals.c.created_at)).scalars())
+def pending(connection: Connection, *, home: str | None = None) -> list[str]:
+    """Folders that are still to be removed: from `home`, or from any."""
+    query = select(removals.c.folder).order_by(removals.c.created_at)
+    if home is not None:
+        query = query.where(or_(removals.c.home.is_(None), removals.c.home == home))
+    return list(connection.execute(query).scalars())
 
 
 def done(connection: Connection, folder: str) -> None:

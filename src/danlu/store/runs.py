@@ -128,8 +128,8 @@ def forget(connection: Connection, run: Run) -> None:
     Raises:
         ConflictError: a model in the registry came out of it.
     """
-    found = connection.execute(select(tables.jobs.c.id).where(tables.jobs.c.run_id == run.id)).scalars()
-    folders = [f"runs/{run.id}", *(f"jobs/{id}" for id in found)]
+    found = connection.execute(select(tables.jobs.c.id, tables.jobs.c.home).where(tables.jobs.c.run_id == run.id)).all()
+    folders = {f"runs/{run.id}": home_of(connection, run.id)} | {f"jobs/{id}": home for id, home in found}
     RUNS.delete(connection, run.id)
     removals.add(connection, folders)
 
@@ -141,7 +141,15 @@ def discarded(connection: Connection) -> list[Run]:
     return [Run(**row) for row in connection.execute(select(runs).where(runs.c.discarded_at.is_not(None), ~is_at_work)).mappings()]
 
 
-def folders_of_project(connection: Connection, project_id: str) -> list[str]:
-    """Folders (below the home folder) of all runs and jobs of a project."""
-    places = (("runs", tables.runs), ("jobs", tables.jobs))
-    return [f"{name}/{id}" for name, table in places for id in connection.execute(select(table.c.id).where(table.c.project_id == project_id)).scalars()]
+def home_of(connection: Connection, run_id: str) -> str | None:
+    """Home folder in which a run's files lie; None when no worker has had it yet."""
+    jobs = tables.jobs
+    return connection.execute(select(jobs.c.home).where(jobs.c.run_id == run_id, jobs.c.home.is_not(None)).order_by(jobs.c.id).limit(1)).scalar()
+
+
+def folders_of_project(connection: Connection, project_id: str) -> dict[str, str | None]:
+    """Folders (below their home folder) of all runs and jobs of a project, each with its home."""
+    jobs, runs = tables.jobs, tables.runs
+    found = connection.execute(select(jobs.c.id, jobs.c.run_id, jobs.c.home).where(jobs.c.project_id == project_id).order_by(jobs.c.id.desc())).all()
+    folders = {f"runs/{id}": None for id in connection.execute(select(runs.c.id).where(runs.c.project_id == project_id)).scalars()}
+    return folders | {f"runs/{run_id}": home for _, run_id, home in found if run_id and home} | {f"jobs/{id}": home for id, _, home in found}

@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from danlu.errors import DatabaseError
-from danlu.files import storage_errors
+from danlu.files import keep_private, storage_errors
 from danlu.store.engine import Database
 from danlu.store.tables import metadata
 
@@ -27,6 +27,8 @@ def upgrade(database: Database, *, backups: Path | None = None) -> Path | None:
     Raises:
         DatabaseError: it was written by a newer version, or cannot be used.
     """
+    if database.path is not None and database.path.parent.is_dir():  # it holds hashes of passwords and keys of webhooks
+        keep_private(database.path)
     current, newest = revision(database), _scripts().get_current_head()
     if current == newest:
         return None
@@ -83,8 +85,9 @@ def backup(database: Database, target: Path) -> None:
         )
     staging = target.with_name(f".{target.name}.tmp")
     with storage_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         staging.unlink(missing_ok=True)
+        keep_private(staging)
         with closing(sqlite3.connect(database.path)) as source, closing(sqlite3.connect(staging)) as copy:
             source.backup(copy)
         check(staging)

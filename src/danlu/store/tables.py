@@ -213,6 +213,7 @@ removals = Table(
     "removals",
     metadata,
     Column("folder", Text, primary_key=True),  # below the home folder; written with the deletion of its row, gone when the folder is
+    Column("home", Text),  # where it lies, when several homes share the database
     Column("created_at", Float, nullable=False),
 )
 jobs = _noun(

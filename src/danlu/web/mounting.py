@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from pathlib import Path
 
 from fastapi import FastAPI
 from nicegui import app as pages_app
-from nicegui import ui
+from nicegui import core, ui
+from starlette.routing import Match, Mount
+from starlette.types import Scope
 
 from danlu.services.platform.platform import Platform
 from danlu.web import run_feed, template
@@ -21,6 +24,11 @@ STATIC = Path(__file__).parent / "static"
 
 def mount(app: FastAPI, platform: Platform, get_actor: GetActor) -> None:
     """See `danlu.web.mount`."""
+    logging.getLogger("nicegui").setLevel(logging.ERROR)  # it warns of pages that are not there with the whole address, query included
+    pages_app.on_page_exception(template.broken)
+    # Only websockets: a connection of requests would go on after its session has ended, which the guard sees on websockets.
+    pages_app.config.socket_io_js_transports = ["websocket"]
+    core.sio.eio.transports = ["websocket"]
     template.STUDIO.serve(platform, get_actor)
     for name in PAGES:
         import_module(f"danlu.web.pages.{name}")
@@ -36,3 +44,12 @@ def mount(app: FastAPI, platform: Platform, get_actor: GetActor) -> None:
         binding_refresh_interval=None,
         show_welcome_message=False,
     )
+    app.router.routes[-1] = _Pages("/", app=pages_app)
+
+
+class _Pages(Mount):
+    """Every address that no other route has, except those below /api: there, what does not exist is a problem and not a page."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """See Starlette."""
+        return (Match.NONE, {}) if scope["path"].startswith("/api/") else super().matches(scope)

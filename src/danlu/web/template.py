@@ -142,10 +142,18 @@ def _told(s: Session, error: Exception) -> None:
     if isinstance(error, asyncio.CancelledError):
         return
     if not isinstance(error, DanluError):
-        error = InternalError(
-            f"the page met a defect: {type(error).__name__}", why=str(error)[:300] or "a defect in Danlu", fix="load the page again; report it"
-        )
+        error = _defect()
     error_toast(s, error)
+
+
+def broken() -> None:
+    """What is shown when a page met what nobody foresaw. What that says is in the log: it can hold anything."""
+    request = ui.context.client.request
+    _refused(Session(STUDIO.opened(), request, STUDIO.actor, views.View()), _defect())
+
+
+def _defect() -> InternalError:
+    return InternalError("the page met a defect", why="a defect in Danlu; the server's log has its traceback", fix="load the page again; report it")
 
 
 def _look(s: Session) -> None:

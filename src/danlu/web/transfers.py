@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from pathlib import PurePosixPath
 from urllib.parse import quote
@@ -10,21 +11,44 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from nicegui import app as pages_app
 
-from danlu.errors import ConflictError, DanluError
+from danlu.errors import ConflictError, DanluError, SignInError
 from danlu.services.platform import exports, uploads
 from danlu.web.session import aside
 from danlu.web.template import STUDIO
+
+NUM_AT_A_TIME = 8
+"""Pieces that are held in memory; more wait."""
+ROOM = asyncio.Semaphore(NUM_AT_A_TIME)
 
 
 @pages_app.put("/studio-upload/{upload_id}", include_in_schema=False)
 async def take_piece(request: Request, upload_id: str, offset: int) -> JSONResponse:
     """Add a piece, and tell where the upload stands; where it stands elsewhere, tell that."""
+    try:
+        await aside(lambda: _check_signed_in(request))
+    except DanluError as error:
+        return JSONResponse(error.to_dict(), status_code=error.http_status)
+    async with ROOM:
+        return await _taken(request, upload_id, offset)
+
+
+async def _taken(request: Request, upload_id: str, offset: int) -> JSONResponse:
     chunk = await request.body()
     try:
         received = await aside(lambda: _append(request, upload_id, offset, chunk))
     except DanluError as error:
         return JSONResponse(error.to_dict(), status_code=error.http_status)
     return JSONResponse({"received_bytes": received})
+
+
+def _check_signed_in(request: Request) -> None:
+    """Nobody else's bytes are read into memory.
+
+    Raises:
+        SignInError: nobody is signed in.
+    """
+    if not STUDIO.actor(request).is_signed_in:
+        raise SignInError("nobody is signed in", why="files are taken from users only", fix="sign in, then load the page again")
 
 
 def _append(request: Request, upload_id: str, offset: int, chunk: bytes) -> int:

@@ -1,5 +1,6 @@
 """What jobs leave in files, brought into the database: points of curves, events, results, exports. And folders of what was deleted, removed.
 
+When several homes share a database, only what lies in this one is looked at: the files of the others are not gone, they are elsewhere.
 Everything here may be killed at any instant and is done again: offsets are stored with the rows they stand for, results replace
 themselves. It runs in threads beside the supervisor, so a slow disk never delays a job.
 """
@@ -24,7 +25,7 @@ from danlu.run_dir import RunDir
 from danlu.services.platform import results
 from danlu.services.platform.platform import Platform
 from danlu.settings import Settings
-from danlu.store import measurements, removals
+from danlu.store import measurements, removals, workers
 from danlu.store.engine import Database
 from danlu.store.jobs import JOBS
 from danlu.store.measurements import Point, RunEvent
@@ -80,7 +81,7 @@ def _repeat(work: Callable[[], None], is_stopping: threading.Event) -> None:
 
 def _of_each(platform: Platform, work: Callable[[Platform, Run], None]) -> None:
     with platform.database.reading() as connection:
-        found = measurements.unread_runs(connection)
+        found = measurements.unread_runs(connection, home=_only(platform.database, platform.home))
     for run in found:
         try:
             work(platform, run)
@@ -88,6 +89,11 @@ def _of_each(platform: Platform, work: Callable[[Platform, Run], None]) -> None:
             raise
         except (DanluError, OSError) as error:  # the files of one run must not keep the others from being read
             logger.error("run %s: %s", run.id, error)
+
+
+def _only(database: Database, home: Path) -> str | None:
+    """Id of this home, where the database may know of others."""
+    return None if database.is_sqlite else workers.home_id(database, home)
 
 
 def read_run(platform: Platform, run: Run) -> None:
@@ -245,7 +251,7 @@ def remove_folders(database: Database, home: Path) -> None:
             for run in discarded(connection):
                 forget(connection, run)
     with database.reading() as connection:
-        folders = removals.pending(connection)
+        folders = removals.pending(connection, home=_only(database, home))
     for name in folders:
         folder = (home / name).resolve()
         if folder == home.resolve() or not folder.is_relative_to(home.resolve()):

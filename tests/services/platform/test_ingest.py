@@ -14,10 +14,10 @@ from danlu.files import write_json
 from danlu.run_dir import RunDir
 from danlu.services.platform.platform import Platform
 from danlu.settings import Settings
-from danlu.store import jobs, measurements, removals
+from danlu.store import jobs, measurements, removals, workers
 from danlu.store.engine import Database
 from danlu.store.jobs import JOBS
-from danlu.store.runs import EVALUATIONS, RUNS, Run
+from danlu.store.runs import EVALUATIONS, RUNS, Run, folders_of_project
 from danlu.worker import ingest
 
 
@@ -30,7 +30,7 @@ class Writer:
         with database.writing() as connection:
             self.id = RUNS.insert(connection, project_id=project, name="r", state="queued", recipe={}, base_model="b").id
             jobs.submit(connection, project_id=project, kind="train", payload={"type": "train"}, run_id=self.id)
-            job = jobs.claim(connection, worker_id="w", home=str(home), total_slots=1)
+            job = jobs.claim(connection, worker_id="w", home=workers.home_id(database, home), total_slots=1)
         assert job is not None
         self.job = job
         self.run_dir = RunDir.create(home / "runs" / self.id)
@@ -178,7 +178,7 @@ def test_an_export_is_kept_as_an_artifact_and_replaced_by_a_newer_one(writer: Wr
         else:  # an export of its own ends: the run's folder is looked at again
             with writer.database.writing() as connection:
                 job = jobs.submit(connection, project_id=writer.run().project_id, kind="export", payload={}, run_id=writer.id)
-                claimed = jobs.claim(connection, worker_id="w", home=str(writer.home), total_slots=1)
+                claimed = jobs.claim(connection, worker_id="w", home=workers.home_id(writer.database, writer.home), total_slots=1)
                 assert claimed is not None and claimed.id == job.id
                 jobs.finish(connection, job.id, claimed.attempt, "succeeded")
         writer.catch_up()
@@ -207,10 +207,32 @@ def test_folders_of_deleted_rows_go_and_nothing_outside_the_home_folder(writer: 
     outside = tmp_path / "outside"
     outside.mkdir()
     with writer.database.writing() as connection:
-        removals.add(connection, [f"runs/{writer.id}", "../outside", ".", "runs/gone"])
+        removals.add(connection, dict.fromkeys([f"runs/{writer.id}", "../outside", ".", "runs/gone"]))
     writer.catch_up()
 
     assert not writer.run_dir.path.exists() and outside.exists() and writer.home.exists()
+    with writer.database.reading() as connection:
+        assert removals.pending(connection) == []
+
+
+def test_another_home_on_the_same_database_neither_closes_a_run_nor_forgets_its_folders(writer: Writer, tmp_path: Path) -> None:
+    if writer.database.is_sqlite:
+        pytest.skip("a SQLite database belongs to one home")
+    other = tmp_path / "other"
+    writer.write("metrics.jsonl", step(1), step(2))
+    writer.end()
+    ingest.catch_up(writer.database, other)
+    assert (writer.steps(), writer.read().read_until) == ([], None)
+
+    writer.catch_up()
+    assert (writer.steps(), writer.read().read_until) == ([1, 2], writer.run().finished_at)
+
+    with writer.database.writing() as connection:
+        removals.add(connection, folders_of_project(connection, writer.run().project_id))
+    ingest.catch_up(writer.database, other)
+    assert writer.run_dir.path.exists()
+    writer.catch_up()
+    assert not writer.run_dir.path.exists()
     with writer.database.reading() as connection:
         assert removals.pending(connection) == []
 

@@ -1,12 +1,15 @@
 """The tables: made, changed and copied without losing a row."""
 
 import sqlite3
+import traceback
 from pathlib import Path
 
 import pytest
 from sqlalchemy import inspect
 
 from danlu.errors import DatabaseError
+from danlu.services.doctor import examine
+from danlu.settings import Settings
 from danlu.store import schema, tables
 from danlu.store.engine import Database
 from danlu.store.projects import PROJECTS
@@ -92,3 +95,30 @@ def test_a_database_that_cannot_be_reached_says_so_without_its_password() -> Non
         pass
 
     assert "DANLU_DATABASE_URL" in caught.value.fix and "secret-word" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg//danlu:secret-word@host/danlu",
+        "postgresql+psycopg://danlu:x@host:secret-word/danlu",
+        "mysql://danlu:secret-word@host/danlu",
+        "nonsense+secret-word://host",
+        "secret-word",
+    ],
+)
+def test_an_address_that_cannot_be_read_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(DatabaseError, match="no address of a database") as caught:
+        Database(url)
+
+    assert "secret-word" not in "".join(traceback.format_exception(caught.value)).replace(f'"{url}"', "")
+
+
+def test_a_password_in_the_options_of_an_address_is_not_shown(tmp_path: Path) -> None:
+    database = Database("postgresql://danlu@127.0.0.1:1/danlu?password=secret-word&connect_timeout=1")
+    with pytest.raises(DatabaseError) as caught, database.reading():
+        pass
+    told = examine(Settings(home=tmp_path, database="postgresql://danlu@127.0.0.1:1/danlu?password=secret-word&connect_timeout=1")).to_dict()
+
+    assert database.engine.url.drivername == "postgresql+psycopg"
+    assert "secret-word" not in f"{caught.value}{told}" and "danlu@127.0.0.1" in str(caught.value)

@@ -220,6 +220,14 @@ def test_addresses_of_other_kinds_are_refused(url: str, tmp_path: Path) -> None:
         Artifacts.open(url, staging=tmp_path)
 
 
+@pytest.mark.parametrize("url", ["s3://key:secret-word@bucket/a", "http://key:secret-word@host/a", "s3::http://key:secret-word@a"])
+def test_an_address_with_a_key_is_refused_and_not_repeated(url: str, tmp_path: Path) -> None:
+    with pytest.raises(StorageError) as caught:
+        Artifacts.open(url, staging=tmp_path)
+
+    assert "secret-word" not in str(caught.value)
+
+
 def test_memory_is_bounded_by_blocks(artifacts: Artifacts, tmp_path: Path) -> None:
     import tracemalloc
 

@@ -23,7 +23,7 @@ import orjson
 import danlu
 from danlu.artifacts import Artifacts
 from danlu.errors import ConflictError, DatabaseError, RunBusyError, StorageError
-from danlu.files import fsync_dir, read_json, storage_errors, write_json
+from danlu.files import fsync_dir, keep_private, read_json, storage_errors, write_json
 from danlu.services.platform.platform import Platform
 from danlu.settings import Settings
 from danlu.store import artifacts, schema
@@ -72,7 +72,7 @@ def backup(platform: Platform, folder: Path, *, with_artifacts: bool = False) ->
         raise StorageError(f"{folder} exists already", why="a backup is never written over another one", fix="give the name of a new folder")
     staging = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     with storage_errors(folder):
-        staging.mkdir(parents=True)
+        staging.mkdir(mode=0o700, parents=True)
         try:
             made = _write(platform, staging, folder, with_artifacts=with_artifacts)
             os.rename(staging, folder)
@@ -156,6 +156,8 @@ def _put_back(settings: Settings, folder: Path, seal: Backup) -> list[str]:
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         staging = path.with_name(f".{path.name}.restoring")
+        staging.unlink(missing_ok=True)
+        keep_private(staging)
         shutil.copyfile(folder / DATABASE, staging)
         with staging.open("rb") as copy:
             os.fsync(copy.fileno())

@@ -22,8 +22,9 @@ from danlu.recipe.base import StrictModel
 from danlu.services import forecasts
 from danlu.services.answering import can_share
 from danlu.services.engine import READY, SOCKET, TOKEN
+from danlu.services.platform import quotas
 from danlu.services.platform.access import Actor, check
-from danlu.services.platform.inputs import base_model_path, is_path, run_of
+from danlu.services.platform.inputs import base_model_path, check_is_here, is_path, run_of
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.votes import Turn
@@ -209,6 +210,7 @@ def _find_or_submit(platform: Platform, actor: Actor, project_id: str, model: st
             failed = _just_failed(connection, project_id, payload)
             if failed is not None:
                 raise error_from(failed)
+            quotas.check_jobs(platform, connection, project_id)
             num_slots = int(forecasts.device().kind == "cuda")  # on a processor it shares with whatever runs; a GPU it must have to itself
             values: dict[str, Any] = {"project_id": project_id, "created_by": actor.user_id, "priority": "express", "num_slots": num_slots}
             home = workers.home_id(platform.database, platform.home)  # it is reached by a socket of this machine
@@ -231,6 +233,7 @@ def _engine_of(platform: Platform, connection: Connection, project_id: str, mode
         return payload | {"base_model": model, "path": path, "dtype": "bfloat16" if forecasts.device().kind == "cuda" else "float32"}, None
     if run.state != "succeeded" or run.resolved is None:
         raise ConflictError(f"run {run.id} has not finished", why=f"it is {run.state}: there is no model to talk to yet", fix="wait for it, or resume it")
+    check_is_here(platform, connection, run)
     folder = str(platform.run_folder(run.id))
     payload["base_model"] = run.base_model
     if not can_share(run.resolved):

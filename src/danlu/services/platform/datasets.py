@@ -76,7 +76,9 @@ def create_dataset(call: Call, project_id: str, body: NewDataset) -> Dataset:
     with call.platform.database.writing() as connection:
         name = body.name or path.stem
         version = add_version(connection, call.platform, project_id, stored, file_name=path.name, name=name, created_by=call.actor.user_id)
-        return DATASETS.get(connection, version.dataset_id)
+        made = DATASETS.get(connection, version.dataset_id)
+        call.settle(connection, made)
+        return made
 
 
 @operation("GET", "/projects/{project_id}/datasets", right="viewer")
@@ -134,7 +136,9 @@ def inspect_dataset(call: Call, dataset_version_id: str) -> Job:
         version = DATASET_VERSIONS.get(connection, dataset_version_id)
     cached(call.platform, version)
     with call.platform.database.writing() as connection:
-        return submit_inspection(connection, call.platform, version, created_by=call.actor.user_id)
+        job = submit_inspection(connection, call.platform, version, created_by=call.actor.user_id)
+        call.settle(connection, job)
+        return job
 
 
 @operation("POST", "/dataset-versions/{dataset_version_id}/rows/{number}/show", right="editor", own_transaction=True)
@@ -157,7 +161,9 @@ def show_example(call: Call, dataset_version_id: str, number: int, body: Example
         "objective": body.objective,
     }
     with call.platform.database.writing() as connection:
-        return _submit(connection, call.platform, version, "show_example", payload, created_by=call.actor.user_id)
+        job = _submit(connection, call.platform, version, "show_example", payload, created_by=call.actor.user_id)
+        call.settle(connection, job)
+        return job
 
 
 def add_version(

@@ -14,13 +14,14 @@ from danlu.recipe.base import EXPORTERS, StrictModel
 from danlu.services.platform import quotas
 from danlu.services.platform.access import Actor
 from danlu.services.platform.downloads import download_export_file
+from danlu.services.platform.inputs import check_is_here
 from danlu.services.platform.jobs import Priority
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
 from danlu.store import jobs, removals, workers
 from danlu.store.jobs import JOBS, Job
 from danlu.store.rows import Page
-from danlu.store.runs import EXPORTS, RUNS, Export
+from danlu.store.runs import EXPORTS, RUNS, Export, home_of
 
 
 class NewExport(StrictModel):
@@ -56,12 +57,13 @@ def submit_export(call: Call, run_id: str, body: NewExport) -> Job:
 
     Raises:
         UnknownNameError: there is no such form.
-        ConflictError: the run has not finished, or the same export is under way.
+        ConflictError: the run has not finished or lies elsewhere, or the same export is under way.
     """
     exporter = EXPORTERS.parse({"type": body.type})
     run = RUNS.get(call.connection, run_id)
     if run.state != "succeeded":
         raise ConflictError(f"run {run_id} has not finished", why=f"it is {run.state}", fix="wait for it, or resume it")
+    check_is_here(call.platform, call.connection, run)
     for job in JOBS.all(call.connection, run_id=run_id, kind="export"):
         if not job.is_over and job.payload["to"] == exporter.type:
             raise ConflictError(f"this export of run {run_id} is under way", why=f"job {job.id} is {job.state}", fix="wait for it")
@@ -91,7 +93,7 @@ def delete_export(call: Call, export_id: str) -> None:
     export = EXPORTS.get(call.connection, export_id)
     folder = f"runs/{export.run_id}/exports/{export.type}"
     EXPORTS.delete(call.connection, export_id)
-    removals.add(call.connection, [folder])
+    removals.add(call.connection, {folder: home_of(call.connection, export.run_id)})
 
 
 def read_file(platform: Platform, actor: Actor, export_id: str, name: str, start: int = 0, length: int | None = None) -> tuple[ExportFile, Iterator[bytes]]:

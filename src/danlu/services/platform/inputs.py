@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from danlu import bundled
-from danlu.errors import ForbiddenError, NotFoundError, UnknownNameError
+from danlu.errors import ConflictError, ForbiddenError, NotFoundError, UnknownNameError
 from danlu.models.catalogue import EMBEDDED
 from danlu.recipe.load import validate
 from danlu.recipe.recipe import Recipe
 from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.storage import cached_file
+from danlu.store import workers
 from danlu.store.datasets import DATASET_VERSIONS, DATASETS, DatasetVersion
 from danlu.store.engine import Connection
-from danlu.store.runs import MODELS, RUNS, Run
+from danlu.store.runs import MODELS, RUNS, Run, home_of
 
 LOCAL = "local/"
 """Base models that an administrator has put into `models` of the home folder go by `local/NAME`."""
@@ -103,6 +104,17 @@ def run_of(connection: Connection, project_id: str, name: str) -> Run:
             f"this project has no run or model {name[:80]!r}", why="the id is mistyped, it was deleted, or it belongs elsewhere", fix="list the runs"
         )
     return run
+
+
+def check_is_here(platform: Platform, connection: Connection, run: Run) -> None:
+    """Refuse to work with the files of a run that lie in another home on the same database: here they would only be missing.
+
+    Raises:
+        ConflictError: they do.
+    """
+    home = home_of(connection, run.id)
+    if not platform.database.is_sqlite and home not in (None, workers.home_id(platform.database, platform.home)):
+        raise ConflictError(f"the files of run {run.id} are on another machine", why=f"it belongs to the home {home}", fix="ask the server of that machine")
 
 
 def version_of(connection: Connection, project_id: str, name: str) -> tuple[str, DatasetVersion] | None:
@@ -192,6 +204,7 @@ class _Search:
     def run(self, name: str) -> str:
         """The id of a run of this project."""
         run = run_of(self.connection, self.project_id, name)
+        check_is_here(self.platform, self.connection, run)
         self.found.paths[run.id] = str(self.platform.run_folder(run.id))
         return run.id
 

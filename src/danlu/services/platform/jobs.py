@@ -7,6 +7,7 @@ from typing import Literal
 
 from danlu.files import storage_errors
 from danlu.recipe.base import StrictModel
+from danlu.services.platform import quotas
 from danlu.services.platform.access import check, visible_projects
 from danlu.services.platform.operations import Call, operation
 from danlu.store import jobs
@@ -72,7 +73,12 @@ def pause_job(call: Call, job_id: str) -> Job:
 
 @operation("POST", "/jobs/{job_id}/resume", right="editor", status=200)
 def resume_job(call: Call, job_id: str) -> Job:
-    """Put a paused, failed or cancelled job back into the queue; it goes on from its last checkpoint."""
+    """Put a paused, failed or cancelled job back into the queue; it goes on from its last checkpoint.
+
+    Raises:
+        QuotaError: too many jobs of the project wait already.
+    """
+    quotas.check_jobs(call.platform, call.connection, JOBS.get(call.connection, job_id).project_id)
     return jobs.resume(call.connection, job_id)
 
 

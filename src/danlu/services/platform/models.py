@@ -11,7 +11,7 @@ from danlu.errors import ConflictError
 from danlu.models.catalogue import EMBEDDED
 from danlu.recipe.base import StrictModel
 from danlu.run_dir import RunDir
-from danlu.services.platform.inputs import local_models
+from danlu.services.platform.inputs import check_is_here, local_models
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.runs import used_runs
 from danlu.store.datasets import DATASET_VERSIONS, DATASETS
@@ -74,10 +74,11 @@ def register_model(call: Call, run_id: str, body: NewModel) -> Model:
     """Keep what a finished run made under a name, with the next number.
 
     Raises:
-        ConflictError: the run has not finished.
+        ConflictError: the run has not finished, or lies elsewhere.
     """
     with call.platform.database.reading() as connection:
         run = RUNS.get(connection, run_id)
+        check_is_here(call.platform, connection, run)
     run_dir = RunDir(call.platform.run_folder(run_id))
     folder = next((path for path in (run_dir.adapter, run_dir.model) if path.is_dir()), None)
     if run.state != "succeeded" or folder is None:

@@ -34,7 +34,7 @@ class Platform:
         for name in settings.misunderstood:
             raise StorageError(f"{name} is not understood", why="it is a whole number of bytes, 0 or more", fix=f"for example {name}=2000000000")
         with storage_errors(settings.home):
-            settings.home.mkdir(parents=True, exist_ok=True)
+            settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         database = Database(settings.database_url)
         schema.upgrade(database, backups=settings.home / "backups")
         database.use_for(workers.home_id(database, settings.home))

@@ -22,7 +22,8 @@ KEPT_SECONDS = 24 * 3600.0
 LEASE_SECONDS = 600.0
 """A request of another server that has given no answer for so long was killed."""
 SECRETS = ("secret", "token", "password")
-_under_way: set[tuple[str, str]] = set()
+_under_way: dict[tuple[str, str], KeyReceipt] = {}
+"""Requests that this process is carrying out, each with the receipt that began it."""
 
 
 class AlreadyDoneError(Exception):
@@ -67,7 +68,7 @@ class KeyReceipt:
             if self._may_be_under_way(connection, found.created_at):
                 raise receipts.under_way()
         receipts.begin(connection, self.user_id, self.key, self._hash)
-        _under_way.add((self.user_id, self.key))
+        _under_way[self.user_id, self.key] = self
 
     def end(self, connection: Connection, result: Any) -> None:
         """Keep the answer; a secret in it is not kept."""
@@ -80,7 +81,8 @@ class KeyReceipt:
 
     def leave(self) -> None:
         """Say that this process is done with it, however it ended."""
-        _under_way.discard((self.user_id, self.key))
+        if _under_way.get((self.user_id, self.key)) is self:  # whoever was refused because another is at it leaves that one alone
+            del _under_way[self.user_id, self.key]
 
     @property
     def _hash(self) -> str:

@@ -260,7 +260,9 @@ def _correct(call: Call, dataset_version_id: str, change: Callable[[FileRow], di
             parent_id=version.id,
             created_by=call.actor.user_id,
         )
-    return Corrected(made, account["in"], account["out"], account["changed"], account["removed"], account["unreadable"])
+        corrected = Corrected(made, account["in"], account["out"], account["changed"], account["removed"], account["unreadable"])
+        call.settle(connection, corrected)
+    return corrected
 
 
 def _write(path: Path, lines: Iterable[bytes]) -> None:

@@ -170,12 +170,15 @@ def resume_run(call: Call, run_id: str) -> Run:
 
     Raises:
         ConflictError: it is in the queue, running, or done.
+        QuotaError: too many jobs of the project wait already.
     """
     with call.platform.database.reading() as connection:
         payload = carrier(connection, run_id).payload
     fetch(call.platform, payload.get("artifacts", {}))  # the cache may have been cleared since
     with call.platform.database.writing() as connection:
-        jobs.resume(connection, carrier(connection, run_id).id)
+        job = carrier(connection, run_id)
+        quotas.check_jobs(call.platform, connection, job.project_id)
+        jobs.resume(connection, job.id)
         return RUNS.get(connection, run_id)
 
 

@@ -11,7 +11,7 @@ from danlu.errors import ConflictError, NoEffectError, NotFoundError, RecipeErro
 from danlu.files import read_json
 from danlu.recipe.load import validate, with_settings
 from danlu.recipe.sweep import SweepConfig
-from danlu.services.platform.inputs import run_of
+from danlu.services.platform.inputs import check_is_here, run_of
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.runs import Start, carrier, start
 from danlu.store.runs import Run
@@ -107,6 +107,8 @@ def submit_merge(call: Call, project_id: str, body: NewMerge) -> Run:
     """
     with call.platform.database.reading() as connection:
         runs = [run_of(connection, project_id, name) for name in dict.fromkeys(body.run_ids)]
+        for run in runs:
+            check_is_here(call.platform, connection, run)
     if len(runs) < 2:
         raise NoEffectError("one run cannot be merged with itself", why="the result would be that run", fix="name two or more runs")
     if body.weights is not None and len(body.weights) != len(runs):

@@ -91,6 +91,7 @@ def begin_upload(call: Call, project_id: str, body: NewUpload) -> Upload:
             (folder / "data").touch()
             fsync_dir(folder)
             fsync_dir(folder.parent)
+        call.settle(connection, made)
     return made
 
 
@@ -165,6 +166,7 @@ def finish_upload(call: Call, upload_id: str) -> DatasetVersion:
         keep_cached(platform, stored.digest, upload.file_name, data)  # before the job that looks it over
         with platform.database.writing() as connection:
             version = _make_version(connection, platform, call.actor, upload, stored)
+            call.settle(connection, version)
     shutil.rmtree(_folder(platform, upload_id), ignore_errors=True)
     return version
 

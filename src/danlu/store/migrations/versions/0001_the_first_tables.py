@@ -437,6 +437,7 @@ def upgrade() -> None:
     op.create_table(
         "removals",
         sa.Column("folder", sa.Text(), nullable=False),
+        sa.Column("home", sa.Text(), nullable=True),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("folder", name=op.f("pk_removals")),
     )
