@@ -38,19 +38,19 @@ class Served:
     dataset_id: str
 
 
-def serve(home: Path, port: int = 0) -> "tuple[subprocess.Popen[bytes], str]":
+def serve(home: Path, port: int = 0, **settings: str) -> "tuple[subprocess.Popen[bytes], str]":
     """Start the server as a process of its own; return it with its address once it answers."""
     if not port:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-    environment = os.environ | {"DANLU_HOME": str(home)}
+    environment = os.environ | {"DANLU_HOME": str(home)} | settings
     environment.pop("NICEGUI_SCREEN_TEST_PORT", None)
     process = subprocess.Popen([sys.executable, "-c", SERVER, str(port)], env=environment)
     url = f"http://127.0.0.1:{port}"
     for _ in range(600):
         try:
-            urllib.request.urlopen(f"{url}/help", timeout=10).close()
+            urllib.request.urlopen(f"{url}/healthz", timeout=10).close()
             return process, url
         except OSError:
             assert process.poll() is None, "the server ended"

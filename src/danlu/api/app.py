@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, get_args
 
 import anyio.to_thread
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
+from starlette.routing import Match, Route
 
 import danlu
 from danlu.api import chat, health, problems, routes, security, sign_in, stream, uploads
 from danlu.api.metrics import Metrics
 from danlu.api.routes import GetActor
 from danlu.api.traffic import Traffic
+from danlu.services.platform.operations import Verb
 from danlu.services.platform.platform import Platform
 
 PREFIX = "/api/v1"
@@ -28,6 +30,7 @@ def create_app(platform: Platform, *, host: str = "127.0.0.1") -> FastAPI:
     get_actor = security.install(app, platform, host=host)
     app.include_router(_api(get_actor), prefix=PREFIX)
     app.include_router(health.router(get_actor, app.state.metrics))
+    app.add_route("/api/{rest:path}", _nothing_here, methods=list(get_args(Verb)), include_in_schema=False)
     problems.install(app)
     app.add_middleware(Traffic, metrics=app.state.metrics)
     return app
@@ -66,6 +69,15 @@ def _api(get_actor: GetActor, *, is_described: bool = False) -> APIRouter:
         return Response(kept[0], media_type="application/json")
 
     return made
+
+
+async def _nothing_here(request: Request) -> Response:
+    """Answer for addresses below /api that no operation has: whatever else is mounted on the application must not take them for pages."""
+    found = [route for route in request.app.routes if isinstance(route, Route) and route.matches(request.scope)[0] is Match.PARTIAL]
+    allowed = sorted({method for route in found for method in route.methods or ()})
+    if allowed:
+        raise HTTPException(405, headers={"Allow": ", ".join(allowed)})
+    raise HTTPException(404)
 
 
 @asynccontextmanager

@@ -13,7 +13,10 @@ from danlu.services.platform.platform import Platform
 from danlu.web import run_feed, template
 from danlu.web.session import GetActor
 
-PAGES = ("advisor", "chat", "dataset", "datasets", "exports", "help", "home", "models", "new_run", "project", "proof", "queue", "run", "settings")
+PAGES = (
+    "account", "advisor", "chat", "dataset", "datasets", "exports", "help", "home", "models", "new_run", "people", "project", "proof", "queue", "run",
+    "settings", "sign_in",
+)  # fmt: skip
 RECONNECT_SECONDS = 60.0
 """A page that was away for less goes on where it was; after that it is loaded again, and looks the same."""
 STATIC = Path(__file__).parent / "static"

@@ -50,7 +50,7 @@ def test_an_address_that_does_not_exist_is_a_problem_too(client: TestClient, pat
 def test_a_wrong_method_names_the_right_ones(client: TestClient) -> None:
     answer = client.put(f"{API}/projects")
 
-    assert (answer.status_code, answer.json()["code"], answer.headers["allow"]) == (405, "DL762", "POST")
+    assert (answer.status_code, answer.json()["code"], answer.headers["allow"]) == (405, "DL762", "GET, POST")
 
 
 @pytest.mark.parametrize(
