@@ -1,7 +1,6 @@
 """Signing in and out as people do it: the first administrator, an invitation, a session that ends and a role that is lost in mid-page."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx

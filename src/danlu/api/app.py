@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
-from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, FastAPI, HTTPException, Response
 from starlette.routing import Match, Route
 
 import danlu
@@ -15,8 +15,10 @@ from danlu.api import chat, health, problems, routes, security, sign_in, stream,
 from danlu.api.metrics import Metrics
 from danlu.api.routes import GetActor
 from danlu.api.traffic import Traffic
-from danlu.services.platform.operations import Verb
 from danlu.services.platform.platform import Platform
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
 
 PREFIX = "/api/v1"
 NUM_THREADS = 12
@@ -30,7 +32,7 @@ def create_app(platform: Platform, *, host: str = "127.0.0.1") -> FastAPI:
     get_actor = security.install(app, platform, host=host)
     app.include_router(_api(get_actor), prefix=PREFIX)
     app.include_router(health.router(get_actor, app.state.metrics))
-    app.add_route("/api/{rest:path}", _nothing_here, methods=list(get_args(Verb)), include_in_schema=False)
+    app.router.routes.append(Route("/api/{rest:path}", _NothingHere(), include_in_schema=False))
     problems.install(app)
     app.add_middleware(Traffic, metrics=app.state.metrics)
     return app
@@ -71,13 +73,18 @@ def _api(get_actor: GetActor, *, is_described: bool = False) -> APIRouter:
     return made
 
 
-async def _nothing_here(request: Request) -> Response:
-    """Answer for addresses below /api that no operation has: whatever else is mounted on the application must not take them for pages."""
-    found = [route for route in request.app.routes if isinstance(route, Route) and route.matches(request.scope)[0] is Match.PARTIAL]
-    allowed = sorted({method for route in found for method in route.methods or ()})
-    if allowed:
-        raise HTTPException(405, headers={"Allow": ", ".join(allowed)})
-    raise HTTPException(404)
+class _NothingHere:
+    """What answers for addresses below /api that no operation has: whatever else is mounted must not take them for pages."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse: the address is not known, or it is done by other methods."""
+        for route in scope["app"].router.routes:
+            match, child_scope = route.matches(scope)
+            if match is Match.PARTIAL:
+                scope.update(child_scope)
+                await route.handle(scope, receive, send)
+                return
+        raise HTTPException(404)
 
 
 @asynccontextmanager
