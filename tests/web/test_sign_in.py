@@ -1,11 +1,13 @@
 """Signing in and out as people do it: the first administrator, an invitation, a session that ends and a role that is lost in mid-page."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 from studio_server import Served, Window, serve
+from test_pages import SCREENSHOTS, TOKENS
 
 from danlu.services.platform import projects, sessions
 from danlu.services.platform.access import Actor
@@ -89,6 +91,25 @@ def test_a_sign_in_never_leads_elsewhere(shared: Served, admin: str, next: str) 
         assert 'data-next="/"' in client.get("/sign-in", params={"next": next}).text
         client.post("/api/v1/session", json={"name": admin, "password": PASSWORD}).raise_for_status()
         assert client.get("/sign-in", params={"next": next}).headers["location"] == "/"
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_pages_for_strangers_show_well(browser: Any, shared: Served, admin: str, language: str) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    window = Window(browser, shared, language=language)
+    for name in ("sign-in", "sign-in?error=DL730", "invitation", "invitation?reset=1", "signed-in"):
+        window.page.goto(f"{shared.url}/{name}")
+        for width in (1280, 390):
+            window.page.set_viewport_size({"width": width, "height": 800})
+            for scheme in ("light", "dark"):
+                window.page.emulate_media(color_scheme=scheme)
+                assert window.page.evaluate("getComputedStyle(document.body).backgroundColor") == TOKENS[scheme]
+                assert window.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+                window.page.screenshot(path=SCREENSHOTS / f"{name.replace('?', '-')}-{language}-{scheme}-{width}.png")
+        if language == "zh":
+            assert set(re.findall("[A-Za-z]{3,}", window.page.inner_text("main"))) <= {"English"}
+    assert window.said == []
+    window.context.close()
 
 
 def test_what_goes_wrong_at_the_provider_is_told_in_the_readers_language(shared: Served, admin: str) -> None:
