@@ -54,5 +54,5 @@ WORDS = {
     "token": ("Token", "令牌"),
     "too_many": ("Too many attempts. Wait a few minutes, then try again.", "尝试次数过多，请等几分钟再试。"),
     "use_invitation": ("I have an invitation", "我有邀请"),
-    "use_name": ("Sign in by name and password", "用用户名和密码登录"),
+    "use_name": ("Sign in by name and password", "使用用户名和密码登录"),
 }
