@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from studio_server import Served, Window, serve
 
-from danlu.services.platform import datasets
+from danlu.services.platform import datasets, jobs
 from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
 from danlu.settings import Settings
@@ -118,6 +118,20 @@ def test_the_server_stays_small_and_never_loads_torch(studio: Served) -> None:
 
     assert "libtorch" not in mapped
     assert resident < 400e6
+
+
+@pytest.mark.slow
+def test_a_server_that_stops_does_not_wait_for_a_model_that_is_being_loaded(window: Window, studio: Served, platform: Platform) -> None:
+    page = window.go(f"/chat?project={studio.project_id}&model=danlu/tiny")
+    page.fill(".dl-composer textarea >> nth=0", "hello")
+    page.click("text=Send")
+    page.wait_for_selector("text=The model is being loaded", timeout=WAIT)
+
+    studio.process.send_signal(signal.SIGTERM)
+    assert studio.process.wait(timeout=60) is not None
+    for job in [job for job in jobs.list_queue(platform, OWNER) if job.kind == "chat"]:
+        jobs.cancel_job(platform, OWNER, job.id)
+    studio.process, _ = serve(studio.home, int(studio.url.rpartition(":")[2]))
 
 
 def _runs(platform: Platform, project_id: str) -> list[Any]:

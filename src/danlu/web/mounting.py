@@ -11,6 +11,7 @@ from nicegui import ui
 
 from danlu.services.platform.platform import Platform
 from danlu.web import run_feed, template
+from danlu.web.components import answering
 from danlu.web.session import GetActor
 
 PAGES = (
@@ -30,6 +31,7 @@ def mount(app: FastAPI, platform: Platform, get_actor: GetActor) -> None:
     import_module("danlu.web.transfers")
     pages_app.add_static_files("/studio-files", STATIC, max_cache_age=31_536_000)
     pages_app.on_shutdown(run_feed.stop)
+    pages_app.on_shutdown(answering.stop_all)
     ui.run_with(
         app,
         title="Danlu",
