@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from studio_server import Served, Window, serve
 
-from danlu.services.platform import datasets, jobs
+from danlu.services.platform import datasets, jobs, rows
 from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
 from danlu.settings import Settings
@@ -109,6 +109,30 @@ def test_a_dropped_file_becomes_a_dataset_and_a_document_is_shown_the_right_door
     made = next(one for one in datasets.list_datasets(platform, OWNER, studio.project_id).items if one.name == "big")
     version = datasets.list_dataset_versions(platform, OWNER, made.id).items[0]
     assert version.size_bytes == (tmp_path / "big.jsonl").stat().st_size > 4 * 1024 * 1024
+
+
+@pytest.mark.slow
+def test_columns_with_names_of_their_own_are_told_in_the_head_of_the_preview(window: Window, studio: Served, platform: Platform, tmp_path: Path) -> None:
+    page = window.go("/datasets")
+    (tmp_path / "tickets.csv").write_text("\n".join(["id,asked,answer_text", *(f"{n},Where is it? {n},Here: {n}" for n in range(30))]), "utf-8")
+    page.set_input_files("input[type=file]", tmp_path / "tickets.csv")
+    page.wait_for_url("**/datasets/dts_*", timeout=WAIT)
+    page.click("text=What the columns are")
+    page.wait_for_selector("text=Say which column is the question", timeout=WAIT)
+
+    page.click("label:has([aria-label='What asked is'])")
+    page.click(".q-menu >> text=Question")
+    page.wait_for_selector("text=These columns can be trained on.", timeout=WAIT)
+    page.wait_for_selector(".q-menu", state="detached", timeout=WAIT)
+    page.click("label:has([aria-label='What id is'])")
+    page.click(".q-menu >> text=Leave out")
+    page.wait_for_selector("label:has([aria-label='What id is']):has-text('Leave out')", timeout=WAIT)
+    page.click("main >> text=Save as a new version")
+    page.wait_for_url("**/datasets/*?version=2", timeout=WAIT)
+
+    made = next(one for one in datasets.list_datasets(platform, OWNER, studio.project_id).items if one.name == "tickets")
+    version = datasets.list_dataset_versions(platform, OWNER, made.id).items[0]
+    assert rows.preview_rows(platform, OWNER, version.id, limit=1).items[0].row == {"prompt": "Where is it? 0", "completion": "Here: 0"}
 
 
 @pytest.mark.slow
