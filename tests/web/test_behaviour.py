@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from studio_server import Served, Window, serve
 
-from danlu.services.platform import datasets, jobs, rows
+from danlu.services.platform import datasets, jobs, rows, views
 from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
+from danlu.services.platform.views import Draft
 from danlu.settings import Settings
 from danlu.store import measurements
 from danlu.store.jobs import JOBS
@@ -133,6 +134,39 @@ def test_columns_with_names_of_their_own_are_told_in_the_head_of_the_preview(win
     made = next(one for one in datasets.list_datasets(platform, OWNER, studio.project_id).items if one.name == "tickets")
     version = datasets.list_dataset_versions(platform, OWNER, made.id).items[0]
     assert rows.preview_rows(platform, OWNER, version.id, limit=1).items[0].row == {"prompt": "Where is it? 0", "completion": "Here: 0"}
+
+
+@pytest.mark.slow
+def test_a_row_is_shown_as_the_model_reads_it(window: Window, studio: Served, platform: Platform) -> None:
+    page = window.go(f"/datasets/{studio.dataset_id}")
+    page.click("[aria-label='Row 1']")
+    page.click("text=As the model reads it")
+    page.wait_for_selector(".dl-drawer .q-spinner", timeout=WAIT)
+    with platform.database.writing() as connection:
+        job = next(job for job in JOBS.all(connection, kind="show_example"))
+        blocks = [{"tokens": ["<b>", "Who", "\n", "I"], "loss_mask": [False, False, False, True], "num_tokens": 9}]
+        JOBS.update(connection, job.id, state="succeeded", finished_at=1e9, result={"number": 1, "blocks": blocks})
+
+    page.wait_for_selector("text=9 tokens; the 1 marked ones are learnt.", timeout=WAIT)
+    assert page.locator("mark.dl-token").all_inner_texts() == ["I"]
+    assert page.locator("span.dl-token").first.inner_text() == "<b>"
+
+
+@pytest.mark.slow
+def test_an_earlier_message_is_changed_and_what_followed_it_is_left_out(window: Window, studio: Served, platform: Platform) -> None:
+    name = f"chat-{studio.project_id}"
+    panes = [{"model": "danlu/tiny", "answers": ["one", "two"]}]
+    views.save_draft(platform, OWNER, name, Draft(values={"questions": ["first?", "second?"], "panes": panes}))
+    page = window.go(f"/chat?project={studio.project_id}")
+    page.click(".dl-turn.user:has-text('first?') >> text=Edit")
+    page.fill("[aria-label=Edit] >> nth=0", "changed?")
+    page.click(".dl-turn.user >> text=Send")
+
+    page.wait_for_selector(".dl-turn.user:has-text('changed?')", timeout=WAIT)
+    assert page.locator(".dl-turn.user").count() == 1 and "second?" not in page.inner_text(".dl-talk")
+    page.click("text=Stop")
+    for job in [job for job in jobs.list_queue(platform, OWNER) if job.kind == "chat"]:
+        jobs.cancel_job(platform, OWNER, job.id)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from danlu.web.components.column_mapping import ColumnRoles
 from danlu.web.components.elements import Text, box, button, paragraph
 from danlu.web.components.fields import text_area, text_field
 from danlu.web.components.messages import guarded
+from danlu.web.components.token_view import show_tokens
 from danlu.web.session import Session
 
 PAGE = 20
@@ -74,7 +75,7 @@ class RowTable:
             paragraph(s.t("datasets.row_missing"), "dl-muted").style("padding: 0 16px 16px")
             return
         names = _names(found)[:MAX_COLUMNS] if self.mapping is None else list(self.mapping.roles)
-        with box("dl-scroll"), box("dl-table cards", "table"):
+        with box("dl-scroll"), box("dl-table cards" if self.mapping is None else "dl-table", "table"):  # cards have no head to choose in
             Text(s.t("datasets.preview"), "caption", "dl-skip")
             with box("", "thead"), box("", "tr"):
                 Text(s.t("datasets.column_number"), "th").props("scope=col")
@@ -148,6 +149,9 @@ class RowTable:
                     button(s.t("datasets.edit_save"), guarded(s, changed), classes="primary")
                     button(s.t("datasets.delete_row"), guarded(s, partial(save, RowEdits(delete=[row.number]))), classes="danger")
                     button(s.t("basic.close"), dialog.close, classes="quiet")
+                tokens = box("dl-col")
+                with tokens:
+                    button(s.t("datasets.tokens"), guarded(s, lambda: show_tokens(s, tokens, self.version.id, row.number)), classes="small")
         dialog.on("hide", dialog.delete, [])
         dialog.open()
 
