@@ -3,7 +3,6 @@
 WORDS = {
     "agent_other": ("Another program", "其他程序"),
     "change": ("Change the password", "修改密码"),
-    "changed": ("Changed. Sign in with the new password.", "已修改，请用新密码登录。"),
     "current": ("This one", "当前"),
     "current_password": ("Current password", "当前密码"),
     "days": ("{days} days", "{days} 天"),
