@@ -38,7 +38,6 @@ RIGHTS = {
     "delete_user": "operator",
     "find_person": "user",
     "get_me": "user",
-    "change_preferences": "person",
     "get_view": "user",
     "change_view": "user",
     "get_draft": "user",

@@ -38,19 +38,20 @@ class Served:
     dataset_id: str
 
 
-def serve(home: Path, port: int = 0) -> "tuple[subprocess.Popen[bytes], str]":
-    """Start the server as a process of its own; return it with its address once it answers."""
+def serve(home: Path, port: int = 0, *, has_worker: bool = False, **settings: str) -> "tuple[subprocess.Popen[bytes], str]":
+    """Start the server as a process of its own, on request with its worker; return it with its address once it answers."""
     if not port:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-    environment = os.environ | {"DANLU_HOME": str(home)}
+    environment = os.environ | {"DANLU_HOME": str(home), "DANLU_LOG_LEVEL": "warning"} | settings
     environment.pop("NICEGUI_SCREEN_TEST_PORT", None)
-    process = subprocess.Popen([sys.executable, "-c", SERVER, str(port)], env=environment)
+    command = ["-m", "danlu", "studio", "--no-open", "--port"] if has_worker else ["-c", SERVER]
+    process = subprocess.Popen([sys.executable, *command, str(port)], env=environment)
     url = f"http://127.0.0.1:{port}"
     for _ in range(600):
         try:
-            urllib.request.urlopen(f"{url}/help", timeout=10).close()
+            urllib.request.urlopen(f"{url}/healthz", timeout=10).close()
             return process, url
         except OSError:
             assert process.poll() is None, "the server ended"

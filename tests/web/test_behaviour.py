@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from studio_server import Served, Window, serve
 
-from danlu.services.platform import datasets
+from danlu.services.platform import datasets, jobs, rows, views
 from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
+from danlu.services.platform.views import Draft
 from danlu.settings import Settings
 from danlu.store import measurements
 from danlu.store.jobs import JOBS
@@ -112,12 +113,83 @@ def test_a_dropped_file_becomes_a_dataset_and_a_document_is_shown_the_right_door
 
 
 @pytest.mark.slow
+def test_columns_with_names_of_their_own_are_told_in_the_head_of_the_preview(window: Window, studio: Served, platform: Platform, tmp_path: Path) -> None:
+    page = window.go("/datasets")
+    (tmp_path / "tickets.csv").write_text("\n".join(["id,asked,answer_text", *(f"{n},Where is it? {n},Here: {n}" for n in range(30))]), "utf-8")
+    page.set_input_files("input[type=file]", tmp_path / "tickets.csv")
+    page.wait_for_url("**/datasets/dts_*", timeout=WAIT)
+    page.click("text=What the columns are")
+    page.wait_for_selector("text=Say which column is the question", timeout=WAIT)
+
+    page.click("label:has([aria-label='What asked is'])")
+    page.click(".q-menu >> text=Question")
+    page.wait_for_selector("text=These columns can be trained on.", timeout=WAIT)
+    page.wait_for_selector(".q-menu", state="detached", timeout=WAIT)
+    page.click("label:has([aria-label='What id is'])")
+    page.click(".q-menu >> text=Leave out")
+    page.wait_for_selector("label:has([aria-label='What id is']):has-text('Leave out')", timeout=WAIT)
+    page.click("main >> text=Save as a new version")
+    page.wait_for_url("**/datasets/*?version=2", timeout=WAIT)
+
+    made = next(one for one in datasets.list_datasets(platform, OWNER, studio.project_id).items if one.name == "tickets")
+    version = datasets.list_dataset_versions(platform, OWNER, made.id).items[0]
+    assert rows.preview_rows(platform, OWNER, version.id, limit=1).items[0].row == {"prompt": "Where is it? 0", "completion": "Here: 0"}
+
+
+@pytest.mark.slow
+def test_a_row_is_shown_as_the_model_reads_it(window: Window, studio: Served, platform: Platform) -> None:
+    page = window.go(f"/datasets/{studio.dataset_id}")
+    page.click("[aria-label='Row 1']")
+    page.click("text=As the model reads it")
+    page.wait_for_selector(".dl-drawer .q-spinner", timeout=WAIT)
+    with platform.database.writing() as connection:
+        job = next(job for job in JOBS.all(connection, kind="show_example"))
+        blocks = [{"tokens": ["<b>", "Who", "\n", "I"], "loss_mask": [False, False, False, True], "num_tokens": 9}]
+        JOBS.update(connection, job.id, state="succeeded", finished_at=1e9, result={"number": 1, "blocks": blocks})
+
+    page.wait_for_selector("text=9 tokens; the 1 marked ones are learnt.", timeout=WAIT)
+    assert page.locator("mark.dl-token").all_inner_texts() == ["I"]
+    assert page.locator("span.dl-token").first.inner_text() == "<b>"
+
+
+@pytest.mark.slow
+def test_an_earlier_message_is_changed_and_what_followed_it_is_left_out(window: Window, studio: Served, platform: Platform) -> None:
+    name = f"chat-{studio.project_id}"
+    panes = [{"model": "danlu/tiny", "answers": ["one", "two"]}]
+    views.save_draft(platform, OWNER, name, Draft(values={"questions": ["first?", "second?"], "panes": panes}))
+    page = window.go(f"/chat?project={studio.project_id}")
+    page.click(".dl-turn.user:has-text('first?') >> text=Edit")
+    page.fill("[aria-label=Edit] >> nth=0", "changed?")
+    page.click(".dl-turn.user >> text=Send")
+
+    page.wait_for_selector(".dl-turn.user:has-text('changed?')", timeout=WAIT)
+    assert page.locator(".dl-turn.user").count() == 1 and "second?" not in page.inner_text(".dl-talk")
+    page.click("text=Stop")
+    for job in [job for job in jobs.list_queue(platform, OWNER) if job.kind == "chat"]:
+        jobs.cancel_job(platform, OWNER, job.id)
+
+
+@pytest.mark.slow
 def test_the_server_stays_small_and_never_loads_torch(studio: Served) -> None:
     mapped = Path(f"/proc/{studio.process.pid}/maps").read_text()
     resident = int(Path(f"/proc/{studio.process.pid}/statm").read_text().split()[1]) * 4096
 
     assert "libtorch" not in mapped
     assert resident < 400e6
+
+
+@pytest.mark.slow
+def test_a_server_that_stops_does_not_wait_for_a_model_that_is_being_loaded(window: Window, studio: Served, platform: Platform) -> None:
+    page = window.go(f"/chat?project={studio.project_id}&model=danlu/tiny")
+    page.fill(".dl-composer textarea >> nth=0", "hello")
+    page.click("text=Send")
+    page.wait_for_selector("text=The model is being loaded", timeout=WAIT)
+
+    studio.process.send_signal(signal.SIGTERM)
+    assert studio.process.wait(timeout=60) is not None
+    for job in [job for job in jobs.list_queue(platform, OWNER) if job.kind == "chat"]:
+        jobs.cancel_job(platform, OWNER, job.id)
+    studio.process, _ = serve(studio.home, int(studio.url.rpartition(":")[2]))
 
 
 def _runs(platform: Platform, project_id: str) -> list[Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, FastAPI, HTTPException, Response
+from starlette.routing import Match, Route
 
 import danlu
 from danlu.api import chat, health, problems, routes, security, sign_in, stream, uploads
@@ -15,6 +16,9 @@ from danlu.api.metrics import Metrics
 from danlu.api.routes import GetActor
 from danlu.api.traffic import Traffic
 from danlu.services.platform.platform import Platform
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
 
 PREFIX = "/api/v1"
 NUM_THREADS = 12
@@ -28,6 +32,7 @@ def create_app(platform: Platform, *, host: str = "127.0.0.1") -> FastAPI:
     get_actor = security.install(app, platform, host=host)
     app.include_router(_api(get_actor), prefix=PREFIX)
     app.include_router(health.router(get_actor, app.state.metrics))
+    app.router.routes.append(Route("/api/{rest:path}", _NothingHere(), include_in_schema=False))
     problems.install(app)
     app.add_middleware(Traffic, metrics=app.state.metrics)
     return app
@@ -66,6 +71,20 @@ def _api(get_actor: GetActor, *, is_described: bool = False) -> APIRouter:
         return Response(kept[0], media_type="application/json")
 
     return made
+
+
+class _NothingHere:
+    """What answers for addresses below /api that no operation has: whatever else is mounted must not take them for pages."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse: the address is not known, or it is done by other methods."""
+        for route in scope["app"].router.routes:
+            match, child_scope = route.matches(scope)
+            if match is Match.PARTIAL:
+                scope.update(child_scope)
+                await route.handle(scope, receive, send)
+                return
+        raise HTTPException(404)
 
 
 @asynccontextmanager

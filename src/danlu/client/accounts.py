@@ -16,7 +16,6 @@ class Users(Noun):
     delete = Method(users.delete_user)
     find = Method(users.find_person)
     me = Method(users.get_me)
-    change_preferences = Method(users.change_preferences)
     change_password = Method(users.change_password)
     view = Method(views.get_view)
     change_view = Method(views.change_view)

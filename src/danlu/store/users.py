@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from danlu.store import tables
 from danlu.store.rows import Noun
@@ -44,3 +44,14 @@ def num_admins(connection: Connection, *, without: str) -> int:
     # Locked, so that two administrators cannot each take the other for the one who stays.
     query = select(mine.id).where(mine.is_admin.is_(True), mine.is_active.is_(True), mine.id != without).with_for_update()
     return len(connection.execute(query).all())
+
+
+def preferences_of(connection: Connection, user_id: str) -> dict[str, Any]:
+    """How the studio looks to a user, as far as it was chosen."""
+    mine = tables.users.c
+    return dict(connection.execute(select(mine.preferences).where(mine.id == user_id)).scalar() or {})
+
+
+def keep_preferences(connection: Connection, user_id: str, preferences: dict[str, Any]) -> None:
+    """Keep how the studio looks to a user. It is no change of the account: its version stays, so no administrator is told of one."""
+    connection.execute(update(tables.users).where(tables.users.c.id == user_id).values(preferences=preferences))

@@ -14,9 +14,13 @@ from starlette.types import Scope
 
 from danlu.services.platform.platform import Platform
 from danlu.web import run_feed, template
+from danlu.web.components import answering
 from danlu.web.session import GetActor
 
-PAGES = ("advisor", "chat", "dataset", "datasets", "exports", "help", "home", "models", "new_run", "project", "proof", "queue", "run", "settings")
+PAGES = (
+    "account", "advisor", "chat", "dataset", "datasets", "exports", "help", "home", "models", "new_run", "people", "project", "proof", "queue", "run",
+    "settings", "sign_in",
+)  # fmt: skip
 RECONNECT_SECONDS = 60.0
 """A page that was away for less goes on where it was; after that it is loaded again, and looks the same."""
 STATIC = Path(__file__).parent / "static"
@@ -35,6 +39,7 @@ def mount(app: FastAPI, platform: Platform, get_actor: GetActor) -> None:
     import_module("danlu.web.transfers")
     pages_app.add_static_files("/studio-files", STATIC, max_cache_age=31_536_000)
     pages_app.on_shutdown(run_feed.stop)
+    pages_app.on_shutdown(answering.stop_all)
     ui.run_with(
         app,
         title="Danlu",

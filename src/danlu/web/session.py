@@ -41,13 +41,22 @@ class Session:
     request: Request
     get_actor: GetActor
     view: View
+    user_id: str | None = None
+    """Who opened the page."""
     toasts: ui.element = field(init=False)
     """Where messages appear."""
+    signed_in_by: Request = field(init=False)
+    """The request whose session the page uses: the one that opened it, or a later one of the same user (`Studio.renew`)."""
+    told: dict[str, ui.element] = field(default_factory=dict)
+    """Errors that are on show."""
+
+    def __post_init__(self) -> None:
+        self.signed_in_by = self.request
 
     @property
     def actor(self) -> Actor:
         """Who looks now: asked anew each time, since a session can end and a role can change while a page is open."""
-        return self.get_actor(self.request)
+        return self.get_actor(self.signed_in_by)
 
     @property
     def language(self) -> Language:
@@ -59,7 +68,7 @@ class Session:
     @property
     def csrf_token(self) -> str:
         """What requests that a page makes by itself must carry; empty where nobody has to sign in."""
-        token = getattr(self.request.scope.get("danlu.incoming"), "session_token", None)
+        token = getattr(self.signed_in_by.scope.get("danlu.incoming"), "session_token", None)
         return csrf_token(token) if token else ""
 
     def t(self, key: str, **values: object) -> str:

@@ -6,23 +6,27 @@ import asyncio
 import copy
 import hashlib
 import html
+import json
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
+from weakref import WeakValueDictionary
 
-from fastapi import Request
+from fastapi import Request, Response
+from fastapi.responses import RedirectResponse
 from nicegui import ui
 
-from danlu.errors import DanluError, InternalError
+from danlu.errors import DanluError, InternalError, SignInError
 from danlu.services.platform import views
 from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
-from danlu.web.components.elements import Text, box, icon, link
+from danlu.web.components.elements import Text, box, button, icon, link
 from danlu.web.components.messages import error_panel, error_toast
-from danlu.web.session import GetActor, Session
+from danlu.web.session import GetActor, Session, aside
 
 logger = logging.getLogger(__name__)
 BUILD_SECONDS = 20.0
@@ -67,6 +71,8 @@ class Studio:
 
     platform: Platform | None = None
     get_actor: GetActor | None = None
+    open_pages: WeakValueDictionary[str, Session] = field(default_factory=WeakValueDictionary)
+    """Pages that somebody has open, by the name NiceGUI gives each."""
 
     def serve(self, platform: Platform, get_actor: GetActor) -> None:
         """Serve this home."""
@@ -92,6 +98,20 @@ class Studio:
         visit.view = await visit.do(views.get_view)
         return visit
 
+    def renew(self, page_id: str, request: Request) -> bool:
+        """Let an open page go on with the session of this request, when the same user has signed in again; return whether it does.
+
+        Raises:
+            SignInError: nobody is signed in.
+        """
+        visit, actor = self.open_pages.get(page_id), self.actor(request)
+        if not actor.is_signed_in:
+            raise SignInError("nobody is signed in", why="the session has ended, or has not begun", fix="sign in")
+        if visit is None or visit.user_id != actor.user_id:
+            return False
+        visit.signed_in_by = request
+        return True
+
 
 STUDIO = Studio()
 
@@ -100,16 +120,24 @@ def page(path: str, *, title: str, nav: str = "") -> Callable[[Callable[[Session
     """Make a function the content of a page; `nav` is the line of the navigation it belongs to."""
 
     def register(build: Callable[[Session], Awaitable[None]]) -> Callable[[Session], Awaitable[None]]:
-        async def shown(request: Request) -> None:
+        async def shown(request: Request) -> Response | None:
             try:
                 s = await STUDIO.visit(request)
-            except DanluError as error:  # nobody is signed in, or the database is away
+            except SignInError:
+                return RedirectResponse(f"/sign-in?next={quote(_address(request), safe='/')}", status_code=303)
+            except DanluError as error:  # the database is away
                 _refused(Session(STUDIO.opened(), request, STUDIO.actor, views.View()), error)
-                return
+                return None
+            actor = await aside(lambda: s.actor)
+            s.user_id = actor.user_id
+            page_id = ui.context.client.id
+            STUDIO.open_pages[page_id] = s
             _look(s)
+            if actor.session_id is not None:
+                _may_end(s, page_id)
             ui.page_title(f"{s.t(title)} \u00b7 Danlu")
             with box("dl-shell"):
-                await _navigation(s, nav)
+                await _navigation(s, nav, actor)
                 with box("dl-main", "main").props("id=main tabindex=-1"):
                     content = box("dl-page")
             s.toasts = box("dl-toasts").props("aria-live=polite")
@@ -121,6 +149,7 @@ def page(path: str, *, title: str, nav: str = "") -> Callable[[Callable[[Session
                     content.clear()
                     with content:
                         error_panel(s, error)
+            return None
 
         ui.page(path, response_timeout=BUILD_SECONDS)(shown)
         return build
@@ -135,6 +164,18 @@ def _refused(s: Session, error: DanluError) -> None:
     with box("dl-main", "main"), box("dl-page"):
         _brand(s)
         error_panel(s, error)
+
+
+def _address(request: Request) -> str:
+    """The page that was asked for, with its options."""
+    return request.url.path + (f"?{request.url.query}" if request.url.query else "")
+
+
+def _may_end(s: Session, page_id: str) -> None:
+    """What the page says by itself when the session ends while it is open."""
+    words = {name: s.t(f"sign_in.{key}") for name, key in (("title", "again_title"), ("text", "again_text"), ("open", "open"))}
+    told = json.dumps({"page": page_id, **words}).replace("<", "\\u003c")
+    ui.add_head_html(f"<script>window.danluSession = {told}</script>")
 
 
 def _told(s: Session, error: Exception) -> None:
@@ -175,7 +216,7 @@ def asset(name: str) -> str:
     return f"/studio-files/{name}?{hashlib.sha256(content).hexdigest()[:12]}"
 
 
-async def _navigation(s: Session, current: str) -> None:
+async def _navigation(s: Session, current: str, actor: Actor) -> None:
     Text(s.t("shell.skip"), "a", "dl-skip").props("href=#main")
     with box("dl-topbar"):
         menu = box("dl-btn quiet", "button").props("type=button")
@@ -203,6 +244,10 @@ async def _navigation(s: Session, current: str) -> None:
                     Text(s.t(f"shell.nav_{entry.name}"))
         with box("dl-navfoot"):
             switches(s)
+            if actor.session_id is not None:
+                with box("dl-row between").style("flex-wrap: nowrap"):
+                    Text(actor.name, "span", "dl-clip dl-muted")
+                    button(s.t("shell.sign_out"), classes="small").on("click", js_handler="() => window.danlu.signOut()")
 
 
 def _brand(s: Session) -> None:

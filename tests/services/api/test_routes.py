@@ -4,8 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import orjson
 import pytest
+from fastapi.responses import PlainTextResponse
 from fastapi.testclient import TestClient
 
+from danlu.api.app import create_app
 from danlu.services.platform import jobs, projects, receipts, runs
 from danlu.services.platform.access import Actor
 from danlu.services.platform.operations import OPERATIONS
@@ -45,6 +47,16 @@ def test_an_address_that_does_not_exist_is_a_problem_too(client: TestClient, pat
     answer = client.get(path)
 
     assert (answer.status_code in (404, 422), answer.headers["content-type"]) == (True, "application/problem+json")
+
+
+def test_pages_on_the_same_application_do_not_take_the_addresses_of_the_api(platform: Platform) -> None:
+    app = create_app(platform)
+    app.mount("/", lambda scope, receive, send: PlainTextResponse("a page")(scope, receive, send))
+    client = TestClient(app, base_url="http://127.0.0.1", client=("127.0.0.1", 50_000))
+
+    answers = [client.get("/api/v1/nothing"), client.post("/api/nothing"), client.put(f"{API}/projects"), client.get(f"{API}/projects"), client.get("/nothing")]
+    assert [answer.status_code for answer in answers] == [404, 404, 405, 200, 200]
+    assert {answer.headers["content-type"] for answer in answers[:3]} == {"application/problem+json"}
 
 
 def test_a_wrong_method_names_the_right_ones(client: TestClient) -> None:

@@ -23,7 +23,7 @@ from danlu.services.platform.platform import Platform
 from danlu.services.platform.projects import Membership, NewProject
 from danlu.services.platform.runs import NewRun
 from danlu.services.platform.sessions import ABSOLUTE_SECONDS, IDLE_SECONDS, SignedIn, Visitor
-from danlu.services.platform.users import NewUser, PasswordChange, Preferences, UserChange
+from danlu.services.platform.users import NewUser, PasswordChange, UserChange
 from danlu.settings import Network, Settings
 from danlu.store import sessions as session_store
 from danlu.store import tables
@@ -380,16 +380,6 @@ def test_a_project_may_not_fill_the_queue(home: Platform) -> None:
     jobs.cancel_job(home, LOCAL, runs.list_run_jobs(home, LOCAL, submitted[0].id)[0].id)
 
     assert runs.submit_run(home, LOCAL, mine.id, run).state == "queued"
-
-
-def test_preferences_are_kept_for_each_user_and_for_the_owner_of_the_machine(home: Platform) -> None:
-    users.change_preferences(home, LOCAL, Preferences(language="zh"))
-    users.change_preferences(home, LOCAL, Preferences(theme="dark"))
-    ann = actor(home, first(home))
-    users.change_preferences(home, ann, Preferences(mode="advanced"))
-
-    assert users.get_me(home, LOCAL).preferences == Preferences(language="zh", theme="dark")
-    assert users.get_me(home, ann).preferences == Preferences(mode="advanced")
 
 
 def test_users_are_found_by_their_whole_name_only(home: Platform) -> None:

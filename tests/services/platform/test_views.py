@@ -3,9 +3,10 @@
 import pytest
 
 from danlu.errors import ConflictError, SignInError
-from danlu.services.platform import views
+from danlu.services.platform import users, views
 from danlu.services.platform.access import NOBODY, Actor
 from danlu.services.platform.platform import Platform
+from danlu.services.platform.users import NewUser
 from danlu.services.platform.views import Draft, View, ViewChange
 
 OWNER = Actor.local()
@@ -16,10 +17,23 @@ def test_choices_stay_until_they_are_changed_and_are_everyones_own(platform: Pla
     views.change_view(platform, OWNER, ViewChange(language="zh"))
     views.change_view(platform, OWNER, ViewChange(theme="dark"))
 
+    views.save_draft(platform, OWNER, "project", Draft(values={"name": "n"}))
+
     assert views.get_view(platform, OWNER) == View(language="zh", theme="dark")
     assert views.get_view(platform, ANN) == View()
     with pytest.raises(SignInError):
         views.get_view(platform, NOBODY)
+
+
+def test_a_users_choices_stand_with_the_account_and_are_no_change_of_it(platform: Platform) -> None:
+    made = users.create_user(platform, OWNER, NewUser(name="ann", password="three quiet otters", is_admin=True))
+    ann = Actor(user_id=made.id, name="ann", is_signed_in=True, is_operator=True)
+
+    views.change_view(platform, ann, ViewChange(language="zh"))
+    views.change_view(platform, ann, ViewChange(is_advanced=True))
+
+    assert views.get_view(platform, ann) == View(language="zh", is_advanced=True)
+    assert (users.get_user(platform, ann, made.id), views.get_view(platform, OWNER)) == (made, View())
 
 
 def test_a_draft_is_kept_until_an_empty_one_replaces_it(platform: Platform) -> None:

@@ -33,6 +33,8 @@ from danlu.store.engine import Connection
 from danlu.store.jobs import JOBS, Job
 
 POLL_SECONDS = 0.1
+TELL_SECONDS = 1.0
+"""How often it is told that a model is still being loaded."""
 LOAD_SECONDS = 300.0
 """How long an engine may take to come up, its place in the queue included."""
 ANSWER_SECONDS = 600.0
@@ -166,15 +168,15 @@ def unload_engine(call: Call, job_id: str) -> Job:
 
 def _pieces(platform: Platform, actor: Actor, project_id: str, body: Question) -> Iterator[ChatPiece]:
     deadline = time.monotonic() + LOAD_SECONDS
-    said = None
+    told_at = -TELL_SECONDS
     while True:
         job, run_dir = _find_or_submit(platform, actor, project_id, body.model)
         connection = _connected(platform, job)
         if connection is not None:
             break
-        if said is None:
+        if time.monotonic() - told_at >= TELL_SECONDS:  # again and again, so that who has gone meanwhile is noticed
             yield ChatPiece("loading")
-            said = "loading"
+            told_at = time.monotonic()
         if time.monotonic() > deadline:
             why = f"its job {job.id} is {job.state}" + (": is a worker running?" if job.state == "queued" else "")
             raise JobError(f"{body.model[:80]} was not loaded within {LOAD_SECONDS:g} seconds", why=why, fix="look at the queue, then ask again")

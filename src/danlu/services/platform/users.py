@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
 from danlu.errors import ConflictError, SignInError
-from danlu.files import read_json, write_json
 from danlu.recipe.base import StrictModel
 from danlu.services.platform import names, passwords, rates
 from danlu.services.platform.access import Role
 from danlu.services.platform.operations import Call, operation
-from danlu.services.platform.platform import Platform
 from danlu.store import sessions
 from danlu.store import users as store
 from danlu.store.engine import Connection
@@ -51,17 +49,6 @@ class Person:
     name: str
 
 
-class Preferences(StrictModel):
-    """How the studio looks to one user; what is left out stays."""
-
-    language: Literal["en", "zh"] | None = None
-    """Language of the pages."""
-    theme: Literal["light", "dark", "system"] | None = None
-    """Colours."""
-    mode: Literal["simple", "advanced"] | None = None
-    """How many settings are shown."""
-
-
 @dataclass(frozen=True)
 class Me:
     """Who asks, and with which rights."""
@@ -73,7 +60,6 @@ class Me:
     key_role: Role | None
     """Upper bound of the API key that is used."""
     key_project_id: str | None
-    preferences: Preferences
 
 
 class NewUser(StrictModel):
@@ -201,18 +187,7 @@ def get_me(call: Call) -> Me:
     """Return who asks."""
     actor = call.actor
     is_admin = actor.is_operator and actor.key_role in (None, "admin") and actor.key_project_id is None
-    return Me(actor.user_id, actor.name, is_admin, actor.key_role, actor.key_project_id, _preferences(call))
-
-
-@operation("PATCH", "/me/preferences", right="person")
-def change_preferences(call: Call, body: Preferences) -> Preferences:
-    """Change how the studio looks to the user who asks."""
-    kept = _preferences(call).model_dump(exclude_none=True) | body.model_dump(exclude_none=True)
-    if call.actor.user_id is None:
-        write_json(_local_preferences(call.platform), kept)
-    else:
-        USERS.update(call.connection, call.actor.user_id, preferences=kept)
-    return Preferences(**kept)
+    return Me(actor.user_id, actor.name, is_admin, actor.key_role, actor.key_project_id)
 
 
 @operation("PUT", "/me/password", right="person", status=204)
@@ -255,14 +230,3 @@ def _check_free(connection: Connection, name: str, *, except_id: str | None = No
 def _keep_an_admin(connection: Connection, user_id: str, *, is_admin: bool) -> None:
     if not is_admin and not store.num_admins(connection, without=user_id):
         raise ConflictError("nobody would be left to administer the installation", why="this is the only administrator", fix="make another one first")
-
-
-def _local_preferences(platform: Platform) -> Any:
-    return platform.home / "preferences.json"
-
-
-def _preferences(call: Call) -> Preferences:
-    if call.actor.user_id is not None:
-        return Preferences(**USERS.get(call.connection, call.actor.user_id).preferences)
-    path = _local_preferences(call.platform)
-    return Preferences(**read_json(path)) if path.exists() else Preferences()

@@ -1,6 +1,7 @@
 """Use cases on what the studio remembers of each user: how its pages look, and forms that were filled in and not sent.
 
-Kept in the home folder, one file for each user: it is about pages, and nothing that a result rests on.
+What a user has chosen stands with the account, so that it is the same on every machine that shares the database. Forms, and the choices
+of this machine's owner, who has no account, stand in the home folder, one file for each.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from danlu.errors import ConflictError
 from danlu.files import read_json, storage_errors, write_json
 from danlu.recipe.base import StrictModel
 from danlu.services.platform.operations import Call, operation
+from danlu.store import users
 
 MAX_DRAFTS = 20
 MAX_DRAFT_CHARS = 100_000
@@ -59,15 +61,18 @@ class Draft(StrictModel):
 @operation("GET", "/me/view", right="user")
 def get_view(call: Call) -> View:
     """How the studio looks to the user who asks."""
-    return _view(_read(call))
+    return _view(_chosen(call))
 
 
 @operation("PATCH", "/me/view", right="user", is_logged=False)
 def change_view(call: Call, body: ViewChange) -> View:
     """Change some of it."""
-    stored = _read(call) | body.model_dump(exclude_none=True)
-    write_json(_path(call), stored)
-    return _view(stored)
+    chosen = _chosen(call) | body.model_dump(exclude_none=True)
+    if call.actor.user_id is None:
+        write_json(_path(call), _read(call) | chosen)
+    else:
+        users.keep_preferences(call.connection, call.actor.user_id, chosen)
+    return _view(chosen)
 
 
 @operation("GET", "/me/drafts/{draft_name}", right="user")
@@ -92,6 +97,12 @@ def save_draft(call: Call, draft_name: str, body: Draft) -> Draft:
     # The transaction of the call lets one writer in at a time, so no draft is lost to another tab.
     write_json(_path(call), stored | {"drafts": dict(list(drafts.items())[-MAX_DRAFTS:])})
     return body
+
+
+def _chosen(call: Call) -> dict[str, Any]:
+    if call.actor.user_id is not None:
+        return users.preferences_of(call.connection, call.actor.user_id)
+    return {name: value for name, value in _read(call).items() if name != "drafts"}
 
 
 def _view(stored: dict[str, Any]) -> View:

@@ -13,7 +13,11 @@ from danlu.web.session import Session, aside
 REDRAW_SECONDS = 1 / 12
 
 
-@dataclass
+UNDER_WAY: list[Answering] = []
+"""Answers that are being written or waited for in this process."""
+
+
+@dataclass(eq=False)
 class Answering:
     """One answer under way."""
 
@@ -33,12 +37,14 @@ class Answering:
             DanluError: the model cannot answer.
         """
         task = asyncio.ensure_future(aside(self._read, is_long=True))
+        UNDER_WAY.append(self)
         try:
             while not task.done():
                 await asyncio.wait([task], timeout=REDRAW_SECONDS)
                 yield
         finally:
             self.is_stopped = True
+            UNDER_WAY.remove(self)
         await task
 
     def stop(self) -> None:
@@ -59,6 +65,12 @@ class Answering:
                     break
         finally:
             found.close()  # type: ignore[attr-defined]  # a generator: closing it stops the model
+
+
+async def stop_all() -> None:
+    """End every answer: the server stops, and must not wait for models."""
+    for answering in UNDER_WAY:
+        answering.stop()
 
 
 def speed_of(end: ChatPiece) -> float:

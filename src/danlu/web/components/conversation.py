@@ -150,8 +150,10 @@ class Conversation:
             if not self.questions:
                 paragraph(self.s.t("chat.empty"), "dl-muted")
             for number, question in enumerate(self.questions):
-                with box("dl-turn user"):
+                with box("dl-turn user") as turn:
                     Text(question, "div", "dl-text")
+                    edit = Text(self.s.t("chat.edit"), "button", "dl-btn small quiet").props("type=button")
+                    edit.on("click", partial(self._edit, turn, number), [])
                 if number < len(pane.answers):
                     with box("dl-turn"):
                         Text(pane.answers[number], "div", "dl-text")
@@ -159,6 +161,27 @@ class Conversation:
                             Text(pane.told, "div", "dl-small dl-muted")
                         if number == len(self.questions) - 1 and not (self.is_blind and not self.has_voted):
                             self._rating(pane)
+
+    def _edit(self, turn: ui.element, number: int) -> None:
+        """Change a message and have it answered anew; what followed it is left out."""
+        s = self.s
+        turn.clear()
+        with turn:
+            field_ = text_area(s.t("chat.edit"), self.questions[number], rows=3)
+            field_.props(remove="debounce")
+
+            async def send() -> None:
+                text = str(field_.value or "")
+                if not text.strip() or any(pane.under_way is not None for pane in self.panes):
+                    return
+                self.questions = self.questions[:number]
+                for pane in self.panes:
+                    pane.answers = pane.answers[:number]
+                await self._send(text)
+
+            with box("dl-row"):
+                button(s.t("chat.send"), guarded(s, send), classes="small primary")
+                button(s.t("basic.cancel"), self._draw_panes, classes="small quiet")
 
     def _messages(self, pane: Pane, until: int) -> list[Turn]:
         told = [Turn(role="system", content=self.parameters.system)] if self.parameters.system.strip() else []

@@ -31,3 +31,10 @@ def text_area(label: str, value: str = "", *, rows: int = 8, is_code: bool = Fal
     if is_code:
         made.props("input-class=dl-mono spellcheck=false")
     return made
+
+
+def password_field(label: str) -> ui.input:
+    """One line that is not shown; a label stands above it, since managers of passwords look for one."""
+    made = ui.input(label=label).props("outlined dense type=password autocomplete=new-password").style("flex: 1 1 220px; max-width: 420px")
+    made.props("maxlength=256")
+    return made

@@ -14,10 +14,13 @@ export default {
     this.chart = echarts.init(this.$el, null, { renderer: "canvas" });
     this.observer = new ResizeObserver(() => this.chart.resize());
     this.observer.observe(this.$el);
+    this.scheme = matchMedia("(prefers-color-scheme: dark)");
+    this.scheme.addEventListener("change", this.draw);
     this.draw();
   },
   beforeUnmount() {
     this.observer?.disconnect();
+    this.scheme?.removeEventListener("change", this.draw);
     this.chart?.dispose();
   },
   methods: {

@@ -11,7 +11,7 @@ from typing import Any
 from nicegui import ui
 
 import danlu
-from danlu.errors import DanluError
+from danlu.errors import DanluError, ForbiddenError, SignInError
 from danlu.web.components.elements import Text, box, button, fold, paragraph
 from danlu.web.session import Session
 
@@ -61,9 +61,19 @@ def toast(s: Session, text: str, *, tone: str = "") -> None:
 
 
 def error_toast(s: Session, error: DanluError) -> None:
-    """Say that an action failed; it stays until it is closed."""
+    """Say that an action failed; it stays until it is closed, and is not said twice at a time. Who is signed out is asked to sign in again."""
+    if isinstance(error, SignInError) and not s.actor.is_signed_in:
+        with s.toasts:
+            ui.run_javascript("window.danlu.signInAgain()")
+        return
+    before = s.told.get(error.what)
+    if before is not None and not before.is_deleted:
+        return
     with s.toasts:
-        made = error_panel(s, error, where="dl-toast bad")
+        made = s.told[error.what] = error_panel(s, error, where="dl-toast bad")
+        if isinstance(error, ForbiddenError):
+            with made:
+                paragraph(s.t("error.forbidden"))
         with made, box("dl-row"):
             button(s.t("basic.close"), made.delete, classes="small")
 

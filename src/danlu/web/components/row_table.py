@@ -12,9 +12,11 @@ from danlu.data.table_of_rows import FileRow, Rows
 from danlu.services.platform import rows
 from danlu.services.platform.rows import RowEdits
 from danlu.store.datasets import DatasetVersion
+from danlu.web.components.column_mapping import ColumnRoles
 from danlu.web.components.elements import Text, box, button, paragraph
 from danlu.web.components.fields import text_area, text_field
 from danlu.web.components.messages import guarded
+from danlu.web.components.token_view import show_tokens
 from danlu.web.session import Session
 
 PAGE = 20
@@ -34,14 +36,32 @@ class RowTable:
             field = text_field(s.t("datasets.search"), maxlength=200)
             field.props("type=search debounce=400")
             field.on("update:model-value", guarded(s, lambda: self._search(str(field.value or ""))), [])
+            button(s.t("datasets.map"), guarded(s, self._map), classes="small", symbol="view_column")
+        self.mapping_place = box()
         self.place = box()
+        self.mapping: ColumnRoles | None = None
+        """What is said of the columns, while that is open."""
+        self.offset = 0
 
     async def _search(self, text: str) -> None:
         self.contains, self.trail = text, []
         await self.turn(0)
 
+    async def _map(self) -> None:
+        """Open or close the choices in the head of the table."""
+        self.mapping_place.clear()
+        if self.mapping is None:
+            found = await self.s.do(rows.preview_rows, self.version.id, limit=PAGE)
+            with self.mapping_place:
+                self.mapping = ColumnRoles(self.s, self.version, _names(found))
+            self.mapping.draw()
+        else:
+            self.mapping = None
+        await self.turn(self.offset)
+
     async def turn(self, offset: int) -> None:
         """Show the rows from `offset` on."""
+        self.offset = offset
         found = await self.s.do(rows.preview_rows, self.version.id, offset=offset, limit=PAGE, contains=self.contains or None)
         while self.contains and not found.items and found.next is not None:
             found = await self.s.do(rows.preview_rows, self.version.id, offset=found.next, limit=PAGE, contains=self.contains)
@@ -54,13 +74,16 @@ class RowTable:
         if not found.items:
             paragraph(s.t("datasets.row_missing"), "dl-muted").style("padding: 0 16px 16px")
             return
-        names = list(dict.fromkeys(name for row in found.items for name in (row.row or {})))[:MAX_COLUMNS]
-        with box("dl-scroll"), box("dl-table cards", "table"):
+        names = _names(found)[:MAX_COLUMNS] if self.mapping is None else list(self.mapping.roles)
+        with box("dl-scroll"), box("dl-table cards" if self.mapping is None else "dl-table", "table"):  # cards have no head to choose in
             Text(s.t("datasets.preview"), "caption", "dl-skip")
             with box("", "thead"), box("", "tr"):
                 Text(s.t("datasets.column_number"), "th").props("scope=col")
                 for name in names:
-                    Text(name, "th").props("scope=col")
+                    with box("", "th").props("scope=col"):
+                        Text(name)
+                        if self.mapping is not None:
+                            self.mapping.head(name)
             with box("", "tbody"):
                 for row in found.items:
                     self._row(row, names)
@@ -126,8 +149,16 @@ class RowTable:
                     button(s.t("datasets.edit_save"), guarded(s, changed), classes="primary")
                     button(s.t("datasets.delete_row"), guarded(s, partial(save, RowEdits(delete=[row.number]))), classes="danger")
                     button(s.t("basic.close"), dialog.close, classes="quiet")
+                tokens = box("dl-col")
+                with tokens:
+                    button(s.t("datasets.tokens"), guarded(s, lambda: show_tokens(s, tokens, self.version.id, row.number)), classes="small")
         dialog.on("hide", dialog.delete, [])
         dialog.open()
+
+
+def _names(found: Rows) -> list[str]:
+    """Columns of some rows, in the order they appear."""
+    return list(dict.fromkeys(name for row in found.items for name in (row.row or {})))
 
 
 def _cell(value: Any) -> str:

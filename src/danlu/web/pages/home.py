@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from nicegui import ui
 
-from danlu.services.platform import jobs, projects, runs
+from danlu.services.platform import datasets, jobs, projects, runs
+from danlu.services.platform.datasets import NewDataset
 from danlu.services.platform.projects import NewProject
 from danlu.services.platform.views import Draft, get_draft, save_draft
 from danlu.store.jobs import Job
@@ -73,7 +74,8 @@ def _first(s: Session) -> None:
     async def example() -> None:
         made = await s.do(projects.create_project, NewProject(name=s.t("home.example_project")))
         await s.prefer(project_id=made.id)
-        ui.navigate.to(f"/new-run?project={made.id}&dataset={EXAMPLE}")
+        dataset = await s.do(datasets.create_dataset, made.id, NewDataset(example=EXAMPLE))
+        ui.navigate.to(f"/datasets/{dataset.id}")
 
     with empty("auto_awesome", s.t("home.first_title"), s.t("home.first_text")):
         button(s.t("home.example"), guarded(s, example), classes="primary")

@@ -38,6 +38,8 @@ async def show(s: Session) -> None:
             button(s.t("proof.run"), href=f"/runs/{run.id}", classes="primary")
         return
     with buttons:
+        button(s.t("proof.compare"), href=f"/compare?project={run.project_id}&models={run.id},{run.base_model}", classes="primary")
+        button(s.t("models.export"), href=f"/exports?project={run.project_id}&run={run.id}")
         button(s.t("proof.download_html"), guarded(s, partial(_download, s, run, "html")), symbol="download")
         button(s.t("proof.download_json"), guarded(s, partial(_download, s, run, "json")))
     verdict_banner(s, proof)

@@ -9,8 +9,9 @@ from nicegui import ui
 import danlu
 from danlu.models.headroom import budget_bytes
 from danlu.web import numbers
-from danlu.web.components.elements import Text, box, button, card, pairs, paragraph, segmented
+from danlu.web.components.elements import box, button, card, pairs, paragraph, segmented
 from danlu.web.components.messages import guarded
+from danlu.web.components.tabs import settings_head
 from danlu.web.session import Session
 from danlu.web.template import page, switches
 
@@ -18,7 +19,7 @@ from danlu.web.template import page, switches
 @page("/settings", title="settings.title", nav="settings")
 async def show(s: Session) -> None:
     """What can be chosen for oneself, and facts about the installation."""
-    Text(s.t("settings.title"), "h1")
+    settings_head(s)
     with box("dl-grid2"):
         with card(s.t("settings.look")):
             paragraph(s.t("settings.look_text"), "dl-muted")

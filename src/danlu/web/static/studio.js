@@ -44,8 +44,48 @@ window.danlu = (() => {
     if (event.key === "Escape") { hide(); document.body.classList.remove("dl-nav-open"); }
   });
 
+  // A session that ends in mid-page: the page stays as it is, and goes on once the same user has signed in again in another tab.
+  let asked = null;
+  const goOn = async () => {
+    const answer = await fetch(`/studio-renew/${window.danluSession.page}`, { method: "POST" });
+    if (!asked || !answer.ok) return;
+    if (!(await answer.json()).is_same) return location.reload();
+    asked.remove();
+    asked = null;
+    window.socket?.io.engine.close(); // it connects again by itself, now with the session that holds
+  };
+  const signInAgain = () => {
+    const words = window.danluSession;
+    if (asked || !words) return;
+    asked = document.createElement("dialog");
+    asked.className = "dl-again";
+    asked.setAttribute("aria-label", words.title);
+    const title = document.createElement("h2"), text = document.createElement("p"), link = document.createElement("a");
+    title.textContent = words.title;
+    text.textContent = words.text;
+    Object.assign(link, { className: "dl-btn primary", href: "/sign-in?next=/signed-in", target: "_blank", textContent: words.open });
+    asked.append(title, text, link);
+    asked.addEventListener("cancel", (event) => event.preventDefault());
+    (document.getElementById("app") ?? document.body).append(asked);
+    asked.showModal();
+  };
+  const isOver = async () => (await (await fetch("/api/v1/session")).json()).is_signed_in === false;
+  const look = () => { if (window.danluSession) isOver().then((over) => { if (over) signInAgain(); else if (asked) goOn(); }, () => null); };
+  new BroadcastChannel("danlu").addEventListener("message", () => { if (asked) goOn(); });
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) look(); });
+  const listen = setInterval(() => {
+    if (!window.socket) return;
+    clearInterval(listen);
+    window.socket.on("disconnect", look);
+  }, 500);
+  const signOut = async () => {
+    const session = await (await fetch("/api/v1/session")).json();
+    if (session.csrf_token) await fetch("/api/v1/session", { method: "DELETE", headers: { "x-csrf-token": session.csrf_token } });
+    location.assign("/sign-in");
+  };
+
   return {
-    relative, absolute,
+    relative, absolute, signInAgain, signOut,
     menu: () => document.body.classList.toggle("dl-nav-open"),
     copy: async (text) => {
       if (navigator.clipboard && isSecureContext) return navigator.clipboard.writeText(text);

@@ -3,6 +3,10 @@
 WORDS = {
     "copy": ("Copy diagnostics", "复制诊断信息"),
     "fix": ("What to do:", "怎么办："),
+    "forbidden": (
+        "You may not do this (any more). What you entered is still here: ask an administrator of the project, then press again.",
+        "你没有（或不再有）这项权限。填写的内容都还在：请联系项目管理员，然后再点一次。",
+    ),
     "title": ("That did not work", "没有成功"),
     "why": ("Why", "原因"),
 }

@@ -1,6 +1,7 @@
 """The proof."""
 
 WORDS = {
+    "compare": ("Talk to both", "与两者对话"),
     "again": ("Run again with changes", "修改后再训练"),
     "answer_base": ("Base model wrote", "基座模型的回答"),
     "answer_none": ("Not generated for this row.", "这条没有生成回答。"),

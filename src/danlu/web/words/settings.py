@@ -10,6 +10,7 @@ WORDS = {
     "memory": ("Free memory", "可用内存"),
     "database": ("Database", "数据库"),
     "disk": ("Free disk", "可用磁盘"),
+    "tab": ("Studio", "工作室"),
     "title": ("Settings", "设置"),
     "tour": ("First steps", "入门提示"),
     "tour_again": ("Show the first steps again", "再次显示入门提示"),

@@ -19,6 +19,7 @@ WORDS = {
     "nav_settings": ("Settings", "设置"),
     "navigation": ("Pages", "页面"),
     "project": ("Project", "项目"),
+    "sign_out": ("Sign out", "退出登录"),
     "skip": ("Skip to the content", "跳到正文"),
     "theme": ("Colours", "配色"),
     "theme_auto": ("Auto", "自动"),

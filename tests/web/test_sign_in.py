@@ -1,0 +1,193 @@
+"""Signing in and out as people do it: the first administrator, an invitation, a session that ends and a role that is lost in mid-page."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from studio_server import Served, Window, serve
+from test_pages import SCREENSHOTS, TOKENS
+
+from danlu.services.platform import projects, sessions
+from danlu.services.platform.access import Actor
+from danlu.services.platform.platform import Platform
+from danlu.services.platform.projects import NewProject
+from danlu.services.platform.sessions import Visitor
+from danlu.settings import Settings
+from danlu.store import members
+from danlu.store import sessions as store
+from danlu.store.users import USERS
+
+pytestmark = pytest.mark.slow
+WAIT = 60_000
+PASSWORD = "three quiet otters"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A studio of a team: everybody signs in, and nobody has an account yet."""
+    home = tmp_path_factory.mktemp("team") / "home"
+    platform = Platform.open(Settings(home=home))
+    project_id = projects.create_project(platform, Actor.local(), NewProject(name="Otters")).id
+    platform.close()
+    process, url = serve(home, DANLU_AUTH="users")
+    yield Served(url, home, process, project_id, "", "")
+    process.terminate()
+    process.wait(timeout=30)
+
+
+@pytest.fixture
+def platform(shared: Served) -> Iterator[Platform]:
+    opened = Platform.open(Settings(home=shared.home))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def admin(platform: Platform) -> str:
+    """The administrator's name."""
+    token = sessions.first_admin_token(platform)
+    if token is not None:
+        sessions.create_first_admin(platform, token, "ada", PASSWORD, Visitor())
+    return "ada"
+
+
+def enter(window: Window, name: str, *, at: str) -> Any:
+    """Sign in on the page that a link leads to."""
+    page = window.page
+    page.goto(window.studio.url + at)
+    page.fill("[name=name]", name)
+    page.fill("[name=password]", PASSWORD)
+    page.click("[type=submit]")
+    return page
+
+
+def test_the_first_administrator_is_made_with_the_token_and_is_led_to_the_page_that_was_asked_for(browser: Any, shared: Served, platform: Platform) -> None:
+    window = Window(browser, shared)
+    page = window.page
+    page.goto(f"{shared.url}/queue?x=1")
+    assert page.url == f"{shared.url}/sign-in?next=/queue%3Fx%3D1"
+
+    page.fill("[name=token]", "not the token of this server")
+    page.fill("[name=name]", "ada")
+    page.fill("[name=password]", PASSWORD)
+    page.click("[type=submit]")
+    page.wait_for_selector("#told:has-text('This token is not valid')", timeout=WAIT)
+    page.fill("[name=token]", str(sessions.first_admin_token(platform)))
+    page.click("[type=submit]")
+    page.wait_for_url("**/queue?x=1", timeout=WAIT)
+    page.wait_for_selector("h1:has-text('Queue')", timeout=WAIT)
+
+    page.click("text=Sign out")
+    page.wait_for_url("**/sign-in", timeout=WAIT)
+    assert [cookie for cookie in window.context.cookies() if cookie["name"] == "danlu"] == []
+    window.context.close()
+
+
+@pytest.mark.parametrize("next", ["https://evil.example/", "//evil.example", "/\\evil.example", "/\t/evil.example", "javascript:alert(1)"])
+def test_a_sign_in_never_leads_elsewhere(shared: Served, admin: str, next: str) -> None:
+    with httpx.Client(base_url=shared.url, headers={"origin": shared.url}) as client:
+        assert 'data-next="/"' in client.get("/sign-in", params={"next": next}).text
+        client.post("/api/v1/session", json={"name": admin, "password": PASSWORD}).raise_for_status()
+        assert client.get("/sign-in", params={"next": next}).headers["location"] == "/"
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_pages_for_strangers_show_well(browser: Any, shared: Served, admin: str, language: str) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    window = Window(browser, shared, language=language)
+    for name in ("sign-in", "sign-in?error=DL730", "invitation", "invitation?reset=1", "signed-in"):
+        window.page.goto(f"{shared.url}/{name}")
+        for width in (1280, 390):
+            window.page.set_viewport_size({"width": width, "height": 800})
+            for scheme in ("light", "dark"):
+                window.page.emulate_media(color_scheme=scheme)
+                assert window.page.evaluate("getComputedStyle(document.body).backgroundColor") == TOKENS[scheme]
+                assert window.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+                window.page.screenshot(path=SCREENSHOTS / f"{name.replace('?', '-')}-{language}-{scheme}-{width}.png")
+        if language == "zh":
+            assert set(re.findall("[A-Za-z]{3,}", window.page.inner_text("main"))) <= {"English"}
+    assert window.said == []
+    window.context.close()
+
+
+def test_what_goes_wrong_at_the_provider_is_told_in_the_readers_language(shared: Served, admin: str) -> None:
+    told = httpx.get(f"{shared.url}/sign-in?error=DL730&language=zh").text
+    other = httpx.get(f"{shared.url}/sign-in?error=DL741<script>").text
+
+    assert "登录无法继续" in told and "organisation&#39;s sign-in did not go through" in other and "<script>" not in other.replace("<script src", "")
+
+
+def test_an_invited_colleague_joins_the_project_in_the_role(browser: Any, shared: Served, admin: str, platform: Platform) -> None:
+    window, colleague = Window(browser, shared), Window(browser, shared, language="zh")
+    page = enter(window, admin, at="/sign-in?next=/settings/people")
+    page.wait_for_url("**/settings/people", timeout=WAIT)
+    page.click("text=Invite >> visible=true >> nth=-1")
+    link = page.inner_text("#link", timeout=WAIT)
+    assert "/invitation#" in link
+
+    other = colleague.page
+    other.goto(link)
+    assert "#" not in other.evaluate("location.href") and link.rpartition("#")[2] == other.input_value("[name=token]")
+    other.fill("[name=name]", "bo")
+    other.fill("[name=password]", "short")
+    other.fill("[name=password]", PASSWORD)
+    other.click("[type=submit]")
+    other.wait_for_selector(".dl-navfoot >> text=bo", timeout=WAIT)
+    with platform.database.reading() as connection:
+        bo = USERS.find(connection, name_key="bo")
+        assert bo is not None and members.role_of(connection, shared.project_id, bo.id) == "editor"
+    for opened in (window, colleague):
+        opened.context.close()
+
+
+def test_a_session_that_ends_in_mid_page_costs_nothing_that_was_typed(browser: Any, shared: Served, admin: str, platform: Platform) -> None:
+    window = Window(browser, shared)
+    page = enter(window, admin, at="/sign-in?next=/settings/account")
+    page.wait_for_selector("text=Make a key", timeout=WAIT)
+    page.fill("[aria-label='What the key is for']", "nightly")
+    with platform.database.writing() as connection:
+        user = USERS.find(connection, name_key=admin)
+        assert user is not None
+        store.end_all(connection, user.id)
+
+    page.click("text=Make a key")
+    page.wait_for_selector("dialog:has-text('Nothing you entered is lost')", timeout=WAIT)
+    with window.context.expect_page() as opened:
+        page.click("dialog a")
+    again = opened.value
+    again.fill("[name=name]", admin)
+    again.fill("[name=password]", PASSWORD)
+    again.click("[type=submit]")
+    again.wait_for_selector("text=You are signed in", timeout=WAIT)
+    page.wait_for_selector("dialog", state="detached", timeout=WAIT)
+    assert page.input_value("[aria-label='What the key is for']") == "nightly"
+    page.click("text=Make a key")
+    secret = page.inner_text("#secret", timeout=WAIT)
+    assert httpx.get(f"{shared.url}/api/v1/me", headers={"authorization": f"Bearer {secret}"}).json()["name"] == admin
+    page.reload()
+    page.wait_for_selector("text=nightly", timeout=WAIT)
+    assert secret not in page.content()
+    window.context.close()
+
+
+def test_a_role_that_is_lost_in_mid_page_is_told_and_the_form_stays(browser: Any, shared: Served, admin: str, platform: Platform) -> None:
+    with platform.database.writing() as connection:
+        ada = USERS.find(connection, name_key=admin)
+        assert ada is not None
+        other = USERS.insert(
+            connection, name="eve", name_key="eve", email=None, password_hash=None, oidc_subject=None, is_admin=True, is_active=True, preferences={}
+        )
+    window = Window(browser, shared)
+    page = enter(window, admin, at="/sign-in?next=/settings/people")
+    page.fill("[aria-label='E-mail (optional)']", "kim@example.org", timeout=WAIT)
+    with platform.database.writing() as connection:
+        USERS.update(connection, ada.id, is_admin=False)
+    page.click("text=Invite >> visible=true >> nth=-1")
+    page.wait_for_selector("text=What you entered is still here", timeout=WAIT)
+    assert page.input_value("[aria-label='E-mail (optional)']") == "kim@example.org"
+    with platform.database.writing() as connection:
+        USERS.update(connection, ada.id, is_admin=True)
+        USERS.delete(connection, other.id)
+    window.context.close()
