@@ -4,8 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from danlu.cli import chinese, live, summary
+from danlu.cli.main import app
+from danlu.cli.sections import SECTIONS
 
 PACKAGE = Path(live.__file__).parents[1]
 
@@ -42,3 +46,19 @@ def test_rows_are_counted_in_words(language: str, expected: str, monkeypatch: py
     monkeypatch.setenv("DANLU_LANG", language)
 
     assert summary._rows({"rows_in": 10, "used": 8, "dropped": 2, "duplicate": 0, "truncated": 1}) == expected
+
+
+def test_the_first_page_names_every_command_once_and_in_both_languages() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # it is a group
+    shown = [name for section in SECTIONS.values() for name in section]
+
+    assert sorted(shown) == sorted(commands)
+    for english, chinese_ in [*SECTIONS, *(label for section in SECTIONS.values() for label in section.values())]:
+        assert len(english) <= 62 and english.isascii() and re.search("[\u4e00-\u9fff]", chinese_), english
+
+
+@pytest.mark.parametrize(("language", "expected"), [("en", "Begin here:"), ("zh", "从这里开始:")])
+def test_the_first_page_is_in_the_language_of_the_person(language: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DANLU_LANG", language)
+
+    assert expected in CliRunner().invoke(app, ["--help"]).output

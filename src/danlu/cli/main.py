@@ -11,10 +11,12 @@ from typing import Any
 import typer
 
 from danlu.cli import backup, bench, chat, data, demo, doctor, export, forecast, merge, nouns, queue, recipe, run, studio, sweep
+from danlu.cli.sections import Sections
 from danlu.errors import DanluError, InternalError
 
 app = typer.Typer(
     name="danlu",
+    cls=Sections,
     help="Turn a general language model into your own specialist, and prove that it got better.",
     no_args_is_help=True,
     add_completion=True,
