@@ -8,6 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from danlu.cli import chinese, live, summary
+from danlu.cli.doctor import figures_in_chinese
 from danlu.cli.main import app
 from danlu.cli.sections import SECTIONS
 
@@ -62,3 +63,8 @@ def test_the_first_page_is_in_the_language_of_the_person(language: str, expected
     monkeypatch.setenv("DANLU_LANG", language)
 
     assert expected in CliRunner().invoke(app, ["--help"]).output
+
+
+def test_the_figures_of_the_doctor_have_no_english_between_them() -> None:
+    assert figures_in_chinese("21.1 of 23.5 GiB free") == "可用 21.1 GiB，共 23.5 GiB"
+    assert figures_in_chinese("2.13.0+cpu, 2 threads") == "2.13.0+cpu，2 个线程"

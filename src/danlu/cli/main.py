@@ -12,7 +12,7 @@ import typer
 
 from danlu.cli import backup, bench, chat, data, demo, doctor, export, forecast, merge, nouns, queue, recipe, run, studio, sweep
 from danlu.cli.sections import Sections
-from danlu.errors import DanluError, InternalError
+from danlu.errors import DanluError, InternalError, MissingExtraError
 
 app = typer.Typer(
     name="danlu",
@@ -94,12 +94,26 @@ def main() -> None:
     except Exception as error:  # the door's last handler
         if os.environ.get("DANLU_DEBUG"):
             raise
-        defect = InternalError(
-            f"danlu crashed: {type(error).__name__}: {error}",
-            why="a defect in Danlu, not in your input",
-            fix="run again with `danlu --debug ...` and report the traceback",
-        )
-        sys.exit(_show(defect))
+        sys.exit(_show(_missing(error) or _defect(error)))
+
+
+def _missing(error: Exception) -> DanluError | None:
+    """The error about a package that an extra would bring."""
+    from danlu.services.doctor import EXTRAS
+
+    name = ((error.name if isinstance(error, ModuleNotFoundError) else "") or "").partition(".")[0]
+    for extra, (modules, _, _) in EXTRAS.items():
+        if name in modules:
+            return MissingExtraError(f"this needs the package {name}", why=f"it comes with the extra `{extra}`", fix=f"pip install 'danlu[{extra}]'")
+    return None
+
+
+def _defect(error: Exception) -> DanluError:
+    return InternalError(
+        f"danlu crashed: {type(error).__name__}: {error}",
+        why="a defect in Danlu, not in your input",
+        fix="run again with `danlu --debug ...` and report the traceback",
+    )
 
 
 def _show(error: DanluError) -> int:
