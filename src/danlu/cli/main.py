@@ -3,6 +3,7 @@
 Nothing heavy is imported here: every command imports what it needs when it is called.
 """
 
+import logging
 import os
 import sys
 import warnings
@@ -81,6 +82,7 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # advice to programmers, not to users
     try:
         app(prog_name="danlu")

@@ -149,7 +149,9 @@ def test_help_of_the_whole_loads_neither_the_database_nor_the_web() -> None:
     assert "projects" in done.stdout and done.stdout.endswith("[]\n")
 
 
-@pytest.mark.parametrize(("command", "package", "extra"), [("studio", "nicegui", "studio"), ("backup", "sqlalchemy", "studio"), ("queue", "sqlalchemy", "studio")])
+@pytest.mark.parametrize(
+    ("command", "package", "extra"), [("studio", "nicegui", "studio"), ("backup", "sqlalchemy", "studio"), ("queue", "sqlalchemy", "studio")]
+)
 def test_a_package_that_is_not_installed_is_told_with_its_extra(command: str, package: str, extra: str, tmp_path: Path) -> None:
     code = f"import sys; sys.modules[{package!r}] = None; sys.argv = ['danlu', {command!r}, *{[str(tmp_path / 'b')] if command == 'backup' else []}]\n"
     code += "from danlu.cli.main import main\nmain()"
