@@ -55,6 +55,8 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     (r"reference likelihoods, train", "训练集在参考模型下的似然"),
     (r"reference likelihoods, validation", "验证集在参考模型下的似然"),
     (r"answering prompts", "回答问题"),
+    (r"rounds: (.+), previous", r"各轮留出样例（\1）：损失，上一轮的模型"),
+    (r"rounds: (.+), tuned", r"各轮留出样例（\1）：损失，微调后"),
     (r"retention: likelihood, base", "通用能力：损失，基座模型"),
     (r"retention: likelihood, tuned", "通用能力：损失，微调后"),
 )
