@@ -11,6 +11,7 @@ from danlu.cli import chinese, live, summary
 from danlu.cli.doctor import figures_in_chinese
 from danlu.cli.main import app
 from danlu.cli.sections import SECTIONS
+from danlu.cli.tables import fitting
 
 PACKAGE = Path(live.__file__).parents[1]
 
@@ -68,3 +69,11 @@ def test_the_first_page_is_in_the_language_of_the_person(language: str, expected
 def test_the_figures_of_the_doctor_have_no_english_between_them() -> None:
     assert figures_in_chinese("21.1 of 23.5 GiB free") == "可用 21.1 GiB，共 23.5 GiB"
     assert figures_in_chinese("2.13.0+cpu, 2 threads") == "2.13.0+cpu，2 个线程"
+
+
+def test_a_table_leaves_out_columns_on_the_right_rather_than_fold_ids() -> None:
+    widths = {"id": 30, "state": 9, "kind": 5, "priority": 8, "run_id": 30, "created_at": 19}
+
+    assert fitting(widths, 200) == list(widths)
+    assert fitting(widths, 80) == ["id", "state", "kind", "priority"]
+    assert fitting(widths, 20) == ["id", "state"]

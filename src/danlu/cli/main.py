@@ -3,10 +3,8 @@
 Nothing heavy is imported here: every command imports what it needs when it is called.
 """
 
-import logging
 import os
 import sys
-import warnings
 from typing import Any
 
 import typer
@@ -14,6 +12,7 @@ import typer
 from danlu.cli import backup, bench, chat, data, demo, doctor, export, forecast, merge, nouns, queue, recipe, run, studio, sweep
 from danlu.cli.sections import Sections
 from danlu.errors import DanluError, InternalError, MissingExtraError
+from danlu.logs import quieten_libraries
 
 app = typer.Typer(
     name="danlu",
@@ -78,12 +77,7 @@ def _options(
 
 def main() -> None:
     """Run the command line; exit code 0, the error's own, 2 for wrong usage, 130 after Ctrl-C."""
-    # Hugging Face's own bars and advice would cut through the live view.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # advice to programmers, not to users
+    quieten_libraries()
     try:
         app(prog_name="danlu")
     except DanluError as error:
