@@ -1,13 +1,15 @@
 """What the command line says in Chinese."""
 
 import re
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from danlu.cli import chinese, live, summary
+from danlu.cli import chinese, demo, live, summary
 from danlu.cli.doctor import figures_in_chinese
 from danlu.cli.main import app
 from danlu.cli.sections import SECTIONS
@@ -77,3 +79,17 @@ def test_a_table_leaves_out_columns_on_the_right_rather_than_fold_ids() -> None:
     assert fitting(widths, 200) == list(widths)
     assert fitting(widths, 80) == ["id", "state", "kind", "priority"]
     assert fitting(widths, 20) == ["id", "state"]
+
+
+@pytest.mark.parametrize("is_on_path", [False, True])
+def test_the_demo_ends_with_commands_that_this_terminal_knows(is_on_path: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in ("activate", *(["danlu"] if is_on_path else [])):
+        (tmp_path / "bin" / name).touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+
+    demo.show_next("run-1")
+
+    said = capsys.readouterr().out
+    assert (f"source {tmp_path}/bin/activate" in said, "danlu studio" in said, "danlu chat run-1" in said) == (not is_on_path, True, True)
