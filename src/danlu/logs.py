@@ -5,9 +5,11 @@ URL is blotted out here, after formatting, so that tracebacks are covered too.
 """
 
 import logging
+import os
 import re
 import sys
 import time
+import warnings
 from contextvars import ContextVar
 from typing import Any
 
@@ -78,3 +80,12 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 def _one_line(text: str) -> str:
     """A message cannot begin a line of its own, nor steer a terminal."""
     return "".join(c if c.isprintable() else " " if c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+
+
+def quieten_libraries() -> None:
+    """Keep bars and advice to programmers of the training libraries out of the live view and out of jobs' logs; before they are imported."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

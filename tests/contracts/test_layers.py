@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,12 @@ def sources() -> list[Path]:
     return sorted((REPOSITORY / "src/danlu").rglob("*.py"))
 
 
+@cache
+def trees() -> dict[str, ast.Module]:
+    """What stands in each of them, read once."""
+    return {str(path.relative_to(REPOSITORY)): ast.parse(path.read_text("utf-8")) for path in sources()}
+
+
 def test_no_module_is_a_drawer_for_odds_and_ends() -> None:
     banned = {"utils", "util", "helpers", "helper", "common", "misc", "manager"}
 
@@ -89,7 +96,7 @@ def test_no_module_is_a_drawer_for_odds_and_ends() -> None:
 
 
 def test_every_module_says_what_it_is_for() -> None:
-    assert [str(path.relative_to(REPOSITORY)) for path in sources() if not ast.get_docstring(ast.parse(path.read_text("utf-8")))] == []
+    assert [name for name, tree in trees().items() if not ast.get_docstring(tree)] == []
 
 
 def test_files_stay_readable() -> None:
@@ -107,12 +114,7 @@ def swallows_everything(handler: ast.ExceptHandler) -> bool:
 
 
 def test_a_blanket_except_stands_only_at_the_door() -> None:
-    found = {
-        str(path.relative_to(REPOSITORY))
-        for path in sources()
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.ExceptHandler) and swallows_everything(node)
-    }
+    found = {name for name, tree in trees().items() for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and swallows_everything(node)}
 
     # Last handlers: of the doors REST and command line, of a job's process, and of the worker's chores. Each logs or tells what it met.
     assert found == {"src/danlu/api/traffic.py", "src/danlu/cli/main.py", "src/danlu/worker/child.py", "src/danlu/worker/housekeeping.py"}
@@ -162,8 +164,8 @@ def test_every_declared_dependency_is_locked() -> None:
 def imported_packages() -> set[str]:
     """Third-party packages that the code of the package imports anywhere, also inside functions."""
     names: set[str] = set()
-    for path in sources():
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for tree in trees().values():
+        for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

@@ -335,7 +335,8 @@ def test_data_inspect_is_readable_by_programs(danlu: Danlu, rows_file: Path) -> 
     [
         (["run", "--data", "none.jsonl"], 3, "DL200: there is no data file 'none.jsonl'"),
         (["run", "--data", "none.jsonl", "--json"], 3, "DL200"),
-        (["run", "none.yaml"], 2, "cannot read none.yaml"),
+        (["run", "none.yaml"], 2, "there is no recipe none.yaml"),
+        (["run", "danlu/suport-en"], 2, "did you mean danlu/support-en?"),
         (["run", "rows.jsonl"], 2, "danlu run --data rows.jsonl"),
         (["run"], 2, "dataset: missing"),
         (["run", "--data", "rows.jsonl", "--optim.lerning_rate", "3"], 2, "did you mean 'learning_rate'?"),
@@ -361,7 +362,7 @@ def test_data_inspect_is_readable_by_programs(danlu: Danlu, rows_file: Path) -> 
         (["data", "show", "none.jsonl"], 3, "DL200"),
         (["data", "show", "rows.jsonl", "--objective", "sfd"], 2, "use 'sft'"),
         (["chat", "nothing", "--json"], 2, "--json needs --message"),
-        (["recipe", "check", "none.yaml"], 2, "cannot read none.yaml"),
+        (["recipe", "check", "none.yaml"], 2, "there is no recipe none.yaml"),
         (["recipe", "check", "seed=-1"], 2, "seed"),
         (["nonsense"], 2, "No such command"),
     ],

@@ -8,8 +8,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from danlu.models import generate, memory
-from danlu.models.memory import micro_batches, trained_by
+from danlu.models.memory import micro_batches
 from danlu.models.shape import ModelShape
+from danlu.models.trained import trained_by
 from danlu.recipe.recipe import Recipe
 from danlu.training.kernels import attention, cross_entropy, gemm
 

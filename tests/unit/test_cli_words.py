@@ -1,11 +1,19 @@
 """What the command line says in Chinese."""
 
 import re
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
-from danlu.cli import chinese, live, summary
+from danlu.cli import chinese, demo, live, summary
+from danlu.cli.doctor import figures_in_chinese
+from danlu.cli.main import app
+from danlu.cli.sections import SECTIONS
+from danlu.cli.tables import fitting
 
 PACKAGE = Path(live.__file__).parents[1]
 
@@ -42,3 +50,46 @@ def test_rows_are_counted_in_words(language: str, expected: str, monkeypatch: py
     monkeypatch.setenv("DANLU_LANG", language)
 
     assert summary._rows({"rows_in": 10, "used": 8, "dropped": 2, "duplicate": 0, "truncated": 1}) == expected
+
+
+def test_the_first_page_names_every_command_once_and_in_both_languages() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # it is a group
+    shown = [name for section in SECTIONS.values() for name in section]
+
+    assert sorted(shown) == sorted(commands)
+    for english, chinese_ in [*SECTIONS, *(label for section in SECTIONS.values() for label in section.values())]:
+        assert len(english) <= 62 and english.isascii() and re.search("[\u4e00-\u9fff]", chinese_), english
+
+
+@pytest.mark.parametrize(("language", "expected"), [("en", "Begin here:"), ("zh", "从这里开始:")])
+def test_the_first_page_is_in_the_language_of_the_person(language: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DANLU_LANG", language)
+
+    assert expected in CliRunner().invoke(app, ["--help"]).output
+
+
+def test_the_figures_of_the_doctor_have_no_english_between_them() -> None:
+    assert figures_in_chinese("21.1 of 23.5 GiB free") == "可用 21.1 GiB，共 23.5 GiB"
+    assert figures_in_chinese("2.13.0+cpu, 2 threads") == "2.13.0+cpu，2 个线程"
+
+
+def test_a_table_leaves_out_columns_on_the_right_rather_than_fold_ids() -> None:
+    widths = {"id": 30, "state": 9, "kind": 5, "priority": 8, "run_id": 30, "created_at": 19}
+
+    assert fitting(widths, 200) == list(widths)
+    assert fitting(widths, 80) == ["id", "state", "kind", "priority"]
+    assert fitting(widths, 20) == ["id", "state"]
+
+
+@pytest.mark.parametrize("is_on_path", [False, True])
+def test_the_demo_ends_with_commands_that_this_terminal_knows(is_on_path: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in ("activate", *(["danlu"] if is_on_path else [])):
+        (tmp_path / "bin" / name).touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+
+    demo.show_next("run-1")
+
+    said = capsys.readouterr().out
+    assert (f"source {tmp_path}/bin/activate" in said, "danlu studio" in said, "danlu chat run-1" in said) == (not is_on_path, True, True)

@@ -6,8 +6,9 @@ import pytest
 
 from danlu.errors import ModelError
 from danlu.models.forecast import Lengths, forecast
-from danlu.models.memory import Plan, fit, micro_batches, peak_memory, trained_by
+from danlu.models.memory import Plan, fit, micro_batches, peak_memory
 from danlu.models.shape import ModelShape
+from danlu.models.trained import trained_by
 from danlu.recipe.recipe import Recipe
 
 GIB = 2**30

@@ -42,8 +42,12 @@ PROBLEM: dict[int | str, dict[str, Any]] = {
 UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "Nothing has changed since the answer whose ETag was sent."}}
 
 
+@cache
 def router(get_actor: GetActor, *, is_described: bool = False) -> APIRouter:
-    """Return the routes of every operation; `get_actor` says who asks. What they answer is only described when it is asked for: it takes time."""
+    """Return the routes of every operation; `get_actor` says who asks. What they answer is only described when it is asked for: it takes time.
+
+    They hold nothing of an installation (that is in the request's `app.state`), so one process makes them once, for however many applications.
+    """
     made = APIRouter(route_class=StrictRoute, responses=PROBLEM)
     for operation in load_all().values():
         described = inspect.getdoc(operation.function) or ""

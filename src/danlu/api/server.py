@@ -25,8 +25,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextlib.contextmanager
-def only_server(home: Path) -> Iterator[None]:
-    """Be the only server on this home folder; the kernel gives the lock back when the process dies.
+def only_server(home: Path) -> Iterator[Callable[[str], None]]:
+    """Be the only server on this home folder; the kernel gives the lock back when the process dies. Gives what notes the server's address.
 
     Raises:
         RunBusyError: another server is.
@@ -38,12 +38,21 @@ def only_server(home: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            file.seek(0)
+            address = file.read(200).strip()
             raise RunBusyError(
                 f"another studio works on {home}",
                 why="two servers on one home would answer with each other's half-done work",
-                fix="use the one that runs, stop it, or give this one another DANLU_HOME",
+                fix=f"use the one that runs{address and f': {address}'}, stop it, or give this one another DANLU_HOME",
             ) from error
-        yield
+
+        def note(address: str) -> None:
+            file.truncate(0)
+            file.write(address + "\n")
+            file.flush()
+
+        note("")
+        yield note
 
 
 def listen(host: str, port: int) -> socket.socket:

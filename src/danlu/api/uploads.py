@@ -35,7 +35,11 @@ def router(get_actor: GetActor) -> APIRouter:
         """It is on disk when it is answered: the upload then says where to go on. A cut chunk counts for nothing and is sent again."""
         actor = await run_in_threadpool(get_actor, request)
         if not actor.is_signed_in:  # else anybody could hold the places below with bodies that do not come
-            raise SignInError("nobody is signed in", why="files are taken from users only", fix="sign in, or send an API key: Authorization: Bearer dl_...")
+            raise SignInError(
+                "nobody is signed in",
+                why="files are taken from users only",
+                fix="sign in, or send an API key (Authorization: Bearer dl_...; for `danlu`: DANLU_TOKEN)",
+            )
         async with room:
             chunk = await _chunk(request)
             upload = await run_in_threadpool(lambda: append(request.app.state.platform, actor, upload_id, offset=offset, chunk=chunk, sha256=sha256))

@@ -23,6 +23,8 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     ),
     (r"out of memory: examples are scored (\d+) tokens at a time; the scores do not change", r"内存不足：改为每次评分 \1 个词元；分数不受影响"),
     (r"out of memory: answers are generated (\d+) at a time; they do not change", r"内存不足：改为每次生成 \1 个回答；结果不受影响"),
+    (r"out of memory: (\d+) prompts are answered at a time; the answers do not change", r"内存不足：改为每次回答 \1 个问题；回答不受影响"),
+    (r"out of memory: answers are measured (\d+) at a time; the loss does not change", r"内存不足：改为每次度量 \1 个回答；损失不受影响"),
     (r"checkpoint (.+) could not be written \((.+)\); training goes on with the older one", r"检查点 \1 无法写入（\2）；训练继续，保留上一个检查点"),
     (r"the weights of step (\d+) are damaged \((.+)\); those of the last step are kept", r"第 \1 步的权重已损坏（\2）；改为保留最后一步的权重"),
     (r"no samples from step (\d+) on: they would take more than ([\d.]+) % of the training time", r"第 \1 步起不再试答：会超过训练时间的 \2%"),
@@ -53,6 +55,8 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     (r"reference likelihoods, train", "训练集在参考模型下的似然"),
     (r"reference likelihoods, validation", "验证集在参考模型下的似然"),
     (r"answering prompts", "回答问题"),
+    (r"rounds: (.+), previous", r"各轮留出样例（\1）：损失，上一轮的模型"),
+    (r"rounds: (.+), tuned", r"各轮留出样例（\1）：损失，微调后"),
     (r"retention: likelihood, base", "通用能力：损失，基座模型"),
     (r"retention: likelihood, tuned", "通用能力：损失，微调后"),
 )

@@ -1,5 +1,9 @@
 """danlu demo."""
 
+import shutil
+import sys
+from pathlib import Path
+
 import typer
 
 from danlu.text import say
@@ -27,8 +31,16 @@ def demo(
     show_result(result, as_json)
     if as_json or result.outcome != "finished":
         return
-    run_id = result.run_dir.id
+    show_next(result.run_dir.id)
+
+
+def show_next(run_id: str) -> None:
+    """Print what to do after the demo, as commands that work in this terminal."""
+    activate = Path(sys.prefix) / "bin" / "activate"
+    first = {f"source {activate}": ("once in each terminal, so that it knows `danlu`", "每个终端执行一次，之后才能直接使用 danlu")}
     steps = {
+        **(first if shutil.which("danlu") is None and activate.is_file() else {}),
+        "danlu studio": ("the studio in your browser: your own data, runs, proof, chat", "在浏览器里打开工作室：自己的数据、训练、证明、对话"),
         f"danlu chat {run_id}": ("talk to it; /base switches to the model before training", "和它聊聊；/base 切回训练前的模型"),
         f"danlu export {run_id} --to merged": ("one folder that any tool loads, verified", "导出为任何工具都能加载的模型，并做验证"),
         "danlu data inspect YOUR.jsonl": ("look at your own data", "检查你自己的数据"),

@@ -1,5 +1,6 @@
 """danlu doctor."""
 
+import re
 from typing import TYPE_CHECKING
 
 import typer
@@ -18,6 +19,8 @@ NAMES = {
     "database": "数据库",
     "system": "系统",
 }
+FIGURES = ((re.compile(r"([\d.]+) of ([\d.]+) GiB free"), r"可用 \1 GiB，共 \2 GiB"), (re.compile(r", (\d+) threads"), r"，\1 个线程"))
+"""What is said of figures, in Chinese."""
 
 
 def doctor(as_json: bool = typer.Option(False, "--json", help="Machine-readable.")) -> None:
@@ -44,7 +47,7 @@ def print_examination(found: "Examination") -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for check in found.checks:
         sign, colour = SIGNS[check.state]
-        told = " - ".join(part for part in (check.found, say(check.en, check.zh), check.fix) if part)
+        told = " - ".join(part for part in (say(check.found, figures_in_chinese(check.found)), say(check.en, check.zh), check.fix) if part)
         table.add_row(Text(sign, style=colour), Text(say(check.name, NAMES.get(check.name, check.name)), style="bold"), Text(printable(told), overflow="fold"))
     console.print(table)
     console.print(Text("\n" + say("Extras:", "可选组件："), style="bold"))
@@ -59,3 +62,10 @@ def print_examination(found: "Examination") -> None:
         )
     console.print(table)
     typer.echo("\n" + (say("Ready.", "一切就绪。") if found.is_ready else say("Something is wrong: see the lines with x.", "有问题：见标有 x 的各行。")))
+
+
+def figures_in_chinese(found: str) -> str:
+    """Figures with the words around them in Chinese."""
+    for pattern, chinese in FIGURES:
+        found = pattern.sub(chinese, found)
+    return found

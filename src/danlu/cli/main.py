@@ -5,16 +5,18 @@ Nothing heavy is imported here: every command imports what it needs when it is c
 
 import os
 import sys
-import warnings
 from typing import Any
 
 import typer
 
 from danlu.cli import backup, bench, chat, data, demo, doctor, export, forecast, merge, nouns, queue, recipe, run, studio, sweep
-from danlu.errors import DanluError, InternalError
+from danlu.cli.sections import Sections
+from danlu.errors import DanluError, InternalError, MissingExtraError
+from danlu.logs import quieten_libraries
 
 app = typer.Typer(
     name="danlu",
+    cls=Sections,
     help="Turn a general language model into your own specialist, and prove that it got better.",
     no_args_is_help=True,
     add_completion=True,
@@ -75,11 +77,7 @@ def _options(
 
 def main() -> None:
     """Run the command line; exit code 0, the error's own, 2 for wrong usage, 130 after Ctrl-C."""
-    # Hugging Face's own bars and advice would cut through the live view.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # advice to programmers, not to users
+    quieten_libraries()
     try:
         app(prog_name="danlu")
     except DanluError as error:
@@ -92,12 +90,26 @@ def main() -> None:
     except Exception as error:  # the door's last handler
         if os.environ.get("DANLU_DEBUG"):
             raise
-        defect = InternalError(
-            f"danlu crashed: {type(error).__name__}: {error}",
-            why="a defect in Danlu, not in your input",
-            fix="run again with `danlu --debug ...` and report the traceback",
-        )
-        sys.exit(_show(defect))
+        sys.exit(_show(_missing(error) or _defect(error)))
+
+
+def _missing(error: Exception) -> DanluError | None:
+    """The error about a package that an extra would bring."""
+    from danlu.services.doctor import EXTRAS
+
+    name = ((error.name if isinstance(error, ModuleNotFoundError) else "") or "").partition(".")[0]
+    for extra, (modules, _, _) in EXTRAS.items():
+        if name in modules:
+            return MissingExtraError(f"this needs the package {name}", why=f"it comes with the extra `{extra}`", fix=f"pip install 'danlu[{extra}]'")
+    return None
+
+
+def _defect(error: Exception) -> DanluError:
+    return InternalError(
+        f"danlu crashed: {type(error).__name__}: {error}",
+        why="a defect in Danlu, not in your input",
+        fix="run again with `danlu --debug ...` and report the traceback",
+    )
 
 
 def _show(error: DanluError) -> int:

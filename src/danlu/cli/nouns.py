@@ -276,7 +276,8 @@ def _body(model: type[BaseModel], given: dict[str, Any]) -> BaseModel:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        told = "; ".join(f"--{'.'.join(map(str, one['loc'])).replace('_', '-')}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors())
+        options = ["--" + ".".join(map(str, one["loc"])).replace("_", "-") + ": " if one["loc"] else "" for one in error.errors()]
+        told = "; ".join(option + one["msg"].removeprefix("Value error, ") for option, one in zip(options, error.errors(), strict=True))
         raise typer.BadParameter(told) from error
 
 

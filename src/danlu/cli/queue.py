@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +17,7 @@ def submit(
     what: Annotated[
         list[str], typer.Argument(help="Recipe files (YAML), a bundled example (danlu/zhangjiajie), and overrides such as optim.learning_rate=1e-4.")
     ] = [],  # noqa: B006
-    data: Annotated[str | None, typer.Option("--data", "-d", help="Data file or dataset, instead of the recipe's `dataset`.")] = None,
+    data: Annotated[str | None, typer.Option("--data", "-d", help="Dataset, or a data file, which is brought in first; instead of the recipe's.")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Base model; danlu/tiny when no recipe names one.")] = None,
     project: Annotated[str | None, PROJECT] = None,
     name: Annotated[str, typer.Option("--name", help="What people call the run.")] = "",
@@ -29,12 +30,19 @@ def submit(
 
     Any setting of the recipe can be given as path=value or as --path value, e.g. --method.rank 8.
     """
+    from danlu.cli.datasets import bring_in
     from danlu.cli.run import build_recipe
     from danlu.cli.tables import write_json
+    from danlu.recipe.load import with_settings
     from danlu.store.runs import Run
 
     recipe = build_recipe([*what, *context.args], data=data, model=model)
     with studio(server) as opened:
+        if data is not None and Path(data).expanduser().is_file():
+            made = bring_in(opened, Path(data), project=project)
+            recipe = with_settings(recipe, {"dataset": made.ref})
+            if not as_json:
+                typer.echo(printable(say(f"Added: {made.ref}", f"已添加：{made.ref}")))
         run = opened.runs.submit(recipe, project=project, name=name, priority=priority)
         if not as_json:
             typer.echo(say(f"Submitted: {run.id}\n  danlu logs {run.id} --follow", f"已提交：{run.id}\n  danlu logs {run.id} --follow"))

@@ -189,7 +189,9 @@ def build_recipe(
             overrides.append(word)
         elif (bundled_recipe := bundled.recipe_path(word)) is not None:
             files.append(bundled_recipe)
-        elif word.lower().endswith((".yaml", ".yml")) or not os.path.exists(word):
+        elif not os.path.exists(word):
+            raise _unknown(word)
+        elif word.lower().endswith((".yaml", ".yml")) or os.path.isdir(word):
             files.append(Path(word))
         else:
             raise RecipeError(f"{word} is not a recipe", why="recipes are .yaml files; data files are given with --data", fix=f"danlu run --data {word}")
@@ -197,6 +199,23 @@ def build_recipe(
     if not files and "base_model" not in values and not any(o.startswith("base_model=") for o in overrides):
         values["base_model"] = "danlu/tiny"
     return load_recipe(files, overrides, values, leave_out=leave_out)
+
+
+def _unknown(word: str) -> Exception:
+    """The error about a word that is no recipe; the nearest one is named."""
+    from difflib import get_close_matches
+
+    from danlu import bundled
+    from danlu.errors import RecipeError
+
+    folder = Path(word).parent
+    beside = [str(folder / path.name) for path in folder.glob("*.y*ml")] if folder.is_dir() else []
+    near = get_close_matches(word, [*bundled.example_names(), *beside], n=1)
+    return RecipeError(
+        f"there is no recipe {word}",
+        why=f"it is neither a file nor one of {', '.join(bundled.example_names())}",
+        fix=f"did you mean {near[0]}?" if near else "check the path; a data file is given with --data",
+    )
 
 
 def _value_of(option: str, word: str | None) -> str:

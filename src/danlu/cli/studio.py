@@ -40,7 +40,7 @@ def studio(
     settings = Settings.from_environment()
     logs.configure(settings.log_format, settings.log_level)
     with ExitStack() as held:
-        held.enter_context(only_server(settings.home))
+        note = held.enter_context(only_server(settings.home))
         platform = Platform.open(settings)
         held.callback(platform.close)
         app = create_app(platform, host=host)
@@ -49,6 +49,7 @@ def studio(
         if worker:
             held.enter_context(Companion(settings.home).running())
         url = _url(host, bound.getsockname()[1])
+        note(url)
         token = sessions.first_admin_token(platform) if app.state.security.needs_users() else None
         serve(app, bound, on_ready=lambda: _welcome(url, settings.home, token, is_shown=open_page and host in ("127.0.0.1", "localhost")))
     typer.echo(say("The studio has stopped.", "工作室已停止。"), err=True)

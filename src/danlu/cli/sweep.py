@@ -104,13 +104,15 @@ def show(result: Any) -> None:
     states = {"trained": say("trained", "已完成"), "left": say("left at", "淘汰于"), "failed": say("failed", "失败"), "training": say("unfinished", "未完成")}
     for row in result.table:
         loss = "-" if row["validation_loss"] is None else f"{row['validation_loss']:.4f}"
+        is_left = row["state"] == "left"
+        note = say(row["note"], row["note"].replace("rung ", "第 ") + " 轮") if is_left else row["note"]
         cells = [
             row["rank"],
             row["name"],
             *row["settings"].values(),
             loss,
             f"{row['steps']}/{row['num_steps']}",
-            f"{states[row['state']]} {row['note']}".strip(),
+            f"{states[row['state']]} {note}".strip(),
         ]
         table.add_row(*(Text(str(cell)) for cell in cells))
     Console().print(table)

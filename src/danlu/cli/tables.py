@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,6 @@ HEADINGS = {
     "type": "类型",
     "role": "角色",
     "priority": "优先级",
-    "progress": "进度",
     "attempt": "尝试",
     "number": "版本",
     "verdict": "结论",
@@ -45,6 +44,9 @@ HEADINGS = {
 }
 """Columns of a table, in this order, in Chinese; in English they are called like the field."""
 MAX_COLUMNS = 8
+MAX_WIDTH = 32
+"""What a column asks for at most; longer text is folded. An id is shorter."""
+IDS = ("id", "run_id", "user_id")
 
 
 def show(operation: Operation[..., Any], result: Any, *, as_json: bool) -> None:
@@ -94,17 +96,21 @@ def print_rows(rows: Sequence[Any]) -> None:
         for row in rows:
             typer.echo(printable(cell("", row)))
         return
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     names = columns(field.name for field in fields(rows[0]))
+    cells = {name: [Text(printable(cell(name, getattr(row, name)))) for row in rows] for name in names}
+    console = Console()
+    names = fitting({name: max(cell_len(heading(name)), *(text.cell_len for text in cells[name])) for name in names}, console.width)
     table = Table(box=None, pad_edge=False)
     for name in names:
-        table.add_column(heading(name), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell(name, getattr(row, name)))) for name in names))
-    Console().print(table)
+        table.add_column(heading(name), overflow="fold", no_wrap=name in IDS)
+    for number in range(len(rows)):
+        table.add_row(*(cells[name][number] for name in names))
+    console.print(table)
 
 
 def print_one(record: Any) -> None:
@@ -126,6 +132,14 @@ def columns(names: Iterable[str]) -> list[str]:
     """The fields that a table shows."""
     there = list(names)
     return ([name for name in HEADINGS if name in there] or there)[:MAX_COLUMNS]
+
+
+def fitting(widths: Mapping[str, int], room: int) -> list[str]:
+    """As many columns from the left as have room without folding; ids are to be copied, so they are never cut. At least two."""
+    names = list(widths)
+    while len(names) > 2 and sum(min(widths[name], MAX_WIDTH) for name in names) + 2 * (len(names) - 1) > room:
+        names.pop()
+    return names
 
 
 def heading(name: str) -> str:

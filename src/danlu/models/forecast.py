@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from danlu.models.memory import GPU_HOST_BYTES, Fit, MemoryParts, as_trained, fit, num_answers, peak_memory, trained_by
+from danlu.models.memory import GPU_HOST_BYTES, Fit, MemoryParts, as_trained, fit, num_answers, peak_memory
 from danlu.models.memory import Plan as _Plan
 from danlu.models.shape import ModelShape
+from danlu.models.trained import trained_by
 from danlu.plugins import Registry
 from danlu.recipe.base import METHODS
 from danlu.recipe.recipe import Recipe

@@ -87,13 +87,16 @@ class Examination:
         return {"is_ready": self.is_ready, "checks": [asdict(check) for check in self.checks], "extras": extras}
 
 
-STUDIO = ("alembic", "anyio", "authlib", "fastapi", "httpx", "joserfc", "limits", "prometheus_client", "pwdlib", "sqlalchemy", "starlette", "uvicorn")
+STUDIO = (
+    *("alembic", "anyio", "authlib", "fastapi", "httpx", "joserfc", "limits"),
+    *("nicegui", "prometheus_client", "pwdlib", "sqlalchemy", "starlette", "uvicorn"),
+)
 EXTRAS: dict[str, tuple[tuple[str, ...], str, str]] = {
     "train": (("huggingface_hub", "jinja2", "peft", "safetensors", "tokenizers", "torch", "transformers"), "training and chat", "训练与对话"),
     "eval": (("sacrebleu",), "BLEU and chrF in the proof", "评测中的 BLEU 与 chrF"),
     "quant": (("bitsandbytes",), "method qlora, optimiser adamw_8bit", "qlora 方法与 adamw_8bit 优化器"),
     "sweep": (("optuna",), "danlu sweep --optuna", "danlu sweep --optuna"),
-    "studio": (STUDIO, "the platform: queue, REST, Python API, accounts", "平台：队列、REST、Python 接口、账户"),
+    "studio": (STUDIO, "the studio: pages, queue, REST, Python API, accounts", "工作室：页面、队列、REST、Python 接口、账户"),
     "postgres": (("psycopg",), "the platform on PostgreSQL", "用 PostgreSQL 的平台"),
     "s3": (("fsspec", "s3fs"), "files of the platform on S3", "平台文件存放在 S3"),
     "gcs": (("fsspec", "gcsfs"), "files of the platform on Google Cloud Storage", "平台文件存放在 Google Cloud Storage"),
@@ -158,7 +161,7 @@ def _torch() -> Iterator[Check]:
         return
     yield Check("torch", "ok", f"{found['version']}, {found['threads']} threads")
     gpus = ", ".join(f"{name} {memory / GIB:.0f} GiB" for name, memory in found["gpus"])
-    yield Check("gpu", "ok", gpus or "-", "" if gpus else "none: training runs on the processors", "" if gpus else "没有 GPU：用 CPU 训练")
+    yield Check("gpu", "ok", gpus, "" if gpus else "none: training runs on the processors", "" if gpus else "没有 GPU：用 CPU 训练")
 
 
 def _home(home: Path) -> Iterator[Check]:

@@ -15,8 +15,9 @@ import numpy as np
 from danlu.errors import DataError, OutOfMemoryError, TooFewExamplesError
 from danlu.models.forecast import Forecast, Lengths, forecast, is_registered
 from danlu.models.headroom import budget_bytes
-from danlu.models.memory import peak_memory, trained_by
+from danlu.models.memory import peak_memory
 from danlu.models.shape import ModelShape
+from danlu.models.trained import trained_by
 from danlu.recipe.base import METHODS
 from danlu.recipe.recipe import Recipe
 from danlu.recipe.recommend import Facts, Goal, Reason, recommend_all, resolve

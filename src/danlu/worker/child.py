@@ -95,8 +95,10 @@ def _num_tasks() -> int:
 
 
 def _work(job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    from danlu.logs import quieten_libraries
     from danlu.worker.kinds.base import KINDS
 
+    quieten_libraries()
     try:
         state, told = KINDS.parse(job["payload"]).work(folder)
         return {"state": state, "result": told, "error": None}

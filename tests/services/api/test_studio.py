@@ -106,7 +106,7 @@ def test_a_second_server_refuses_a_home_and_a_port_that_are_taken(home: Path) ->
     finally:
         studio.end()
 
-    assert (code, "another studio works on" in said) == (7, True)
+    assert (code, "another studio works on" in said, f"use the one that runs: {studio.url}" in said) == (7, True, True)
     assert (code_of_port, f"cannot listen on 127.0.0.1, port {port}" in said_of_port) == (9, True)
 
 

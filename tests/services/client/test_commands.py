@@ -95,6 +95,17 @@ def test_a_run_is_submitted_seen_in_the_queue_and_cancelled(danlu: Danlu, platfo
         assert jobs.queue(connection) == []
 
 
+def test_a_data_file_is_brought_in_once_and_named_exactly(danlu: Danlu, busy: None, tmp_path: Path) -> None:
+    rows_file = tmp_path / "bakery.jsonl"
+    rows_file.write_text('{"instruction": "Closed?", "output": "At six."}\n')
+    first, second = (json.loads(danlu("submit", "--data", str(rows_file), "--json")[1]) for _ in range(2))
+    with rows_file.open("a") as file:
+        file.write('{"instruction": "Open?", "output": "At seven."}\n')
+    third = json.loads(danlu("submit", "--data", str(rows_file), "--json")[1])
+
+    assert [run["recipe"]["dataset"] for run in (first, second, third)] == ["bakery@1", "bakery@1", "bakery@2"]
+
+
 def test_a_structured_value_is_json_or_a_file(danlu: Danlu, tmp_path: Path, busy: None) -> None:
     recipe = {"base_model": "danlu/tiny", "dataset": "danlu/zhangjiajie"}
     (tmp_path / "r.yaml").write_text(json.dumps(recipe))
@@ -136,3 +147,13 @@ def test_help_of_the_whole_loads_neither_the_database_nor_the_web() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert "projects" in done.stdout and done.stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize(("command", "package"), [("studio", "nicegui"), ("backup", "sqlalchemy"), ("queue", "sqlalchemy")])
+def test_a_package_that_is_not_installed_is_told_with_its_extra(command: str, package: str, tmp_path: Path) -> None:
+    words = ["danlu", command, *([str(tmp_path / "b")] if command == "backup" else [])]
+    code = f"import sys; sys.modules[{package!r}] = None; sys.argv = {words}\nfrom danlu.cli.main import main\nmain()"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"DANLU_LANG": "en"})
+
+    assert done.returncode == 8 and "pip install 'danlu[studio]'" in done.stderr, done.stderr

@@ -122,7 +122,11 @@ def check(connection: Connection, actor: Actor, right: Right, arguments: dict[st
     if right == "anyone":
         return None
     if not actor.is_signed_in:
-        raise SignInError("nobody is signed in", why="this can only be done by a user", fix="sign in, or send an API key: Authorization: Bearer dl_...")
+        raise SignInError(
+            "nobody is signed in",
+            why="this can only be done by a user",
+            fix="sign in, or send an API key (Authorization: Bearer dl_...; for `danlu`: DANLU_TOKEN)",
+        )
     if right == "person":
         if actor.is_key:
             raise ForbiddenError("this cannot be done with an API key", why="a key must not change an account or make keys", fix="sign in with your name")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -186,10 +187,14 @@ class _Search:
             return name
         if is_path(name):
             return self.path(name, "dataset")
+        known = [*bundled.example_names(), *(dataset.name for dataset in DATASETS.all(self.connection, project_id=self.project_id))]
+        near = get_close_matches(name.partition("@")[0], known, n=1)
         raise NotFoundError(
             f"this project has no dataset {name[:80]!r}",
             why="it is neither a dataset of the project (name, or name@number) nor a bundled example",
-            fix=f"upload it first, or use {bundled.example_names()[0]}",
+            fix=f"did you mean {near[0]}?"
+            if near
+            else f"bring it in first (`danlu datasets add FILE`, or the page Datasets), or use {bundled.example_names()[0]}",
         )
 
     def base_model(self, name: str) -> str:

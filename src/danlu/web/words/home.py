@@ -19,7 +19,7 @@ WORDS = {
     "next_paused": ("Go on", "继续"),
     "next_succeeded": ("See the proof", "查看证明"),
     "projects": ("Projects", "项目"),
-    "project_text": ("A project holds data, runs and models that belong together.", "一个项目放在一起的数据、训练和模型。"),
+    "project_text": ("A project holds data, runs and models that belong together.", "项目把相关的数据、训练和模型放在一起。"),
     "title": ("Home", "首页"),
     "tour_close": ("Got it", "知道了"),
     "tour_data": ("Bring examples", "准备样例"),

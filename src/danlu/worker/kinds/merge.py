@@ -30,13 +30,14 @@ class Merge(JobKind):
     def work(self, folder: Path) -> Outcome:
         """Merge (anew, when it was killed before the result was whole), then prove."""
         from danlu.services import merging, runs
+        from danlu.worker.job_log import JobLog
 
         run_dir = Path(self.run_dir)
         if (run_dir / "run.json").exists():
-            result = runs.resume(self.run_dir)
+            result = runs.resume(self.run_dir, listeners=[JobLog()])
         else:
             shutil.rmtree(run_dir, ignore_errors=True)
-            result = merging.merge(self.folders, run_dir, how=self.how, weights=self.weights, rank=self.rank, density=self.density)
+            result = merging.merge(self.folders, run_dir, how=self.how, weights=self.weights, rank=self.rank, density=self.density, listeners=[JobLog()])
         if result.outcome == "paused":
             return "paused", {}
         return "succeeded", {"verdict": ((result.report or {}).get("verdict") or {}).get("label")}

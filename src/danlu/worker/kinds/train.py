@@ -35,8 +35,9 @@ class Train(JobKind):
         """Begin or go on."""
         from danlu.recipe.load import validate
         from danlu.services.runs import run
+        from danlu.worker.job_log import JobLog
 
-        result = run(validate(self.recipe, source="recipe"), run_dir=Path(self.run_dir), paths=self.paths)
+        result = run(validate(self.recipe, source="recipe"), run_dir=Path(self.run_dir), paths=self.paths, listeners=[JobLog()])
         if result.outcome == "paused":
             return "paused", {}
         report = result.report or {}
