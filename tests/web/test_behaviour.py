@@ -115,8 +115,8 @@ def test_a_dropped_file_becomes_a_dataset_and_a_document_is_shown_the_right_door
 @pytest.mark.slow
 def test_columns_with_names_of_their_own_are_told_in_the_head_of_the_preview(window: Window, studio: Served, platform: Platform, tmp_path: Path) -> None:
     page = window.go("/datasets")
-    (tmp_path / "tickets.csv").write_text("\n".join(["id,asked,answer_text", *(f"{n},Where is it? {n},Here: {n}" for n in range(30))]), "utf-8")
-    page.set_input_files("input[type=file]", tmp_path / "tickets.csv")
+    (tmp_path / "product.csv").write_text("\n".join(["id,asked,answer_text", *(f"{n},Where is it? {n},Here: {n}" for n in range(30))]), "utf-8")
+    page.set_input_files("input[type=file]", tmp_path / "product.csv")
     page.wait_for_url("**/datasets/dts_*", timeout=WAIT)
     page.click("text=What the columns are")
     page.wait_for_selector("text=Say which column is the question", timeout=WAIT)
@@ -131,7 +131,7 @@ def test_columns_with_names_of_their_own_are_told_in_the_head_of_the_preview(win
     page.click("main >> text=Save as a new version")
     page.wait_for_url("**/datasets/*?version=2", timeout=WAIT)
 
-    made = next(one for one in datasets.list_datasets(platform, OWNER, studio.project_id).items if one.name == "tickets")
+    made = next(one for one in datasets.list_datasets(platform, OWNER, studio.project_id).items if one.name == "product")
     version = datasets.list_dataset_versions(platform, OWNER, made.id).items[0]
     assert rows.preview_rows(platform, OWNER, version.id, limit=1).items[0].row == {"prompt": "Where is it? 0", "completion": "Here: 0"}
 
