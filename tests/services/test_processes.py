@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from danlu.errors import DivergedError, TrainingError
+from danlu.errors import DivergedError, TrainingError, error_from
 from danlu.files import read_json, read_jsonl
 from danlu.recipe.load import load_recipe
 from danlu.recipe.placement import Placement
@@ -89,6 +89,6 @@ def free_port() -> int:
 
 
 def test_an_error_of_a_process_is_raised_as_what_it_was() -> None:
-    error = processes._error({"code": "DL502", "what": "the loss became nan", "why": "rate", "fix": "lower it"})
+    error = error_from({"code": "DL502", "what": "the loss became nan", "why": "rate", "fix": "lower it"})
 
     assert type(error) is DivergedError and error.fix == "lower it"

@@ -27,7 +27,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OWNER = Actor.local()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: it runs an event loop, beside which tests of other modules could not run theirs
 def browser() -> Iterator[Any]:
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if find_spec("playwright") is None:
