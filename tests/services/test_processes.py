@@ -13,7 +13,6 @@ from danlu.errors import DivergedError, TrainingError, error_from
 from danlu.files import read_json, read_jsonl
 from danlu.recipe.load import load_recipe
 from danlu.recipe.placement import Placement
-from danlu.services import processes
 from danlu.services.runs import run
 from models import recipe_values
 
