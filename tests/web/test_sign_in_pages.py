@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,8 +28,14 @@ PASSWORD = "three quiet otters"
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A studio of a team: everybody signs in, and nobody has an account yet."""
-    home = tmp_path_factory.mktemp("team") / "home"
+    """A studio of a team: everybody signs in."""
+    with team(tmp_path_factory.mktemp("team") / "home") as served:
+        yield served
+
+
+@contextmanager
+def team(home: Path) -> Iterator[Served]:
+    """A studio in which everybody signs in, and nobody has an account yet."""
     platform = Platform.open(Settings(home=home))
     project_id = projects.create_project(platform, Actor.local(), NewProject(name="Otters")).id
     platform.close()
@@ -63,26 +71,29 @@ def enter(window: Window, name: str, *, at: str) -> Any:
     return page
 
 
-def test_the_first_administrator_is_made_with_the_token_and_is_led_to_the_page_that_was_asked_for(browser: Any, shared: Served, platform: Platform) -> None:
-    window = Window(browser, shared)
-    page = window.page
-    page.goto(f"{shared.url}/queue?x=1")
-    assert page.url == f"{shared.url}/sign-in?next=/queue%3Fx%3D1"
+def test_the_first_administrator_is_made_with_the_token_and_is_led_to_the_page_that_was_asked_for(browser: Any, tmp_path: Path) -> None:
+    with team(tmp_path / "home") as studio:
+        platform = Platform.open(Settings(home=studio.home))
+        window = Window(browser, studio)
+        page = window.page
+        page.goto(f"{studio.url}/queue?x=1")
+        assert page.url == f"{studio.url}/sign-in?next=/queue%3Fx%3D1"
 
-    page.fill("[name=token]", "not the token of this server")
-    page.fill("[name=name]", "ada")
-    page.fill("[name=password]", PASSWORD)
-    page.click("[type=submit]")
-    page.wait_for_selector("#told:has-text('This token is not valid')", timeout=WAIT)
-    page.fill("[name=token]", str(sessions.first_admin_token(platform)))
-    page.click("[type=submit]")
-    page.wait_for_url("**/queue?x=1", timeout=WAIT)
-    page.wait_for_selector("h1:has-text('Queue')", timeout=WAIT)
+        page.fill("[name=token]", "not the token of this server")
+        page.fill("[name=name]", "ada")
+        page.fill("[name=password]", PASSWORD)
+        page.click("[type=submit]")
+        page.wait_for_selector("#told:has-text('This token is not valid')", timeout=WAIT)
+        page.fill("[name=token]", str(sessions.first_admin_token(platform)))
+        page.click("[type=submit]")
+        page.wait_for_url("**/queue?x=1", timeout=WAIT)
+        page.wait_for_selector("h1:has-text('Queue')", timeout=WAIT)
 
-    page.click("text=Sign out")
-    page.wait_for_url("**/sign-in", timeout=WAIT)
-    assert [cookie for cookie in window.context.cookies() if cookie["name"] == "danlu"] == []
-    window.context.close()
+        page.click("text=Sign out")
+        page.wait_for_url("**/sign-in", timeout=WAIT)
+        assert [cookie for cookie in window.context.cookies() if cookie["name"] == "danlu"] == []
+        window.context.close()
+        platform.close()
 
 
 @pytest.mark.parametrize("next", ["https://evil.example/", "//evil.example", "/\\evil.example", "/\t/evil.example", "javascript:alert(1)"])
