@@ -21,7 +21,7 @@ from danlu.files import read_json, read_jsonl, write_json
 from danlu.services.platform.platform import Platform
 from danlu.settings import Settings
 from danlu.store import jobs
-from danlu.store.jobs import JOBS, MAX_ATTEMPTS_WITHOUT_PROGRESS, Job
+from danlu.store.jobs import JOBS, Job
 from danlu.store.projects import PROJECTS
 
 CHAIN_STEPS = 3
@@ -36,9 +36,6 @@ def chosen(places: dict[int, str], limit: int | None, seed: int) -> list[tuple[i
 # -- the process of a training
 
 
-MAX_ATTEMPTS = 1 + MAX_ATTEMPTS_WITHOUT_PROGRESS
-
-
 def training_points(gate: Gate, *, limit: int | None = None, seed: int = 0) -> tuple[int, list[str]]:
     """Number of faults tried, and what was wrong after them."""
     executor: Executor = ForkedExecutor(gate.home, gate.folder / "z") if gate.is_forked else LocalExecutor(gate.home)
@@ -49,11 +46,8 @@ def training_points(gate: Gate, *, limit: int | None = None, seed: int = 0) -> t
     for number, name, kind in tried:
         home = f"{number}-{kind}"
         first = _train(gate, executor, home, 1, {"point": number, "kind": kind})
-        ended, again = first, 1
-        # Once more after the fault; and as often as the supervisor would when the next one found the killed one still holding the job.
-        while again < MAX_ATTEMPTS and (ended.state == "gone" if again > 1 else not (first.result and first.result["state"] == "succeeded")):
-            again += 1
-            ended = _train(gate, executor, home, again, None)
+        again = 1 if first.result and first.result["state"] == "succeeded" else 2
+        ended = first if again == 1 else _train(gate, executor, home, again, None)
         if kind == "KILL" and first.state == "ended":
             wrong.append(f"{name} was not met again")
         if not ended.result or ended.result["state"] != "succeeded":

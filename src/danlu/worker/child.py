@@ -16,13 +16,15 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from danlu.errors import ConflictError, DanluError, InternalError, RunBusyError, StorageError
 from danlu.executors.processes import boot_id, start_time
 from danlu.files import read_json, write_json
 
 LOG_LINE = "danlu job %s, attempt %d: %s\n"
+DYING_SECONDS = 5.0
+"""How long an attempt waits for the one before it to let go of the job."""
 NOT_ITS_TURN = 75
 MAX_NEW_TASKS = 4096
 """Processes and threads that the user may have beyond those there are now: a fork bomb ends there (not for root)."""
@@ -49,9 +51,7 @@ def main(folder: Path) -> int:
 
 def _hold_and_work(folder: Path) -> int:
     with (folder.parent / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _take(lock):
             print("another attempt of this job is still running")
             return NOT_ITS_TURN
         job = read_json(folder / "job.json")
@@ -63,6 +63,19 @@ def _hold_and_work(folder: Path) -> int:
         _leave(folder, result)
     print(LOG_LINE % (job["id"], job["attempt"], result["state"]), end="", flush=True)
     return 0
+
+
+def _take(lock: IO[str]) -> bool:
+    """Take the job's lock; threads of a killed attempt may hold it for a moment after their process has ceased to be found."""
+    until = time.monotonic() + DYING_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)
 
 
 def _stop(number: int, frame: object) -> None:
