@@ -273,8 +273,8 @@ def limit(room):
     if group is None:
         resource.setrlimit(resource.RLIMIT_AS, (status_bytes("VmSize") + room, resource.RLIM_INFINITY))
     else:
-        everything_touched = 1 | 2 | 4  # MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT: else the kernel evicts and reads the libraries' code for minutes, and kills nobody
-        assert ctypes.CDLL(None).mlockall(everything_touched) == 0
+        # What was touched stays (MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT): else the libraries' code is evicted and read again for minutes, and nobody killed.
+        assert ctypes.CDLL(None).mlockall(1 | 2 | 4) == 0
         (group / "memory.limit_in_bytes").write_text(str(int((group / "memory.usage_in_bytes").read_text()) + room))
 group = Path(sys.argv[5]) if len(sys.argv) > 5 else None
 if group is not None:
