@@ -193,6 +193,12 @@ BODIES_OF_OTHERS = {
 }
 """Bodies that name what belongs to another project, or files of the server: the operation itself has to refuse them."""
 
+BEYOND = {
+    "load_engine": ("editor", {"model": "somebody/large-model"}),
+    "answer": ("editor", {"model": "somebody/large-model", "messages": [{"role": "user", "content": "?"}]}),
+}
+"""Bodies that ask for more than the operation does: loading a base model that nothing in the project is made from costs memory, disk and network."""
+
 FREE_BODIES = {"invite": {"project_id"}, "change_view": {"project_id"}}
 """Fields that end like ids and may name anything: for operators, or only remembered."""
 

@@ -46,12 +46,17 @@ def submit(
         run = opened.runs.submit(recipe, project=project, name=name, priority=priority)
         if not as_json:
             typer.echo(say(f"Submitted: {run.id}\n  danlu logs {run.id} --follow", f"已提交：{run.id}\n  danlu logs {run.id} --follow"))
-        if wait:
-            run.wait()
-            if not as_json:
+        try:
+            if wait:
+                run.wait()
+        except KeyboardInterrupt:
+            typer.echo(say(f"The run goes on. End it with: danlu cancel {run.id}", f"运行仍在继续。要结束它：danlu cancel {run.id}"), err=True)
+            raise
+        finally:  # also of a run that failed: its error follows, on the other output
+            if as_json:
+                write_json(Run, run.record)
+            elif run.is_over:
                 typer.echo(say(f"Over: {run.state}", f"已结束：{run.state}"))
-        if as_json:
-            write_json(Run, run.record)
 
 
 def queue(
