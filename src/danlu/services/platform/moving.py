@@ -45,9 +45,9 @@ def folder_before(platform: Platform) -> str | None:
 
 def fetch_inputs(platform: Platform) -> list[str]:
     """Bring the data of jobs that are not over into the cache, where it is not there; return the ids of jobs whose data is nowhere."""
-    missing = []
+    missing, home = [], workers.home_id(platform.database, platform.home)
     with platform.database.reading() as connection:
-        unfinished = jobs.queue(connection)
+        unfinished = [job for job in jobs.queue(connection) if job.home in (None, home)]
     for job in unfinished:
         try:
             fetch(platform, needed_files(job.payload))
