@@ -8,6 +8,7 @@ a writer, and it is on disk when it returns (`synchronous=FULL`).
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -40,13 +41,16 @@ _POSTGRESQL_FIXES = (
     ("authentication|no password supplied|pg_hba|role .* does not exist", "check the user and the password in DANLU_DATABASE_URL, and what pg_hba.conf allows"),
     ("database .* does not exist", "make it, as a user of the server who may: createdb NAME"),
     ("resolve|name or service|translate host", "check the name of the host in DANLU_DATABASE_URL"),
-    ("refused|timeout|timed out|unreachable|no route|no such file", "check host and port in DANLU_DATABASE_URL, and that the PostgreSQL server runs and listens there"),
+    (
+        "refused|timeout|timed out|unreachable|no route|no such file",
+        "check host and port in DANLU_DATABASE_URL, and that the PostgreSQL server runs",
+    ),
     ("invalid connection option|invalid port|invalid integer", "check the port in DANLU_DATABASE_URL, and what stands behind its ?"),
     ("too many clients|connection slots", "raise max_connections of the PostgreSQL server, or stop other programs that use it"),
 )
 _FIXES = (
     ("full|no space", "make room on its disk; nothing that was acknowledged is lost"),
-    ("readonly|read-only", "give this user the right to write to the file and its folder"),
+    ("readonly|read-only", "give this user the right to write to the file and its folder, or choose another home folder: DANLU_HOME"),
 )
 """What to do by what the driver says (regular expressions); the first that fits."""
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
@@ -155,7 +159,9 @@ def _postgresql_engine(url: URL) -> Engine:
         return create_engine(url, pool_pre_ping=True, json_serializer=lambda value: without_nul(json.dumps(value)), connect_args=patience, **_POOL)
     except ImportError as error:
         raise MissingExtraError(
-            "PostgreSQL needs the package psycopg", why="DANLU_DATABASE_URL names such a server; it comes with the extra `postgres`", fix="pip install 'danlu[postgres]'"
+            "PostgreSQL needs the package psycopg",
+            why="DANLU_DATABASE_URL names such a server",
+            fix="pip install 'danlu[postgres]'",
         ) from error
 
 
@@ -176,10 +182,15 @@ def _told(database: Database) -> Iterator[None]:
     except NoConnectionError as error:
         raise DatabaseError("every connection to the database is in use", why="more is asked at a time than it can answer", fix="try again") from error
     except DBAPIError as error:
-        reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
-        raise DatabaseError(
-            f"the database {database.shown} cannot be used", why=_without_secrets(database, reason), fix=_fix(reason, database)
-        ) from error
+        reason = (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0] + _of_folder(database.path)
+        raise DatabaseError(f"the database {database.shown} cannot be used", why=_without_secrets(database, reason), fix=_fix(reason, database)) from error
+
+
+def _of_folder(path: Path | None) -> str:
+    """What is wrong with the folder of a SQLite database, where the driver only says that it cannot open the file."""
+    if path is None or os.access(path.parent, os.W_OK):
+        return ""
+    return f"; {path.parent} is {'read-only for this user' if path.parent.is_dir() else 'not there'}"
 
 
 def _without_secrets(database: Database, reason: str) -> str:

@@ -37,9 +37,7 @@ def end_run(platform: Platform, state: str) -> None:
 
 
 @pytest.fixture
-def danlu(
-    platform: Platform, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., tuple[int, str, str]]]:
+def danlu(platform: Platform, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[int, str, str]]]:
     """Run a command on a server; `then` happens while it waits for the first time."""
     for name, value in {"DANLU_LANG": "en", "COLUMNS": "200", "DANLU_SERVER": url}.items():
         monkeypatch.setenv(name, value)

@@ -20,15 +20,15 @@ from danlu.api.app import create_app
 from danlu.errors import ForbiddenError, JobError, ModelError
 from danlu.services.engine import READY, SOCKET, TOKEN
 from danlu.services.forecasts import Device
-from danlu.services.platform import chat, projects, users
+from danlu.services.platform import chat, projects
 from danlu.services.platform.access import Actor
 from danlu.services.platform.chat import EngineChoice, Question
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.projects import Membership, NewProject
-from danlu.services.platform.users import NewUser
 from danlu.store import jobs, workers
 from danlu.store.jobs import JOBS
 from danlu.store.runs import RUNS
+from danlu.store.users import USERS
 from danlu.store.workers import ONLY_HOME
 
 OWNER = Actor.local()
@@ -159,7 +159,8 @@ def test_an_engine_that_went_away_is_loaded_anew(running: Running) -> None:
 
 
 def member(platform: Platform, project: str, role: str) -> Actor:
-    made = users.create_user(platform, OWNER, NewUser.model_validate({"name": role, "password": "seven green doors"}))
+    with platform.database.writing() as connection:
+        made = USERS.insert(connection, name=role, name_key=role, is_admin=False, is_active=True, preferences={})
     projects.set_member(platform, OWNER, project, made.id, Membership.model_validate({"role": role}))
     return Actor(user_id=made.id, name=role, is_signed_in=True)
 

@@ -156,9 +156,7 @@ def list_engines(call: Call, project_id: str) -> list[EngineState]:
 @operation("POST", "/projects/{project_id}/engines", right="reviewer", own_transaction=True)
 def load_engine(call: Call, project_id: str, body: EngineChoice) -> EngineState:
     """Load a model before anyone asks; does nothing where it is loaded."""
-    found, _ = _find_or_submit(
-        call.platform, call.actor, project_id, body.model, lambda connection, job: call.settle(connection, _state(call.platform, job))
-    )
+    found, _ = _find_or_submit(call.platform, call.actor, project_id, body.model, lambda connection, job: call.settle(connection, _state(call.platform, job)))
     return _state(call.platform, found)
 
 
@@ -238,7 +236,9 @@ def _what_it_waits_for(connection: Connection, job: Job) -> tuple[str, str]:
     return f", behind others (slots: {worker.num_slots}, needed: {job.num_slots})", "look at the queue (danlu queue), then ask again"
 
 
-def _find_or_submit(platform: Platform, actor: Actor, project_id: str, model: str, settle: Callable[[Connection, Job], None] | None = None) -> tuple[Job, str | None]:
+def _find_or_submit(
+    platform: Platform, actor: Actor, project_id: str, model: str, settle: Callable[[Connection, Job], None] | None = None
+) -> tuple[Job, str | None]:
     """The job that holds a model (a new one where there is none), and the folder of the run that is asked for.
 
     Raises:

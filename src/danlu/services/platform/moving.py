@@ -1,4 +1,4 @@
-"""A home folder that lies elsewhere than before: moved, or put back from a backup into a new one. What waits in its queue goes on there. Holds no operations."""
+"""A home folder that lies elsewhere than before: moved, or put back from a backup into a new one. What waits goes on there. Holds no operations."""
 
 from __future__ import annotations
 
