@@ -33,11 +33,11 @@ CONNECT_SECONDS = 10
 HOME_OPTION = "danlu_home"
 # Values of a statement are users' data: they stay out of error messages and logs.
 _POOL: dict[str, Any] = {"pool_size": NUM_CONNECTIONS, "max_overflow": 4, "pool_timeout": BUSY_TIMEOUT_SECONDS, "hide_parameters": True}
-_SQLITE_FIXES = (
+_SQLITE_FIXES: tuple[tuple[str, str], ...] = (
     ("malformed|not a database", "restore the newest backup: `danlu restore`; the damaged file is kept beside it"),
     ("locked", "try again; if it stays so, another program holds the file (a backup or a database browser)"),
 )
-_POSTGRESQL_FIXES = (
+_POSTGRESQL_FIXES: tuple[tuple[str, str], ...] = (
     ("authentication|no password supplied|pg_hba|role .* does not exist", "check the user and the password in DANLU_DATABASE_URL, and what pg_hba.conf allows"),
     ("database .* does not exist", "make it, as a user of the server who may: createdb NAME"),
     ("resolve|name or service|translate host", "check the name of the host in DANLU_DATABASE_URL"),
@@ -48,7 +48,7 @@ _POSTGRESQL_FIXES = (
     ("invalid connection option|invalid port|invalid integer", "check the port in DANLU_DATABASE_URL, and what stands behind its ?"),
     ("too many clients|connection slots", "raise max_connections of the PostgreSQL server, or stop other programs that use it"),
 )
-_FIXES = (
+_FIXES: tuple[tuple[str, str], ...] = (
     ("full|no space", "make room on its disk; nothing that was acknowledged is lost"),
     ("readonly|read-only", "give this user the right to write to the file and its folder, or choose another home folder: DANLU_HOME"),
 )
