@@ -75,7 +75,7 @@ def _finished(platform: Platform, project_id: str, folder: Path) -> str:
 
 def _sweep(platform: Platform, project_id: str, folder: Path) -> str:
     """A sweep that is over: three members, of which one was left; its run is the best of them."""
-    body = NewSweep(recipe={"base_model": "danlu/tiny", "dataset": "danlu/zhangjiajie"}, sweep={"set": {"method.rank": [2, 4, 8]}}, name="Which rank")
+    body = NewSweep(recipe={"base_model": "danlu/tiny", "dataset": "danlu/zhangjiajie"}, sweep={"set": {"method.rank": [2, 4, 8]}}, name="Doors 2")
     run = sweeps.submit_sweep(platform, OWNER, project_id, body)
     rows = []
     for number, (rank, state) in enumerate(((4, "trained"), (2, "left"), (8, "left")), 1):

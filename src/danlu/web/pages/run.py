@@ -119,6 +119,8 @@ class View:
             button(s.t("run.stop"), guarded(s, partial(ask_to_stop, s, run.id, "/runs")), classes="danger")
         if self.is_sweep:
             button(s.t("sweeps.open"), href=f"/sweeps/{run.id}", symbol="tune")
+        else:
+            button(s.t("sweeps.try_settings"), href=f"/sweeps/new?from={run.id}")
         button(s.t("run.again"), href=f"/new-run?from={run.id}")
 
     async def _register(self) -> None:
