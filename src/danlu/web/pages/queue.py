@@ -73,7 +73,7 @@ def _order(s: Session, line: ui.element, job: Job, waiting: list[Job], act: Call
 
     async def move(before: str | None, button: str) -> None:
         await act(jobs.move_job, job.id, Move(before=before))
-        ui.run_javascript(f"window.danlu.focus('[data-move=\"{button} {job.id}\"]', '[data-job=\"{job.id}\"] button:enabled')")
+        line.client.run_javascript(f"window.danlu.focus('[data-move=\"{button} {job.id}\"]', '[data-job=\"{job.id}\"] button:enabled')")
 
     async def change(event: Any) -> None:
         await act(jobs.move_job, job.id, Move(priority=event.value))

@@ -126,7 +126,7 @@ class View:
     async def _register(self) -> None:
         """Ask for a name and keep the result under it."""
         s = self.s
-        with ui.dialog() as dialog, box("dl-dialog").props("role=dialog aria-modal=true") as content:
+        with s.toasts, ui.dialog() as dialog, box("dl-dialog").props("role=dialog aria-modal=true") as content:
             content._props["aria-label"] = s.t("models.register")
             Text(s.t("models.register"), "h2")
             field = text_field(s.t("models.register_name"), self.run.name.replace("@", " ").replace("/", " ")[:100], maxlength=100)
