@@ -77,7 +77,7 @@ def side_by_side(label: str, heads: Sequence[Cell], rows: Sequence[tuple[Cell, S
     with box("dl-scroll").props("tabindex=0") as place:
         place._props["aria-label"] = label
         place.props("role=region")
-        with box("dl-table", "table"):
+        with box("dl-table dl-side", "table"):
             Text(label, "caption", "dl-skip")
             with box("", "thead"), box("", "tr"):
                 for head in heads:

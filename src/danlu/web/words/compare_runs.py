@@ -17,8 +17,8 @@ WORDS = {
     "metrics": ("Measured on held-out rows", "留出样例上的结果"),
     "metrics_none": ("None of them was measured yet.", "还没有评测结果。"),
     "metrics_tip": (
-        "Each run after training, and its change against its own base model. Runs on other data were measured on other rows.",
-        "每次训练之后的得分，以及相对各自基座模型的变化。数据不同，评测的样例也不同。",
+        "Each run after training, and whether it is better than its own base model. Runs on other data were measured on other rows.",
+        "每次训练之后的得分，以及是否好于各自的基座模型。数据不同，评测的样例也不同。",
     ),
     "run": ("Run", "训练"),
     "runs": ("Runs", "训练记录"),

@@ -18,8 +18,8 @@ WORDS = {
     "column_verdict": ("Verdict", "结论"),
     "comparisons": ("Comparisons", "比较"),
     "comparisons_text": (
-        "Members are compared by validation loss while they train. The worse ones stop early, which saves most of the time.",
-        "训练中按验证损失比较各成员，落后的提前停止，能省下大部分时间。",
+        "Members are compared by validation loss while they train. The worse ones stop early; the time they save is told beside.",
+        "训练中按验证损失比较各成员，落后的提前停止；省下多少见旁边的预览。",
     ),
     "continue_best": ("Go on from these settings", "用这组设置继续"),
     "curves_train": ("Training loss of the members", "各成员的训练损失"),
