@@ -335,7 +335,7 @@ def test_a_sweep_is_checked_before_it_is_queued(platform: Platform, project: str
 
     run = sweep(set={"method.rank": [2, 4]})
     assert runs.list_run_jobs(platform, OWNER, run.id)[0].kind == "sweep"
-    assert sweeps.get_sweep(platform, OWNER, run.id).members == []
+    assert [member.state for member in sweeps.get_sweep(platform, OWNER, run.id).members] == ["waiting", "waiting"]
     for error, values in (
         (RecipeError, {}),
         (RecipeError, {"set": {"method.rank": [2, -1]}}),

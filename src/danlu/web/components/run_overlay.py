@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from nicegui import ui
@@ -131,7 +132,7 @@ def runs_card(s: Session, found: ComparedRuns) -> None:
         (s.t("compare_runs.data"), [_last(str(run.recipe["dataset"])) for run in found.runs]),
         (s.t("compare_runs.base"), [_last(run.base_model) for run in found.runs]),
         (s.t("compare_runs.method"), [_method(recipe.get("method")) for recipe in recipes]),
-        (s.t("compare_runs.created"), [lambda run=run: moment(run.created_at) for run in found.runs]),
+        (s.t("compare_runs.created"), [partial(moment, run.created_at) for run in found.runs]),
     ]
     with card(s.t("compare_runs.runs"), "flush"):
         side_by_side(s.t("compare_runs.runs"), heads(found.runs), rows)

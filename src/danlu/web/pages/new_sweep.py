@@ -156,7 +156,7 @@ class Form:
     async def _take_draft(self) -> None:
         """Begin with what was entered under New run."""
         before = (await self.s.do(views.get_draft, "new_run")).values
-        taken = {name: before[name] for name in ("dataset", "base_model", "goal", "changes", "copied", "name") if name in before}
+        taken: dict[str, Any] = {name: before[name] for name in ("dataset", "base_model", "goal", "changes", "copied", "name") if name in before}
         self.entered = Entered.from_draft(taken)
 
     async def keep(self) -> None:
