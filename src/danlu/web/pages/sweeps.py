@@ -155,6 +155,8 @@ class View:
             button(s.t("run.continue"), guarded(s, self._resume), classes="primary", symbol="play_arrow")
         if run.state in ("queued", "running"):
             button(s.t("run.stop"), guarded(s, partial(ask_to_stop, s, run.id, "/sweeps")), classes="danger")
+        if run.state != "succeeded":
+            button(s.t("sweeps.details"), href=f"/runs/{run.id}")
         button(s.t("sweeps.again"), href=f"/sweeps/new?from={run.id}")
 
     async def _resume(self) -> None:

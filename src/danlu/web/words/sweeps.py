@@ -26,6 +26,7 @@ WORDS = {
     "curves_validation": ("Validation loss of the members", "各成员的验证损失"),
     "curves_of": ("The best {number} of {total} members.", "共 {total} 个成员，显示最好的 {number} 个。"),
     "data": ("Data", "数据"),
+    "details": ("Log and recipe", "日志与配方"),
     "empty_text": (
         "Not sure which learning rate or adapter size is best? Try several at once: the losers stop early, the best one is proved.",
         "拿不准学习率或适配器大小？一次试几组：落后的提前停止，最好的那组会得到证明。",
