@@ -11,6 +11,7 @@ from danlu.services.platform import jobs, runs, sweeps, views
 from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.runs import NewRun, Stop
+from danlu.services.platform.views import Draft
 from danlu.settings import Settings
 from danlu.store.jobs import JOBS
 from danlu.store.runs import RUNS
@@ -142,3 +143,4 @@ def test_runs_are_put_side_by_side_and_one_is_run_again_as_it_was(window: Window
     page = window.go(f"/runs/compare?runs={other.id},run_none")
     assert page.locator("[role=alert]").count() == 1
     runs.stop_run(platform, OWNER, other.id, Stop(outcome="discard"))
+    views.save_draft(platform, OWNER, "new_run", Draft())
