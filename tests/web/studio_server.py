@@ -36,6 +36,7 @@ class Served:
     project_id: str
     run_id: str
     dataset_id: str
+    sweep_id: str = ""
 
 
 def serve(home: Path, port: int = 0, *, has_worker: bool = False, **settings: str) -> "tuple[subprocess.Popen[bytes], str]":

@@ -18,9 +18,10 @@ from danlu.web.components import answering
 from danlu.web.session import GetActor
 
 PAGES = (
-    "account", "advisor", "chat", "dataset", "datasets", "exports", "help", "home", "models", "new_run", "people", "project", "proof", "queue", "run",
-    "settings", "sign_in",
+    "account", "advisor", "chat", "compare_runs", "dataset", "datasets", "exports", "help", "home", "models", "new_run", "new_sweep", "people",
+    "project", "proof", "queue", "run", "settings", "sign_in", "sweeps",
 )  # fmt: skip
+"""In this order: of two addresses that fit the first one is taken, `/runs/compare` before `/runs/{run_id}`."""
 RECONNECT_SECONDS = 60.0
 """A page that was away for less goes on where it was; after that it is loaded again, and looks the same."""
 STATIC = Path(__file__).parent / "static"

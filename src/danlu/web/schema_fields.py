@@ -68,6 +68,26 @@ def with_value(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return {**values, first: with_value(inner, rest, value)}
 
 
+def with_changes(recipe: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with other values at dotted paths; a part of another type begins with that type's defaults."""
+    for path, value in changes.items():
+        whole = path.removesuffix(".type")
+        recipe = with_value(recipe, whole, {"type": value}) if whole != path else with_value(recipe, path, value)
+    return recipe
+
+
+def changes_to(base: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
+    """What makes `recipe` of `base`, by dotted path; what is left to be chosen (`auto`) stays as it is in `base`."""
+    found: dict[str, Any] = {}
+    for field in sorted(fields_of(recipe), key=lambda field: not field.path.endswith(".type")):
+        is_of_other_type = any(field.path.startswith(path.removesuffix("type")) for path in found if path.endswith(".type"))
+        value, before = value_at(recipe, field.path, field.default), field.default if is_of_other_type else value_at(base, field.path, field.default)
+        is_open = value == "auto" and not (field.path == "optim.num_epochs" and value_at(recipe, "optim.max_steps"))  # the two exclude each other
+        if value != before and not is_open:
+            found[field.path] = value
+    return found
+
+
 def _walk(node: dict[str, Any], schema: dict[str, Any], prefix: str, value: Any) -> Iterator[FormField]:
     for name, written in node.get("properties", {}).items():
         path = f"{prefix}{name}"

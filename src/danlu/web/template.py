@@ -50,6 +50,7 @@ NAVIGATION: dict[str, list[Entry]] = {
         Entry("home", "/", "home"),
         Entry("datasets", "/datasets", "dataset"),
         Entry("runs", "/runs", "show_chart"),
+        Entry("sweeps", "/sweeps", "tune"),
         Entry("new_run", "/new-run", "add_circle_outline"),
         Entry("models", "/models", "layers"),
         Entry("exports", "/exports", "ios_share"),

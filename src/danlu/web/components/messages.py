@@ -85,7 +85,8 @@ async def confirm(s: Session, title: str, text: str, *, do: str, danger: bool = 
 
 async def choose(s: Session, title: str, text: str, outcomes: dict[str, tuple[str, str]]) -> str | None:
     """Ask which of several outcomes is wanted; None when the dialog is closed."""
-    with ui.dialog() as dialog, box("dl-dialog").props("role=dialog aria-modal=true") as content:
+    # Not where the button is: a list that is drawn anew while the question is open would take it away.
+    with s.toasts, ui.dialog() as dialog, box("dl-dialog").props("role=dialog aria-modal=true") as content:
         content._props["aria-label"] = title
         Text(title, "h2")
         paragraph(text, "dl-text dl-muted")

@@ -43,6 +43,7 @@ async def show(s: Session) -> None:
                 moment(version.created_at)
         with box("dl-row"):
             button(s.t("datasets.next_train"), href=f"/new-run?project={dataset.project_id}&dataset={dataset.name}@{version.number}", classes="primary")
+            button(s.t("sweeps.try_settings"), href=f"/sweeps/new?project={dataset.project_id}&dataset={dataset.name}@{version.number}")
     place = box("dl-col wide")
     await refresh_every(1.0, partial(s.do, datasets.get_dataset_version, version.id), lambda found: _doctor(s, place, found), lambda found: found.report)
     with card(s.t("datasets.preview"), "flush"):
