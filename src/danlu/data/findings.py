@@ -13,6 +13,7 @@ import numpy as np
 import orjson
 
 from danlu.data.inspect import Inspection, inspect
+from danlu.data.sources import named_only
 from danlu.data.split import split_rows
 from danlu.data.staging import Staged
 from danlu.data.table_of_rows import index_rows
@@ -59,9 +60,9 @@ def look_over(path: Path, *, digest: str = "", keep_in: Path | None = None) -> I
         check_digest(path, digest)
     if keep_in is None:
         return inspect(path)
-    index_rows(path, keep_in)
-    found = inspect(path, look_closer=lambda staged, original, groups: _keep(keep_in, staged, original, groups))
-    return found
+    with named_only(path):
+        index_rows(path, keep_in)
+        return inspect(path, look_closer=lambda staged, original, groups: _keep(keep_in, staged, original, groups))
 
 
 def check_digest(path: Path, digest: str) -> None:

@@ -14,6 +14,7 @@ from pydantic import Field
 from danlu.data import findings, table_of_rows
 from danlu.data.convert import examples
 from danlu.data.findings import Finding, SplitPreview
+from danlu.data.sources import named_only
 from danlu.data.table_of_rows import FileRow, Rows
 from danlu.errors import ConflictError, DataError, NoEffectError, OutdatedError
 from danlu.files import storage_errors
@@ -101,7 +102,8 @@ def preview_rows(
     if offset <= 0 and from_number is None and not is_search:
         path = cached(call.platform, _version(call, dataset_version_id))
         if not table_of_rows.has_index(path.parent) and path.stat().st_size > READ_AT_ONCE_BYTES:
-            return table_of_rows.read_head(path, limit=limit)
+            with named_only(path):
+                return table_of_rows.read_head(path, limit=limit)
     folder = _table(call, dataset_version_id)
     if from_number is not None:
         offset = table_of_rows.place_of(folder, from_number)
@@ -213,7 +215,8 @@ def _table(call: Call, dataset_version_id: str) -> Path:
     """Folder with the table of the rows, which is made when it is not there."""
     path = cached(call.platform, _version(call, dataset_version_id))
     if not table_of_rows.has_index(path.parent):
-        table_of_rows.index_rows(path, path.parent)
+        with named_only(path):
+            table_of_rows.index_rows(path, path.parent)
     return path.parent
 
 

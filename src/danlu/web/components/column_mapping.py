@@ -15,10 +15,10 @@ from danlu.data.examples import ANSWERS, PROMPTS
 from danlu.services.platform import rows
 from danlu.services.platform.rows import ColumnMapping
 from danlu.store.datasets import DatasetVersion
-from danlu.web.components.data_doctor import told_of_newer
 from danlu.web.components.elements import Text, badge, box, button, paragraph
 from danlu.web.components.fields import choice
 from danlu.web.components.messages import guarded
+from danlu.web.components.newer_version import told_of_newer
 from danlu.web.session import Session
 
 Readiness = Literal["ready", "review", "required"]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from nicegui import ui
 
 from danlu.data.reasons import in_chinese
-from danlu.errors import ConflictError, OutdatedError, error_from
+from danlu.errors import ConflictError, FormatError, error_from
 from danlu.services.platform import datasets, jobs, rows
 from danlu.services.platform.rows import FindingKind, Fixes
 from danlu.store.datasets import DatasetVersion
@@ -16,7 +15,9 @@ from danlu.store.jobs import Job
 from danlu.web import numbers
 from danlu.web.components.data_table import DataTable, Rows
 from danlu.web.components.elements import Text, box, button, card, facts, icon, link, note, paragraph, segmented
-from danlu.web.components.messages import choose, error_panel, guarded
+from danlu.web.components.messages import error_panel, guarded
+from danlu.web.components.newer_version import told_of_newer
+from danlu.web.components.row_table import RowTable
 from danlu.web.session import Session
 
 FINDINGS = 10
@@ -28,10 +29,8 @@ FEW_HELD_OUT = 50
 class DataDoctor:
     """The doctor's part of the page; `look` brings it up to date."""
 
-    def __init__(
-        self, s: Session, version: DatasetVersion, newest: int, *, jump: Callable[[int], Awaitable[None]], on_report: Callable[[], Awaitable[None]]
-    ) -> None:
-        self.s, self.version, self.newest, self.jump, self.on_report = s, version, newest, jump, on_report
+    def __init__(self, s: Session, version: DatasetVersion, newest: int, *, table: RowTable) -> None:
+        self.s, self.version, self.newest, self.table = s, version, newest, table
         self.place = box("dl-col wide")
         self.job: Job | None = None
         self.shown: Any = ()
@@ -58,8 +57,8 @@ class DataDoctor:
         self.place.clear()
         with self.place:
             self._draw()
-        if was_waiting and not self.is_waiting and self.version.report is not None:
-            await self.on_report()
+        if was_waiting and not self.is_waiting:
+            await self.table.again()
 
     async def _job(self) -> Job | None:
         """The newest job that looks this version over."""
@@ -110,12 +109,16 @@ class DataDoctor:
     def _no_report(self) -> None:
         """The job failed or was stopped, or there has been none: what happened, and a way on."""
         s, job = self.s, self.job
-        if job is not None and job.error:
-            error_panel(s, error_from(job.error))
+        ended = job.state if job is not None and job.state in ("failed", "cancelled") else "none"
+        error = error_from(job.error) if job is not None and job.error else None
+        is_of_columns = isinstance(error, FormatError) and self.table.has_columns  # rows that can be read, and nobody knows what they mean
+        if error is not None and not is_of_columns:
+            error_panel(s, error)
         with card(s.t("datasets.doctor")):
-            ended = job.state if job is not None and job.state in ("failed", "cancelled") else "none"
-            paragraph(s.t(f"datasets.doctor_{ended}"))
+            paragraph(s.t("datasets.doctor_columns" if is_of_columns else f"datasets.doctor_{ended}"))
             with box("dl-row"):
+                if is_of_columns:
+                    button(s.t("datasets.map"), guarded(s, self.table.choose_columns), classes="primary", symbol="view_column")
                 button(s.t("datasets.look_again"), guarded(s, self._again), symbol="refresh")
 
     def _fixes(self) -> None:
@@ -178,7 +181,7 @@ class DataDoctor:
         draw(first)
 
     async def _jump(self, number: str) -> None:
-        await self.jump(int(number))
+        await self.table.jump(int(number))
 
     async def _findings(self, kind: str | None, after: str | None) -> Rows:
         s, only = self.s, None if kind in (None, "all") else kind
@@ -213,16 +216,3 @@ def _numbers(s: Session, report: dict[str, Any]) -> list[tuple[str, str]]:
         (s.t("datasets.length"), s.t("datasets.length_value", middle=numbers.count(length["p50"]), longest=numbers.count(length["max"]))),
         (s.t("datasets.languages"), languages or "\u2013"),
     ]
-
-
-async def told_of_newer(s: Session, dataset_id: str, newest: int, save: Callable[[int | None], Awaitable[None]]) -> None:
-    """Save a correction; where somebody else has made a version in between, tell it first and ask what is to become of this one."""
-    try:
-        await save(newest)
-    except OutdatedError:
-        outcomes = {"look": (s.t("datasets.newer_look"), "primary"), "beside": (s.t("datasets.newer_beside"), "danger")}
-        chosen = await choose(s, s.t("datasets.newer_title"), s.t("datasets.newer_text"), outcomes)
-        if chosen == "beside":
-            await save(None)
-        elif chosen == "look":
-            ui.navigate.to(f"/datasets/{dataset_id}")

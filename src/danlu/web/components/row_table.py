@@ -40,6 +40,8 @@ class RowTable:
         """Number of the row that was asked for."""
         self.asked = 0
         """Counts questions, so that the answer to an older one never replaces a newer one's."""
+        self.has_columns = False
+        """Whether rows were read whose columns can be named."""
 
     def build(self) -> None:
         """Draw what stands around the rows."""
@@ -51,7 +53,7 @@ class RowTable:
             number = text_field(s.t("datasets.go_to"), maxlength=12).style("flex: 0 1 128px")
             number.props("inputmode=numeric")
             number.on("keydown.enter", guarded(s, lambda: self._typed(str(number.value or ""))), [])
-            button(s.t("datasets.map"), guarded(s, self._map), classes="small", symbol="view_column")
+            button(s.t("datasets.map"), guarded(s, self.choose_columns), classes="small", symbol="view_column")
         self.mapping_place = box()
         self.place = box()
 
@@ -66,7 +68,7 @@ class RowTable:
         if text.strip().isdigit():
             await self.jump(int(text))
 
-    async def _map(self) -> None:
+    async def choose_columns(self) -> None:
         """Open or close the choices in the head of the table."""
         if self.mapping is not None:
             self.mapping = None
@@ -81,6 +83,7 @@ class RowTable:
             self.mapping = ColumnRoles(self.s, self.version, self.newest, found.columns, found.total)
         self.mapping.draw()
         await self.turn(self.offset)
+        ui.run_javascript(f"document.getElementById('{self.mapping_place.html_id}')?.scrollIntoView({{ block: 'center' }})")
 
     async def again(self) -> None:
         """Show the same rows anew, now that all of them have been read."""
@@ -123,7 +126,7 @@ class RowTable:
             paragraph(text, "dl-muted dl-text").props("role=status").style("padding: 0 16px 16px")
 
     def _show(self, found: Rows) -> None:
-        self.offset = found.offset
+        self.offset, self.has_columns = found.offset, bool(found.columns)
         if not found.items:
             self._tell(self.s.t("datasets.row_missing"))
             return

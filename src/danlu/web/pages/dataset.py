@@ -47,11 +47,11 @@ async def show(s: Session) -> None:
             button(s.t("datasets.next_train"), href=f"/new-run?project={dataset.project_id}&dataset={named}", classes="primary")
     news = box("dl-col").props("role=status")
     table = RowTable(s, version, newest)
-    doctor = DataDoctor(s, version, newest, jump=table.jump, on_report=table.again)
-    await doctor.look()
+    doctor = DataDoctor(s, version, newest, table=table)
     with card(s.t("datasets.preview"), "flush"):
         table.build()
         await table.turn(0)
+    await doctor.look()
     _versions(s, dataset, version, versions)
     _watch(s, version, newest, doctor, news)
 

@@ -19,8 +19,12 @@ WORDS = {
     "delete_title": ("Delete this dataset?", "删除这个数据集？"),
     "doctor": ("Data doctor", "数据检查"),
     "doctor_cancelled": ("The look at this data was stopped before it was done.", "检查在完成之前被停止了。"),
+    "doctor_columns": (
+        "The rows can be read, but not which column is the question and which the answer. Say what the columns are, and a version that can be trained on is made.",
+        "数据行可以读取，但看不出哪列是问题、哪列是回答。请指定列的含义，就会生成可以训练的版本。",
+    ),
     "doctor_failed": (
-        "The look at this data did not come to its end. Look again, or bring a corrected file as a new version below.",
+        "The look at this data did not come to its end. Correct the file and bring it as a new version below, or look again.",
         "检查没有完成。可以再检查一次，或在下面上传修正后的文件作为新版本。",
     ),
     "doctor_none": ("This version has not been looked over on this machine.", "这个版本还没有在本机检查过。"),
