@@ -20,7 +20,7 @@ WORDS = {
     "doctor": ("Data doctor", "数据检查"),
     "doctor_cancelled": ("The look at this data was stopped before it was done.", "检查在完成之前被停止了。"),
     "doctor_columns": (
-        "The rows can be read, but not which column is the question and which the answer. Say what the columns are, and a version that can be trained on is made.",
+        "The rows can be read, but not which column is the question and which the answer. Say it, and a version that can be trained on is made.",
         "数据行可以读取，但看不出哪列是问题、哪列是回答。请指定列的含义，就会生成可以训练的版本。",
     ),
     "doctor_failed": (
