@@ -44,7 +44,7 @@ class DataTable(Element, component="data_table.js"):
         self.session, self.read = s, read
         self.begins: list[str | None] = [None]
         """Where each page that was seen begins."""
-        self._props.update(columns=columns, label=label, previous=s.t("basic.previous"), next=s.t("basic.next"))
+        self._props.update(columns=columns, label=label, previous=s.t("basic.previous"), next=s.t("basic.next"), opens=on_row is not None)
         self._fill(0, first)
         self.on("request", guarded(s, self._turn))
         if on_row is not None:

@@ -21,6 +21,7 @@ from danlu.services.platform.views import Draft
 from danlu.store.datasets import Dataset
 from danlu.store.projects import Project
 from danlu.web import numbers
+from danlu.web.components.data_settings import DataSettings, Doors
 from danlu.web.components.elements import Text, badge, box, button, card, empty, fold, note, paragraph, segmented
 from danlu.web.components.fields import choice, text_area, text_field
 from danlu.web.components.messages import guarded
@@ -76,6 +77,8 @@ async def show(s: Session) -> None:
         form.entered.dataset, form.entered.step = str(s.query("dataset")), "model"
     elif s.query("from"):
         await form.take_from(str(s.query("from")), s.query("changes"))
+    elif s.query("base"):
+        form.entered.base_model, form.entered.step = str(s.query("base")), "model" if form.entered.dataset else "data"
     form.body = box("dl-col wide")
     await form.draw()
 
@@ -93,6 +96,7 @@ class Form:
         """Counts previews, so that an old answer never replaces a newer one."""
         self.yaml: ui.textarea | None = None
         self.schema: SchemaForm | None = None
+        self.rows = DataSettings(s, project, Doors(self._change, self._change_all))
 
     async def take_from(self, run_id: str, changes: str | None) -> None:
         """Begin with the recipe of an earlier run, and what its coach recommends."""
@@ -237,6 +241,7 @@ class Form:
         if "objective.type" in entered.changes:
             written["objective"] = entered.changes["objective.type"]
         self.recommended = await self.s.do(recipes.preview_run, self.project.id, Preview(recipe=written, goal=cast(Goal, entered.goal)))
+        await self.rows.load()
         if entered.copied and self.recommended.recipe is not None:
             entered.changes, entered.copied = changes_to(self.recommended.recipe, entered.copied) | entered.changes, {}
             await self.keep()
@@ -265,7 +270,13 @@ class Form:
         await self._preview()
 
     async def _take(self, changes: dict[str, Any]) -> None:
-        self.entered.changes |= changes
+        await self._change_all(changes, ())
+
+    async def _change_all(self, changes: dict[str, Any], back: tuple[str, ...]) -> None:
+        """Several settings at once; those of `back`, and what lies below a path that gets a value, are first as recommended."""
+        whole = (*back, *changes)
+        kept = {path: value for path, value in self.entered.changes.items() if not any(path == one or path.startswith(f"{one}.") for one in whole)}
+        self.entered.changes = kept | changes
         await self.keep()
         self._draw_settings()
         await self._preview()
@@ -292,6 +303,7 @@ class Form:
         self.beside.clear()
         with self.beside:
             preview_card(self.s, found, guarded(self.s, self._take))
+        self.rows.tell(found.split)
 
     def _draw_settings(self) -> None:
         s, recommended = self.s, self.recommended
@@ -313,6 +325,7 @@ class Form:
                     if self.entered.changes:
                         Text(s.t("new_run.advanced_changed", number=len(self.entered.changes)), "span", "dl-muted dl-small")
                         button(s.t("new_run.back_to_recommended"), guarded(s, self._reset), classes="small")
+            self.rows.draw(self._recipe())
             if s.view.is_advanced:
                 with card(s.t("new_run.all_settings")):
                     self.schema = SchemaForm(s, self._recipe(), set(self.entered.changes), self._change)
