@@ -26,6 +26,33 @@ uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
 """
 
 
+TEXT = """(() => {
+    const copy = document.querySelector('.dl-shell').cloneNode(true);
+    document.body.append(copy);
+    const written = '.q-icon, pre, code, .dl-mono, .dl-log, .dl-case, .dl-scroll, .dl-pairs.left, .dl-seg, [lang=en], canvas, h1, h3.dl-text, .dl-navfoot';
+    copy.querySelectorAll(written).forEach(e => e.remove());
+    copy.querySelectorAll('details').forEach(e => { e.open = true; });
+    const text = copy.innerText;
+    copy.remove();
+    const tips = [...document.querySelectorAll('main [data-tip]')].map(e => e.dataset.tip);
+    return [text, ...tips, ...[...document.querySelectorAll('.dl-toast, .dl-tour')].map(e => e.innerText)].join('\\n');
+})()"""
+"""What a page says, bubbles and folded parts included, without what the user and the models wrote."""
+PROPER = re.compile(
+    "adafactor|adamw|adamw_8bit|alpaca|auto|bfloat16|bleu|chatml|chrf|cosine_restarts|cpu|danlu|dora|dpo|drop|doors|excel|false|fast|float32|freeze|full|gb|gpu|grpo|"
+    "hub|html|json|jsonl|kb|kto|linear|lion|local|lora|max_steps|mb|muon|oldest_turns|orpo|parquet|pissa|png|polynomial|postgresql|pretrain|qlora|qwen|rank|reference|"
+    "reward|rouge|rslora|run|sft|share|simpo|sqlite|sqrt|tiny|travel|guide|true|wsd|zhangjiajie|"
+    "answers|about|big|models|peft|queued|small|product|csv|yaml|name|home|tmp|pytest|root|of|studio|current|worker|general|alpha|down_proj|niter|default"
+)
+"""Names, units, settings and what the user wrote."""
+
+
+def english_left(page: Any) -> list[str]:
+    """Words of a Chinese page that are neither Chinese nor names, settings, paths or numbers with units."""
+    found = re.sub(r"[\w.-]*\d[\w.-]*|\w+(?:[./_-]\w+)+|\{.*?\}", " ", page.evaluate(TEXT))
+    return sorted({word for word in map(str.lower, re.findall(r"[A-Za-z]{3,}", found)) if not PROPER.fullmatch(word)})
+
+
 @dataclass
 class Served:
     """A running studio."""

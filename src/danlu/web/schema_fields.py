@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -27,6 +27,8 @@ class FormField:
     help: str
     default: Any
     is_nullable: bool
+    variant: str = ""
+    """The method, objective or format that has it."""
 
     @property
     def name(self) -> str:
@@ -68,13 +70,14 @@ def with_value(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return {**values, first: with_value(inner, rest, value)}
 
 
-def _walk(node: dict[str, Any], schema: dict[str, Any], prefix: str, value: Any) -> Iterator[FormField]:
+def _walk(node: dict[str, Any], schema: dict[str, Any], prefix: str, value: Any, variant: str = "") -> Iterator[FormField]:
     for name, written in node.get("properties", {}).items():
         path = f"{prefix}{name}"
         if path in HIDDEN:
             continue
         known = value.get(name) if isinstance(value, dict) else None
-        yield from _field(written, schema, path, known)
+        for field in _field(written, schema, path, known):
+            yield replace(field, variant=variant) if variant and not field.variant else field
 
 
 def _field(written: dict[str, Any], schema: dict[str, Any], path: str, value: Any) -> Iterator[FormField]:
@@ -87,7 +90,7 @@ def _field(written: dict[str, Any], schema: dict[str, Any], path: str, value: An
         yield _made(path + ".type", "choice", tuple(dict.fromkeys(names)), written, False, default=_name(written.get("default")))
         for variant in chosen[:1]:
             inner = {**variant, "properties": {key: part for key, part in variant["properties"].items() if key != "type"}}
-            yield from _walk(inner, schema, f"{path}.", value)
+            yield from _walk(inner, schema, f"{path}.", value, str(variant["properties"]["type"]["const"]))
     elif objects and not names and all(variant.get("type") in ("object", "null") for variant in variants):
         if value is not None or not any(variant.get("type") == "null" for variant in variants):
             yield from _walk(objects[0], schema, f"{path}.", value)
