@@ -166,7 +166,8 @@ def test_every_setting_of_a_recipe_has_help_in_chinese() -> None:
 
 
 def test_every_setting_of_what_a_recipe_can_name_has_help_in_chinese_and_different_ones_differ() -> None:
-    missing, english_of = [], {}
+    missing: list[str] = []
+    english_of: dict[tuple[str, str], set[str]] = {}
     for registry_name, place in CHOSEN.items():
         registry = getattr(base, registry_name)
         for name in registry:

@@ -8,8 +8,11 @@ import sys
 import time
 import urllib.request
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from danlu.web.schema_fields import recipe_schema
 
 SERVER = """
 import sys
@@ -39,18 +42,31 @@ TEXT = """(() => {
 })()"""
 """What a page says, bubbles and folded parts included, without what the user and the models wrote."""
 PROPER = re.compile(
-    "adafactor|adamw|adamw_8bit|alpaca|auto|bfloat16|bleu|chatml|chrf|cosine_restarts|cpu|danlu|dora|dpo|drop|doors|excel|false|fast|float32|freeze|full|gb|gpu|grpo|"
-    "hub|html|json|jsonl|kb|kto|linear|lion|local|lora|max_steps|mb|muon|oldest_turns|orpo|parquet|pissa|png|polynomial|postgresql|pretrain|qlora|qwen|rank|reference|"
-    "reward|rouge|rslora|run|sft|share|simpo|sqlite|sqrt|tiny|travel|guide|true|wsd|zhangjiajie|"
-    "answers|about|big|models|peft|queued|small|product|csv|yaml|name|home|tmp|pytest|root|of|studio|current|worker|general|alpha|down_proj|niter|default"
+    "alpaca|answers|about|big|bleu|chatml|chrf|cpu|csv|current|danlu|doors|excel|gb|gpu|guide|home|html|hub|instruct|json|jsonl|kb|local|lstm|mb|models|name|of|parquet|peft|png|"
+    "postgresql|product|pytest|python|queued|qwen|response|root|rouge|run|small|sqlite|sqrt|studio|tiny|tmp|travel|true|false|worker|yaml|zhangjiajie"
 )
-"""Names, units, settings and what the user wrote."""
+"""Names, units and what the user wrote."""
+
+
+@cache
+def names_of_settings() -> set[str]:
+    """What settings are called, and what can be chosen for them: the same in every language."""
+    names: set[str] = set()
+
+    def collect(node: Any) -> None:
+        if isinstance(node, dict):
+            names.update(node.get("properties", {}), map(str, node.get("enum", [])), [str(node.get("const", ""))])
+        for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else []:
+            collect(inner)
+
+    collect(recipe_schema())
+    return {word for name in names for word in re.findall(r"[a-z]{3,}", name.lower())}
 
 
 def english_left(page: Any) -> list[str]:
     """Words of a Chinese page that are neither Chinese nor names, settings, paths or numbers with units."""
     found = re.sub(r"[\w.-]*\d[\w.-]*|\w+(?:[./_-]\w+)+|\{.*?\}", " ", page.evaluate(TEXT))
-    return sorted({word for word in map(str.lower, re.findall(r"[A-Za-z]{3,}", found)) if not PROPER.fullmatch(word)})
+    return sorted({word for word in map(str.lower, re.findall(r"[A-Za-z]{3,}", found)) if not PROPER.fullmatch(word)} - names_of_settings())
 
 
 @dataclass

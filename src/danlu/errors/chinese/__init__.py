@@ -83,9 +83,9 @@ def _by_table(sentence: str, also: Callable[[str], str] | None) -> str | None:
     if sentence in exact:
         return exact[sentence]
     for first, last, english, chinese in patterns:
-        if sentence.startswith(first) and sentence.endswith(last) and (match := _compiled(english).fullmatch(sentence)):
-            if len(re.sub("[^a-z]", "", english)) >= FEW_LETTERS or not any(map(_ENGLISH.search, match.groups())):
-                return _filled(chinese, [_value(value, also) for value in match.groups()])
+        match = _compiled(english).fullmatch(sentence) if sentence.startswith(first) and sentence.endswith(last) else None
+        if match and (len(re.sub("[^a-z]", "", english)) >= FEW_LETTERS or not any(map(_ENGLISH.search, match.groups()))):
+            return _filled(chinese, [_value(value, also) for value in match.groups()])
     return None
 
 

@@ -181,6 +181,7 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     ("Field required", "缺少"),
     ("Extra inputs are not permitted", "没有这个设置"),
     ("Input should be {}", "应为 {}"),
+    ("Input should be {} or {}", "应为 {} 或 {}"),
     ("Input should be greater than {}", "应大于 {}"),
     ("Input should be greater than or equal to {}", "应大于或等于 {}"),
     ("Input should be less than {}", "应小于 {}"),

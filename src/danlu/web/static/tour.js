@@ -37,7 +37,7 @@
     if (isNarrow()) return Object.assign(panel.style, { left: "", top: "" });
     const isBeside = box.right + GAP + size.width + EDGE <= innerWidth;
     const isBelow = box.bottom + GAP + size.height + EDGE <= innerHeight;
-    const left = isBeside ? box.right + GAP : box.left;
+    const left = isBeside ? box.right + GAP : box.left + size.width + EDGE <= innerWidth ? box.left : box.right - size.width;
     const top = isBeside ? box.top - 4 : isBelow ? box.bottom + GAP : box.top - GAP - size.height;
     panel.style.left = `${Math.max(EDGE, Math.min(left, innerWidth - size.width - EDGE))}px`;
     panel.style.top = `${Math.max(EDGE, Math.min(top, innerHeight - size.height - EDGE))}px`;
