@@ -1,6 +1,5 @@
 """A studio of its own for the browser tests: a home with a project, a finished run, a queued one and a dataset, served as users get it."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -11,14 +10,13 @@ import pytest
 from studio_server import Served, serve
 
 from danlu.data.findings import look_over
-from danlu.services.platform import datasets, projects, runs, views
+from danlu.services.platform import datasets, projects, runs
 from danlu.services.platform.access import Actor
 from danlu.services.platform.datasets import NewDataset
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.projects import NewProject
 from danlu.services.platform.runs import NewRun
 from danlu.services.platform.storage import cached
-from danlu.services.platform.views import ViewChange
 from danlu.settings import Settings
 from danlu.store.datasets import DATASET_VERSIONS
 from danlu.store.jobs import JOBS
@@ -54,7 +52,6 @@ def studio(tmp_path_factory: pytest.TempPathFactory, finished_run: Path, small_m
     run_id = _finished(platform, project_id, finished_run)
     runs.submit_run(platform, OWNER, project_id, NewRun(recipe={"base_model": "danlu/tiny", "dataset": "danlu/zhangjiajie"}, name="queued \U0001f600 run"))
     dataset_id = _dataset(platform, project_id)
-    views.change_view(platform, OWNER, ViewChange(has_seen_tour=True))
     platform.close()
     process, url = serve(home)
     served = Served(url, home, process, project_id, run_id, dataset_id)
@@ -89,11 +86,3 @@ def _dataset(platform: Platform, project_id: str) -> str:
         for job in JOBS.all(connection, kind="inspect"):
             JOBS.update(connection, job.id, state="succeeded", finished_at=1e9)
     return made.id
-
-
-@pytest.fixture(scope="session")
-def screenshots(repository: Path) -> Path:
-    """Where pictures of pages are kept to be looked at."""
-    folder = Path(os.environ.get("DANLU_SCREENSHOTS", repository / "build" / "screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

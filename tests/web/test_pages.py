@@ -8,6 +8,11 @@ from typing import Any
 import pytest
 from studio_server import Served, Window, english_left
 
+from danlu.services.platform.access import Actor
+from danlu.services.platform.platform import Platform
+from danlu.services.platform.views import ViewChange, change_view
+from danlu.settings import Settings
+
 PAGES: dict[str, Callable[[Served], str]] = {
     "home": lambda s: "/",
     "runs": lambda s: "/runs",
@@ -58,6 +63,14 @@ def look(window: Window, name: str, path: str, *, language: str, schemes: Iterab
             page.wait_for_function("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
             page.screenshot(path=SCREENSHOTS / f"{name}-{language}-{scheme}-{width}.png", full_page=True)
             check(page, window.said, name, scheme=scheme, language=language)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_tour(studio: Served) -> None:
+    """The pages as they are after the first visit."""
+    platform = Platform.open(Settings(home=studio.home))
+    change_view(platform, Actor.local(), ViewChange(has_seen_tour=True))
+    platform.close()
 
 
 def test_the_main_pages_show_well(browser: Any, studio: Served) -> None:

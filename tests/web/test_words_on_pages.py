@@ -1,5 +1,6 @@
 """What a page says when things are not as they should be, in Chinese; and the tour of the first visit."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,13 @@ OWNER = Actor.local()
 FAILURE = OutOfMemoryError(
     "an example of 4096 tokens does not fit in memory by itself", why="no memory left", fix="set data.max_seq_len below 4096, or use a smaller base model"
 )
+
+
+@pytest.fixture
+def screenshots(repository: Path) -> Path:
+    folder = Path(os.environ.get("DANLU_SCREENSHOTS", repository / "build" / "screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @pytest.fixture

@@ -70,14 +70,13 @@ def with_value(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return {**values, first: with_value(inner, rest, value)}
 
 
-def _walk(node: dict[str, Any], schema: dict[str, Any], prefix: str, value: Any, variant: str = "") -> Iterator[FormField]:
+def _walk(node: dict[str, Any], schema: dict[str, Any], prefix: str, value: Any) -> Iterator[FormField]:
     for name, written in node.get("properties", {}).items():
         path = f"{prefix}{name}"
         if path in HIDDEN:
             continue
         known = value.get(name) if isinstance(value, dict) else None
-        for field in _field(written, schema, path, known):
-            yield replace(field, variant=variant) if variant and not field.variant else field
+        yield from _field(written, schema, path, known)
 
 
 def _field(written: dict[str, Any], schema: dict[str, Any], path: str, value: Any) -> Iterator[FormField]:
@@ -90,7 +89,8 @@ def _field(written: dict[str, Any], schema: dict[str, Any], path: str, value: An
         yield _made(path + ".type", "choice", tuple(dict.fromkeys(names)), written, False, default=_name(written.get("default")))
         for variant in chosen[:1]:
             inner = {**variant, "properties": {key: part for key, part in variant["properties"].items() if key != "type"}}
-            yield from _walk(inner, schema, f"{path}.", value, str(variant["properties"]["type"]["const"]))
+            name = str(variant["properties"]["type"]["const"])
+            yield from (field if field.variant else replace(field, variant=name) for field in _walk(inner, schema, f"{path}.", value))
     elif objects and not names and all(variant.get("type") in ("object", "null") for variant in variants):
         if value is not None or not any(variant.get("type") == "null" for variant in variants):
             yield from _walk(objects[0], schema, f"{path}.", value)

@@ -9,7 +9,7 @@ from nicegui import ui
 from nicegui.element import Element
 from nicegui.events import GenericEventArguments
 
-from danlu.errors import DanluError, UploadError, error_from
+from danlu.errors import DanluError, UploadError
 from danlu.services.platform import uploads
 from danlu.services.platform.uploads import NewUpload
 from danlu.web.components.messages import error_toast, guarded
@@ -59,5 +59,4 @@ class DropZone(Element, component="drop_zone.js"):
 
     def _failed(self, event: GenericEventArguments) -> None:
         told: dict[str, Any] = event.args
-        known = {"code": str(told.get("code")), "what": str(told.get("what") or told.get("detail")), "why": str(told.get("why")), "fix": str(told.get("fix"))}
-        error_toast(self.session, error_from(known))
+        error_toast(self.session, UploadError(str(told.get("what")), why=str(told.get("why")), fix=str(told.get("fix"))))

@@ -8,7 +8,6 @@ from typing import Any
 import orjson
 from nicegui import ui
 
-from danlu.data.reasons import in_chinese
 from danlu.data.table_of_rows import FileRow, Rows
 from danlu.services.platform import rows
 from danlu.services.platform.rows import RowEdits
@@ -112,8 +111,7 @@ class RowTable:
                 opener._props["aria-label"] = s.t("datasets.edit_title", number=row.number)
                 opener.on("click", lambda: self._open(row), [])
             if row.row is None:
-                problem = in_chinese(row.problem or "") if s.language == "zh" else row.problem
-                Text(f"{s.t('datasets.problem')}{s.t('basic.colon')}{problem}", "td", "dl-bad").props(f"colspan={max(1, len(names))}")
+                Text(f"{s.t('datasets.problem')}: {row.problem}", "td", "dl-bad").props(f"colspan={max(1, len(names))}")
                 return
             for name in names:
                 cell = Text(_cell(row.row.get(name)), "td")
@@ -140,7 +138,7 @@ class RowTable:
                     try:
                         value = orjson.loads(str(field.value or ""))
                     except orjson.JSONDecodeError as error:
-                        told.text = s.t("datasets.no_json", reason=s.t("datasets.no_json_place", line=error.lineno, column=error.colno))
+                        told.text = s.t("datasets.no_json", reason=str(error))
                         return
                     if not isinstance(value, dict):
                         told.text = s.t("datasets.no_json", reason=type(value).__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nicegui import ui
 
-from danlu.errors import DanluError, error_from
+from danlu.errors import DanluError
 from danlu.services.platform import datasets, jobs
 from danlu.services.platform.datasets import ExampleView
 from danlu.web.components.elements import Text, box, paragraph
@@ -35,7 +35,8 @@ async def show_tokens(s: Session, place: ui.element, version_id: str, number: in
                 for block in found.result["blocks"]:
                     _block(s, block["tokens"], block["loss_mask"], block["num_tokens"])
             else:
-                error_panel(s, error_from(DanluError(found.state, why="", fix="").to_dict() | (found.error or {})), where="dl-note bad")
+                error = found.error or {}
+                error_panel(s, DanluError(error.get("what", found.state), why=error.get("why", ""), fix=error.get("fix", "")), where="dl-note bad")
 
 
 def _block(s: Session, tokens: list[str], mask: list[bool], num_tokens: int) -> None:

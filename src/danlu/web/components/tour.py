@@ -35,8 +35,8 @@ def tour(s: Session, assets: dict[str, str], *, is_empty: bool) -> None:
     steps = []
     for step in STEPS:
         name = "first" if step.name == "start" and is_empty else step.name
-        steps.append({"at": step.at, "title": s.t(f"tour.{name}"), "text": s.t(f"tour.{name}_text")})
-    words = {name: s.t(f"tour.{name}") for name in ("back", "count", "done", "next", "skip")}
+        steps.append({"at": step.at, "title": s.t(f"home.tour_{name}"), "text": s.t(f"home.tour_{name}_text")})
+    words = {name: s.t(f"home.tour_{name}") for name in ("back", "count", "done", "next", "skip")}
     told = json.dumps({"steps": steps, **words}).replace("<", "\\u003c")
 
     async def over() -> None:

@@ -10,7 +10,7 @@ Label = tuple[str, str]
 """(English, Chinese)."""
 MODULES = (
     "account", "advisor", "basic", "chart", "chat", "datasets", "error", "form", "glossary", "help", "home", "models", "new_run",
-    "people", "preview", "project", "proof", "queue", "run", "settings", "shell", "sign_in", "state", "tour",
+    "people", "preview", "project", "proof", "queue", "run", "settings", "shell", "sign_in", "state",
 )  # fmt: skip
 
 
