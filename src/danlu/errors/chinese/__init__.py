@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import cache
 
 from danlu.errors.base import DanluError
-from danlu.errors.chinese import models, platform, recipes, server, training
+from danlu.errors.chinese import accounts, models, platform, recipes, server, training
 from danlu.errors.chinese.codes import CODES
 
-TABLES = (platform.SENTENCES, recipes.SENTENCES, training.SENTENCES, models.SENTENCES, server.SENTENCES)
+TABLES = (platform.SENTENCES, accounts.SENTENCES, recipes.SENTENCES, training.SENTENCES, models.SENTENCES, server.SENTENCES)
 VALUES = {
     "waiting": "等待前置任务", "queued": "排队中", "running": "进行中", "pausing": "正在暂停", "paused": "已暂停", "cancelling": "正在停止",
     "cancelled": "已停止", "succeeded": "已完成", "failed": "失败", "viewer": "查看者", "reviewer": "审阅者", "editor": "编辑者",
