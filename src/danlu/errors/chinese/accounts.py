@@ -14,6 +14,8 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     ("this API key may not do this", "这个 API 密钥没有这项权限"),
     ("it is bound to a project, or only to read", "它只限于某个项目，或只能读取"),
     ("use a key of an editor for every project", "使用对所有项目有编辑者权限的密钥"),
+    ("the API key {} was revoked", "API 密钥 {} 已撤销"),
+    ("it was valid until {}", "有效期到 {}"),
     ("this needs an administrator", "需要管理员"),
     ("it concerns the whole installation", "这件事关系到整个系统"),
     ("ask an administrator to do it", "请管理员来做"),
