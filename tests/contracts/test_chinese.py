@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+import time
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -118,6 +119,15 @@ def test_a_sentence_within_a_sentence_is_translated_too() -> None:
 
     assert chinese.in_chinese("Value error, a name has 1 to 100 characters; this one has 0") == "名称应为 1 到 100 个字符，这个有 0 个"
     assert chinese.told(error, also=str.lower) == chinese.Told(CODES["DL200"].title, "f.csv:3：没有一行能读取", "gzip 内容无法解压：not csv", "给出数据文件")
+
+
+@pytest.mark.parametrize("value", ["a" * 1900, " asks for " * 180, "has: " * 350, "; why: installed: " * 100, "a b\n" * 50_000, "is " * 50_000])
+def test_looking_for_a_sentence_takes_no_time_whatever_stands_in_it(value: str) -> None:
+    begun = time.process_time()
+    chinese.in_chinese(f"unknown {value} asks for {value}")
+    chinese.in_chinese(value)
+
+    assert time.process_time() - begun < 1.0
 
 
 BAD = [

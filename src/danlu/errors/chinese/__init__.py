@@ -30,6 +30,8 @@ VALUES = {
 """Words that stand in sentences as values."""
 _MISTAKE = re.compile(r"(?P<path>[\w.-]+): (?P<what>.+?)(?: \(given: (?P<given>.*)\))?", re.DOTALL)
 """A line of `danlu.recipe.load`: where, what, and what was given."""
+LONGEST_SENTENCE, MOST_LINES = 2_000, 200
+"""What is longer stays as it is: values come from files and users, and looking must not take long."""
 GIVEN = " (given: "
 FEW_LETTERS = 9
 """A sentence with fewer letters of its own (`{} has {}`) is not looked for around other sentences."""
@@ -67,8 +69,11 @@ def in_chinese(sentence: str, also: Callable[[str], str] | None = None) -> str:
     `also` translates values that another part of Danlu has the words for.
     """
     if "\n" in sentence:
-        return "\n".join(in_chinese(line, also) for line in sentence.split("\n"))
+        lines = sentence.split("\n")
+        return "\n".join([*(in_chinese(line, also) for line in lines[:MOST_LINES]), *lines[MOST_LINES:]])
     indent, sentence = sentence[: len(sentence) - len(sentence.lstrip())], sentence.strip()
+    if not sentence or len(sentence) > LONGEST_SENTENCE:
+        return indent + sentence
     looks = (_mistake, _by_table) if GIVEN in sentence else (_by_table, _mistake)
     return indent + next(filter(None, (look(sentence, also) for look in looks)), sentence)
 
