@@ -8,8 +8,11 @@ import sys
 import time
 import urllib.request
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from danlu.web.schema_fields import recipe_schema
 
 SERVER = """
 import sys
@@ -24,6 +27,46 @@ app = create_app(platform)
 danlu.web.mount(app, platform, actor_now)
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
 """
+
+
+TEXT = """(() => {
+    const copy = document.querySelector('.dl-shell').cloneNode(true);
+    document.body.append(copy);
+    const written = '.q-icon, pre, code, .dl-mono, .dl-log, .dl-case, .dl-scroll, .dl-pairs.left, .dl-seg, [lang=en], canvas, h1, h3.dl-text, .dl-navfoot';
+    copy.querySelectorAll(written).forEach(e => e.remove());
+    copy.querySelectorAll('details').forEach(e => { e.open = true; });
+    const text = copy.innerText;
+    copy.remove();
+    const tips = [...document.querySelectorAll('main [data-tip]')].map(e => e.dataset.tip);
+    return [text, ...tips, ...[...document.querySelectorAll('.dl-toast, .dl-tour')].map(e => e.innerText)].join('\\n');
+})()"""
+"""What a page says, bubbles and folded parts included, without what the user and the models wrote."""
+PROPER = re.compile(
+    "alpaca|answers|about|big|bleu|chatml|chrf|cpu|csv|current|danlu|doors|excel|gb|gpu|guide|home|html|hub|instruct|json|jsonl|kb|local|lstm|mb|models|name|of|parquet|peft|png|"
+    "postgresql|product|pytest|python|queued|qwen|response|root|rouge|run|small|sqlite|sqrt|studio|tiny|tmp|travel|true|false|worker|yaml|zhangjiajie"
+)
+"""Names, units and what the user wrote."""
+
+
+@cache
+def names_of_settings() -> set[str]:
+    """What settings are called, and what can be chosen for them: the same in every language."""
+    names: set[str] = set()
+
+    def collect(node: Any) -> None:
+        if isinstance(node, dict):
+            names.update(node.get("properties", {}), map(str, node.get("enum", [])), [str(node.get("const", ""))])
+        for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else []:
+            collect(inner)
+
+    collect(recipe_schema())
+    return {word for name in names for word in re.findall(r"[a-z]{3,}", name.lower())}
+
+
+def english_left(page: Any) -> list[str]:
+    """Words of a Chinese page that are neither Chinese nor names, settings, paths or numbers with units."""
+    found = re.sub(r"[\w.-]*\d[\w.-]*|\w+(?:[./_-]\w+)+|\{.*?\}", " ", page.evaluate(TEXT))
+    return sorted({word for word in map(str.lower, re.findall(r"[A-Za-z]{3,}", found)) if not PROPER.fullmatch(word)} - names_of_settings())
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -27,6 +27,8 @@ class FormField:
     help: str
     default: Any
     is_nullable: bool
+    variant: str = ""
+    """The method, objective or format that has it."""
 
     @property
     def name(self) -> str:
@@ -107,7 +109,8 @@ def _field(written: dict[str, Any], schema: dict[str, Any], path: str, value: An
         yield _made(path + ".type", "choice", tuple(dict.fromkeys(names)), written, False, default=_name(written.get("default")))
         for variant in chosen[:1]:
             inner = {**variant, "properties": {key: part for key, part in variant["properties"].items() if key != "type"}}
-            yield from _walk(inner, schema, f"{path}.", value)
+            name = str(variant["properties"]["type"]["const"])
+            yield from (field if field.variant else replace(field, variant=name) for field in _walk(inner, schema, f"{path}.", value))
     elif objects and not names and all(variant.get("type") in ("object", "null") for variant in variants):
         if value is not None or not any(variant.get("type") == "null" for variant in variants):
             yield from _walk(objects[0], schema, f"{path}.", value)

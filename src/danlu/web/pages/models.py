@@ -53,7 +53,7 @@ def _line(s: Session, model: Model) -> None:
             with box("dl-row dl-small dl-muted"):
                 if model.verdict:
                     state_badge(s, model.verdict)
-                Text(s.t(f"models.export_{model.kind}") if model.kind == "adapter" else model.kind)
+                Text(s.t("models.export_adapter" if model.kind == "adapter" else "models.own_whole"))
                 moment(model.created_at)
         with box("dl-row"):
             link(s.t("models.column_run"), f"/runs/{model.run_id}")

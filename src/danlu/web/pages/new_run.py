@@ -24,7 +24,7 @@ from danlu.web import numbers
 from danlu.web.components.data_settings import DataSettings, Doors
 from danlu.web.components.elements import Text, badge, box, button, card, empty, fold, note, paragraph, segmented
 from danlu.web.components.fields import choice, text_area, text_field
-from danlu.web.components.messages import guarded
+from danlu.web.components.messages import guarded, in_language
 from danlu.web.components.preview import preview_card, waiting_card
 from danlu.web.components.schema_form import SchemaForm
 from danlu.web.schema_fields import FormField, changes_to, fields_of, value_at, with_changes
@@ -292,12 +292,15 @@ class Form:
         self.beside.clear()
         with self.beside:
             if not checked.is_valid:
-                note("\n".join(line.strip() for line in checked.mistakes[1:]), "bad", self.s.t("new_run.line_mistakes"))
+                self._mistakes(checked.mistakes)
                 return
             waiting_card(self.s)
         found = await self.s.do(recipes.preview_run, self.project.id, Preview(recipe=self._recipe()))
         if mine == self.asked:
             self._draw_preview(found)
+
+    def _mistakes(self, mistakes: list[str]) -> None:
+        note("\n".join(in_language(self.s, line.strip()) for line in mistakes), "bad", self.s.t("new_run.line_mistakes"))
 
     def _draw_preview(self, found: PreviewedRun) -> None:
         self.beside.clear()
@@ -380,7 +383,7 @@ class Form:
         if checked.recipe is None:
             self.beside.clear()
             with self.beside:
-                note("\n".join(line.strip() for line in checked.mistakes), "bad", self.s.t("new_run.line_mistakes"))
+                self._mistakes(checked.mistakes)
             return
         base, whole = dict(self.recommended.recipe or {}), checked.recipe
         self.entered.dataset, self.entered.base_model = whole["dataset"], whole["base_model"]

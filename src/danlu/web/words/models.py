@@ -27,6 +27,7 @@ WORDS = {
     "exports": ("Exports", "导出"),
     "form": ("Form", "形式"),
     "own": ("Own models", "自己的模型"),
+    "own_whole": ("Whole model", "完整模型"),
     "own_empty": (
         "A finished run can be kept as a model with a name and a version, on its own page.",
         "在训练页面，可以把完成的训练保存为带名称和版本的模型。",
