@@ -24,11 +24,11 @@ def _subject(payload: dict[str, Any]) -> str:
     return str(recipe.get("dataset") or payload.get("name") or payload.get("path") or "").rpartition("/")[2][:120]
 
 
-def job_line(s: Session, job: Job) -> ui.element:
-    """Name, state and time; further parts are added by the caller."""
+def job_line(s: Session, job: Job, run_name: str = "") -> ui.element:
+    """Name (the run's, where the caller knows it), state and time; further parts are added by the caller."""
     with box("", "li") as made, box():
         if job.run_id is not None:
-            link(job_name(s, job), f"/runs/{job.run_id}", "dl-strong")
+            link(run_name or job_name(s, job), f"/runs/{job.run_id}", "dl-strong")
         else:
             Text(job_name(s, job), "span", "dl-strong")
         with box("dl-row dl-small dl-muted"):

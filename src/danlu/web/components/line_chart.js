@@ -5,10 +5,10 @@ const ALPHA = 0.9;
 
 export default {
   template: `<div class="dl-chart" :class="{ small: small }" role="img" :aria-label="label"></div>`,
-  props: { series: Array, label: String, x: String, y: String, small: Boolean, log: Boolean },
+  props: { series: Array, points_json: String, label: String, x: String, y: String, small: Boolean, log: Boolean },
   data: () => ({ isLog: false, isSmooth: true }),
   async mounted() {
-    this.points = this.series.map((line) => line.points.slice());
+    this.points = JSON.parse(this.points_json);
     this.isLog = this.log;
     await new Promise((done) => setTimeout(done, 0));
     this.chart = echarts.init(this.$el, null, { renderer: "canvas" });

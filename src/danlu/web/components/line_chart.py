@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 from nicegui import ui
 from nicegui.element import Element
 
@@ -28,12 +29,29 @@ class Line:
     dash: bool = False
 
 
+@dataclass
+class _Sum:
+    """What the words below a chart tell of a curve."""
+
+    name: str
+    ends: list[float] = field(default_factory=list)
+    """[first, last, lowest]; empty while there is no point."""
+
+    def add(self, points: Values) -> None:
+        """Look at further points."""
+        if points:
+            first, low = (self.ends[0], self.ends[2]) if self.ends else (points[0][1], points[0][1])
+            self.ends = [first, points[-1][1], min(low, *(value for _, value in points))]
+
+
 class _Chart(Element, component="line_chart.js"):
     """The drawing; its data lives in the browser."""
 
     def __init__(self, lines: list[Line], *, label: str, x: str, is_small: bool) -> None:
         super().__init__()
-        self._props.update(series=[vars(line) for line in lines], label=label, x=x, small=is_small, log=False)
+        looks = [{key: value for key, value in vars(line).items() if key != "points"} for line in lines]
+        # The points as one text: NiceGUI watches every list inside of a property, which of thousands of points takes long.
+        self._props.update(series=looks, points_json=orjson.dumps([line.points for line in lines]).decode(), label=label, x=x, small=is_small, log=False)
         ui.echart  # noqa: B018 - its module brings the bundled ECharts
 
 
@@ -43,7 +61,10 @@ class LineChart:
     def __init__(
         self, s: Session, title: str, lines: list[Line], *, tip: str = "", is_small: bool = False, file_name: str = "curves", can_log: bool = True
     ) -> None:
-        self.s, self.title, self.lines = s, title, lines
+        self.s, self.title = s, title
+        self.sums = [_Sum(line.name) for line in lines]
+        for told, line in zip(self.sums, lines, strict=True):
+            told.add(line.points)
         with box("dl-card", "section"):
             with box("dl-cardhead"):
                 with box("dl-row"):
@@ -60,25 +81,29 @@ class LineChart:
             self.chart = _Chart(lines, label=title, x=s.t("chart.step"), is_small=is_small)
             self.summary = Text("", "p", "dl-small dl-muted")
         self._sum_up()
+        ui.context.client.on_connect(self._let_go)
 
     def append(self, added: list[Values]) -> None:
         """Add points to each line."""
         if not any(added):
             return
-        for line, points in zip(self.lines, added, strict=True):
-            line.points += points
+        for told, points in zip(self.sums, added, strict=True):
+            told.add(points)
         self.chart.run_method("append", added)
         self._sum_up()
+
+    def _let_go(self) -> None:
+        """The browser has the points now: a copy for each of many viewers would fill the server's memory."""
+        with self.chart._props.suspend_updates():
+            self.chart._props["points_json"] = ""
 
     def _sum_up(self) -> None:
         """The same in words, for who cannot see the picture."""
         parts = []
-        for line in self.lines:
-            if line.points:
-                first, last = line.points[0][1], line.points[-1][1]
-                values = [value for _, value in line.points]
-                text = self.s.t("chart.summary", name=line.name, first=numbers.short(first), last=numbers.short(last), low=numbers.short(min(values)))
-                parts.append(text)
+        for told in self.sums:
+            if told.ends:
+                first, last, low = map(numbers.short, told.ends)
+                parts.append(self.s.t("chart.summary", name=told.name, first=first, last=last, low=low))
         self.summary.text = " ".join(parts) or self.s.t("chart.empty")
 
     def _toggle(self, text: str, method: str, value: bool) -> None:

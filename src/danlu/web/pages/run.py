@@ -8,7 +8,7 @@ import yaml
 from nicegui import ui
 from pydantic import ValidationError
 
-from danlu.errors import ConflictError, DanluError
+from danlu.errors import ConflictError, error_from
 from danlu.services.platform import models, runs, watching
 from danlu.services.platform.models import NewModel
 from danlu.services.platform.runs import Stop
@@ -99,8 +99,7 @@ class View:
             pairs = [(s.t("run.base"), run.base_model), (s.t("run.data"), str(recipe["dataset"])), (s.t("run.method"), _type(recipe.get("method")))]
             facts([(name, value.rpartition("/")[2] if value.startswith("/") else value) for name, value in pairs])
             if run.error:
-                error = DanluError(run.error.get("what", ""), why=run.error.get("why", ""), fix=run.error.get("fix", ""))
-                error_panel(s, error)
+                error_panel(s, error_from({"code": "", "what": "", "why": "", "fix": ""} | run.error))
 
     def _buttons(self) -> None:
         s, run = self.s, self.run
