@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -107,16 +107,12 @@ def browser() -> Iterator[Any]:
         opened.close()
 
 
-def stand(page: Any) -> None:
-    """Wait until a page is drawn and hears the server."""
+def visit(page: Any, address: str) -> float:
+    """Seconds until a page is drawn and hears the server."""
+    began = time.perf_counter()
+    page.goto(address, wait_until="commit")
     page.wait_for_selector("main .dl-page > *", timeout=WAIT)
     page.wait_for_function("window.socket?.connected && document.fonts.status === 'loaded'", polling=10, timeout=WAIT)
-
-
-def timed(work: Callable[[], Any]) -> float:
-    """Seconds that something takes."""
-    began = time.perf_counter()
-    work()
     return time.perf_counter() - began
 
 
@@ -127,12 +123,11 @@ def pages(server: Server, run_id: str, visits: int) -> list[Row]:
         cold = [_cold(opened, url, "/") for _ in range(visits + 1)]
         run = [_cold(opened, url, f"/runs/{run_id}") for _ in range(visits)]
         page = opened.new_context().new_page()
-        page.goto(url)
-        stand(page)
+        visit(page, url)
         moved: dict[str, list[float]] = {path: [] for path in NAVIGATED}
         for number in range(visits + 1):
             for path in NAVIGATED:
-                seconds = timed(lambda path=path: (page.goto(url + path.format(run=run_id), wait_until="commit"), stand(page)))  # type: ignore[misc]
+                seconds = visit(page, url + path.format(run=run_id))
                 if number:  # the first round fills the cache
                     moved[path].append(seconds)
     middles = {path: median(seconds) for path, seconds in moved.items()}
@@ -156,7 +151,7 @@ def _cold(opened: Any, url: str, path: str) -> tuple[float, int]:
     network = context.new_cdp_session(page)
     network.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
     network.send("Network.enable")
-    seconds = timed(lambda: (page.goto(url + path, wait_until="commit"), stand(page)))
+    seconds = visit(page, url + path)
     page.wait_for_load_state("networkidle")
     context.close()
     return seconds, int(sum(sizes))

@@ -19,7 +19,7 @@ from danlu.services.platform.views import MAX_DRAFT_CHARS, Draft
 from danlu.services.platform.votes import NewVote, Shown, Turn
 from danlu.web import numbers
 from danlu.web.components.answering import Answering, speed_of
-from danlu.web.components.elements import Text, box, button, fold, link, paragraph
+from danlu.web.components.elements import Text, box, button, fold, paragraph
 from danlu.web.components.fields import choice, text_area
 from danlu.web.components.messages import error_panel, error_toast, guarded, toast
 from danlu.web.components.parameters import ParameterForm, Parameters
@@ -352,10 +352,3 @@ class Conversation:
                     made._props["aria-keyshortcuts"] = str(number + 1)
                 button(s.t("chat.tie"), guarded(s, partial(vote, None)))._props["aria-keyshortcuts"] = "0"
             paragraph(s.t("chat.ballot_keys", number=len(self.panes)), "dl-small dl-muted")
-
-
-def no_project(s: Session) -> None:
-    """What is shown where there is nothing to talk about."""
-    with box("dl-card", "section"):
-        paragraph(s.t("chat.tried_none"), "dl-muted")
-        link(s.t("home.title"), "/")

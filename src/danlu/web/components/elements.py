@@ -158,6 +158,12 @@ def empty(symbol: str, title: str, text: str) -> ui.element:
     return made
 
 
+def no_project(s: Session, symbol: str) -> None:
+    """What a page of a project teaches where there is none yet."""
+    with empty(symbol, s.t("home.no_project_title"), s.t("home.project_text")):
+        button(s.t("home.no_project_go"), href="/", classes="primary")
+
+
 def bar(share: float, label: str, tone: Tone = "") -> ui.element:
     """How much of something is used or done."""
     made = box("dl-bar").props("role=progressbar aria-valuemin=0 aria-valuemax=100")

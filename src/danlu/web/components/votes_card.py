@@ -98,7 +98,8 @@ class VotesCard:
         return self.names.get(model, model)
 
     async def _download(self) -> None:
-        ui.download.content(await self.s.do(votes.export_pairs, self.project_id), "pairs.jsonl", "application/jsonl")
+        lines: str = await self.s.do(votes.export_pairs, self.project_id)
+        ui.download.content(lines, "pairs.jsonl", "application/jsonl")
 
     async def _make(self) -> None:
         made = await self.s.do(votes.make_pairs_dataset, self.project_id, NewPairs(name=self.s.t("chat.pairs_name")))

@@ -8,8 +8,8 @@ from typing import Any
 from nicegui import ui
 
 from danlu.services.platform import views
-from danlu.web.components.conversation import Conversation, answerers, no_project
-from danlu.web.components.elements import Text, box, button, paragraph
+from danlu.web.components.conversation import Conversation, answerers
+from danlu.web.components.elements import Text, box, button, no_project, paragraph
 from danlu.web.components.fields import choice
 from danlu.web.components.messages import guarded, toast
 from danlu.web.components.votes_card import VotesCard
@@ -41,7 +41,7 @@ async def _show(s: Session, draft_name: str, title: str, text: str, num_panes: i
             paragraph(text, "dl-sub")
         corner = box("dl-row")
     if project is None:
-        no_project(s)
+        no_project(s, "chat_bubble_outline" if num_panes == 1 else "compare")
         return
     names = await answerers(s, project.id)
     talk = Conversation(s, project.id, names, f"{draft_name}-{project.id}", min(num_panes, max(1, len(names))))

@@ -12,7 +12,7 @@ from danlu.services.platform import exports, jobs, runs
 from danlu.services.platform.exports import ExportContent, NewExport
 from danlu.store.jobs import Job
 from danlu.web import numbers
-from danlu.web.components.elements import Text, badge, box, button, card, fold, link, moment, paragraph
+from danlu.web.components.elements import Text, badge, box, button, card, fold, link, moment, no_project, paragraph
 from danlu.web.components.fields import labelled_choice
 from danlu.web.components.messages import confirm, error_panel, guarded, toast
 from danlu.web.live import refresh_every
@@ -36,9 +36,7 @@ async def show(s: Session) -> None:
         Text(s.t("models.exports"), "h1")
         paragraph(s.t("models.export_text"), "dl-sub")
     if project is None:
-        with box("dl-card", "section"):
-            paragraph(s.t("chat.tried_none"), "dl-muted")
-            link(s.t("home.title"), "/")
+        no_project(s, "ios_share")
         return
     finished = (await s.do(runs.list_runs, project.id, state="succeeded", limit=SHOWN)).items
     names = {run.id: run.name or run.id for run in finished}

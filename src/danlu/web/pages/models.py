@@ -10,7 +10,7 @@ from danlu.services.platform.models import BaseModelChoice, Lineage
 from danlu.store.projects import Project
 from danlu.store.runs import Model
 from danlu.web import numbers
-from danlu.web.components.elements import Text, badge, box, button, card, link, moment, paragraph, state_badge
+from danlu.web.components.elements import Text, badge, box, button, card, link, moment, no_project, paragraph, state_badge
 from danlu.web.components.messages import confirm, guarded
 from danlu.web.session import Session
 from danlu.web.template import page
@@ -31,6 +31,7 @@ async def show(s: Session) -> None:
             for base in await s.do(models.list_base_models):
                 _base(s, base, project)
     if project is None:
+        no_project(s, "layers")
         return
     found = await s.do(models.list_models, project.id, limit=SHOWN)
     with card(s.t("models.own"), "flush"):

@@ -70,7 +70,6 @@ WORDS = {
     "title": ("Chat", "对话"),
     "top_p": ("Top-p", "Top-p 采样"),
     "top_p_help": ("Draws only from the likeliest words that together have this probability.", "只在累计概率达到这个值的词里抽取。"),
-    "tried_none": ("First make a project.", "请先建一个项目。"),
     "vote_blind": ("blind", "盲评"),
     "vote_delete": ("Delete", "删除"),
     "vote_delete_text": ("It no longer counts, and its training pairs are gone.", "它不再计入结果，对应的训练样例对也会消失。"),
