@@ -132,7 +132,9 @@ RIGHTS = {
     "create_rating": "reviewer",
     "list_ratings": "viewer",
     "delete_rating": "editor",
+    "count_votes": "viewer",
     "export_pairs": "viewer",
+    "make_pairs_dataset": "editor",
     # files
     "download_dataset_version": "viewer",
     "download_export_file": "viewer",

@@ -15,6 +15,7 @@ from starlette.types import Scope
 from danlu.services.platform.platform import Platform
 from danlu.web import run_feed, template
 from danlu.web.components import answering
+from danlu.web.packed import Packed
 from danlu.web.session import GetActor
 
 PAGES = (
@@ -45,6 +46,7 @@ def mount(app: FastAPI, platform: Platform, get_actor: GetActor) -> None:
     for name in PAGES:
         import_module(f"danlu.web.pages.{name}")
     import_module("danlu.web.transfers")
+    pages_app.add_exception_handler(404, import_module("danlu.web.pages.sign_in").missing)
     pages_app.add_static_files("/studio-files", STATIC, max_cache_age=31_536_000)
     pages_app.on_shutdown(run_feed.stop)
     pages_app.on_shutdown(answering.stop_all)
@@ -56,6 +58,7 @@ def mount(app: FastAPI, platform: Platform, get_actor: GetActor) -> None:
         reconnect_timeout=RECONNECT_SECONDS,
         binding_refresh_interval=None,
         show_welcome_message=False,
+        gzip_middleware_factory=Packed,
     )
     app.router.routes[-1] = _Pages("/", app=pages_app)
 

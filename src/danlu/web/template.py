@@ -125,6 +125,7 @@ def page(path: str, *, title: str, nav: str = "") -> Callable[[Callable[[Session
             try:
                 s = await STUDIO.visit(request)
             except SignInError:
+                ui.context.client.delete()  # nobody will look at it
                 return RedirectResponse(f"/sign-in?next={quote(_address(request), safe='/')}", status_code=303)
             except DanluError as error:  # the database is away
                 _refused(Session(STUDIO.opened(), request, STUDIO.actor, views.View()), error)
@@ -215,8 +216,9 @@ def _look(s: Session) -> None:
     client.page = copy.copy(client.page)
     client.page.language = "zh-CN" if s.language == "zh" else "en-US"
     client.page.dark = {"auto": None, "light": False, "dark": True}[s.view.theme]
+    lost = json.dumps([s.t("shell.lost"), s.t("shell.lost_text")])
     ui.add_head_html(
-        f'<script>document.documentElement.dataset.theme = "{s.view.theme}"</script>'
+        f'<script>document.documentElement.dataset.theme = "{s.view.theme}"; window.danluLost = {lost}</script>'
         f'<link rel="stylesheet" href="{asset("studio.css")}"><script src="{asset("studio.js")}"></script>'
     )
 

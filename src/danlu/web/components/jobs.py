@@ -38,11 +38,11 @@ async def ask_to_stop(s: Session, run_id: str, back_to: str) -> None:
         ui.navigate.to(back_to)
 
 
-def job_line(s: Session, job: Job) -> ui.element:
-    """Name, state and time; further parts are added by the caller."""
+def job_line(s: Session, job: Job, run_name: str = "") -> ui.element:
+    """Name (the run's, where the caller knows it), state and time; further parts are added by the caller."""
     with box("", "li") as made, box():
         if job.run_id is not None:
-            link(job_name(s, job), f"/{'sweeps' if job.kind == 'sweep' else 'runs'}/{job.run_id}", "dl-strong")
+            link(run_name or job_name(s, job), f"/{'sweeps' if job.kind == 'sweep' else 'runs'}/{job.run_id}", "dl-strong")
         else:
             Text(job_name(s, job), "span", "dl-strong")
         with box("dl-row dl-small dl-muted"):

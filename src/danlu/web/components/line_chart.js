@@ -5,10 +5,11 @@ const ALPHA = 0.9;
 
 export default {
   template: `<div class="dl-chart" :class="{ small: small }" role="img" :aria-label="label"></div>`,
-  props: { series: Array, label: String, x: String, y: String, small: Boolean, log: Boolean },
+  props: { series: Array, points_json: String, label: String, x: String, y: String, small: Boolean, log: Boolean },
   data: () => ({ isLog: false, isSmooth: true, lines: [] }),
   async mounted() {
-    this.take(this.series);
+    this.lines = this.series;
+    this.points = JSON.parse(this.points_json);
     this.isLog = this.log;
     await new Promise((done) => setTimeout(done, 0));
     this.chart = echarts.init(this.$el, null, { renderer: "canvas" });
@@ -33,11 +34,7 @@ export default {
       });
       this.draw();
     },
-    replace(series) { this.take(series); this.draw(); },
-    take(series) {
-      this.lines = series.map(({ points, ...line }) => line);
-      this.points = series.map((line) => line.points.slice());
-    },
+    replace(series, points) { this.lines = series; this.points = points; this.draw(); },
     set_log(value) { this.isLog = value; this.draw(); },
     set_smooth(value) { this.isSmooth = value; this.draw(); },
     png(name) { window.danlu.save(name, "image/png", this.chart.getDataURL({ pixelRatio: 2, backgroundColor: window.danlu.token("--surface") })); },

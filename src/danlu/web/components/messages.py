@@ -75,9 +75,10 @@ def copy_button(s: Session, text: str, label: str) -> ui.element:
 
 def toast(s: Session, text: str, *, tone: str = "") -> None:
     """Say something briefly."""
-    with s.toasts, box(f"dl-toast {tone}").props("role=status") as made:
-        Text(text)
-    ui.timer(4.0, made.delete, once=True)
+    with s.toasts:
+        with box(f"dl-toast {tone}").props("role=status") as made:
+            Text(text)
+        ui.timer(4.0, made.delete, once=True)  # here: what was pressed can be gone from the page by now
 
 
 def error_toast(s: Session, error: DanluError) -> None:

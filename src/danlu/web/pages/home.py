@@ -43,7 +43,16 @@ async def show(s: Session) -> None:
     with box("dl-grid2"):
         with card(s.t("home.active"), "flush"):
             place = box()
-            await refresh_every(2.0, lambda: s.do(jobs.list_queue), lambda queue: _active(s, place, queue), queue_key)
+            names: dict[str, str] = {}
+
+            async def read() -> list[Job]:
+                queue = await s.do(jobs.list_queue)
+                for job in queue[:LISTED]:
+                    if job.run_id is not None and job.run_id not in names:
+                        names[job.run_id] = (await s.do(runs.get_run, job.run_id)).name
+                return queue
+
+            await refresh_every(2.0, read, lambda queue: _active(s, place, queue, names), queue_key)
         await _waiting(s, found)
     with card(s.t("home.projects"), "flush"):
         with box("dl-list", "ul"):
@@ -93,7 +102,7 @@ def _project_form(s: Session, name: str) -> None:
         button(s.t("home.create"), guarded(s, create))
 
 
-def _active(s: Session, place: ui.element, queue: list[Job]) -> None:
+def _active(s: Session, place: ui.element, queue: list[Job], names: dict[str, str]) -> None:
     place.clear()
     with place:
         if not queue:
@@ -101,7 +110,7 @@ def _active(s: Session, place: ui.element, queue: list[Job]) -> None:
             return
         with box("dl-list", "ul"):
             for job in queue[:LISTED]:
-                job_line(s, job)
+                job_line(s, job, names.get(job.run_id or "", ""))
 
 
 async def _waiting(s: Session, found: list[Project]) -> None:

@@ -8,7 +8,7 @@ import yaml
 from nicegui import ui
 from pydantic import ValidationError
 
-from danlu.errors import ConflictError, DanluError, error_from
+from danlu.errors import ConflictError, error_from
 from danlu.services.platform import models, runs, watching
 from danlu.services.platform.models import NewModel
 from danlu.store.runs import Run
@@ -102,7 +102,7 @@ class View:
             if self.is_sweep:
                 note(s.t("sweeps.this_is"))
             if run.error:
-                error_panel(s, error_from(DanluError("", why="", fix="").to_dict() | run.error))
+                error_panel(s, error_from({"code": "", "what": "", "why": "", "fix": ""} | run.error))
 
     def _buttons(self) -> None:
         s, run = self.s, self.run

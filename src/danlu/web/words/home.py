@@ -19,6 +19,8 @@ WORDS = {
     "next_paused": ("Go on", "继续"),
     "next_succeeded": ("See the proof", "查看证明"),
     "projects": ("Projects", "项目"),
+    "no_project_go": ("Begin on the home page", "去首页开始"),
+    "no_project_title": ("First a project", "先建一个项目"),
     "project_text": ("A project holds data, runs and models that belong together.", "项目把相关的数据、训练和模型放在一起。"),
     "title": ("Home", "首页"),
     "tour_back": ("Back", "上一步"),

@@ -4,6 +4,8 @@ WORDS = {
     "brand": ("Danlu", "丹炉"),
     "group_guide": ("Guide", "指引"),
     "language": ("Language", "语言"),
+    "lost": ("The server cannot be reached", "暂时连不上服务器"),
+    "lost_text": ("Trying again by itself. Runs go on, and what you entered stays.", "正在自动重试。训练会继续，填写的内容都还在。"),
     "menu": ("Open or close the menu", "打开或关闭菜单"),
     "nav_advisor": ("Advisor", "顾问"),
     "nav_chat": ("Chat", "对话"),
