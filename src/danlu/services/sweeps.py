@@ -86,7 +86,7 @@ class Sweep:
         runs.claim(run_dir, written, runs.local_paths(written, self.paths))
         if not run_dir.recipe.exists():
             self._copy_data(candidate)
-            pipeline.prepare_data(written, run_dir, self.reporter(candidate))
+            pipeline.prepare_data(written, run_dir, self.reporter(candidate), at_once=True)
         if not candidate.resolved.data.split.validation or not read_json(run_dir.data / "encoded.json")["validation"]["num_examples"]:
             raise NoEffectError(
                 "a sweep needs validation rows", why="members are ranked by their validation loss", fix="set data.split.validation to 0.1, or give more rows"
