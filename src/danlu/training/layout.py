@@ -38,11 +38,11 @@ class Layout:
 
     def filled(self) -> Layout:
         """The same with rows behind it that nobody reads, in numbers that come again."""
-        num_tokens, num_labels = len(self.ids_T), len(self.rows_L)
-        if sizes.filled(num_tokens) == num_tokens and sizes.filled(num_labels) == num_labels:
+        num_tokens, num_labels, device = len(self.ids_T), len(self.rows_L), self.ids_T.device
+        if sizes.filled(num_tokens, device) == num_tokens and sizes.filled(num_labels, device) == num_labels:
             return self
-        count = sizes.filled(num_tokens + 1)
-        fill = self.rows_L.new_full((sizes.filled(num_labels) - num_labels,), count - 1)
+        count = sizes.filled(num_tokens + 1, device)
+        fill = self.rows_L.new_full((sizes.filled(num_labels, device) - num_labels,), count - 1)
         places = torch.arange(num_labels) if self.places_L is None else self.places_L
         return Layout(sizes.with_rows(self.ids_T, count), sizes.with_rows(self.positions_T, count), self.spans, torch.cat([self.rows_L, fill]), places)
 

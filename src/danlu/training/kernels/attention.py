@@ -80,12 +80,12 @@ def attend(query_THC: Tensor, key_TKC: Tensor, value_TKC: Tensor, spans: tuple[S
     num_heads = key_TKC.shape[1]
     for span in spans:
         own, begin = slice(span.start, span.stop), span.num_before
-        rows_filled = sizes.filled(span.stop - span.start)
+        rows_filled = sizes.filled(span.stop - span.start, query_THC.device)
         q = _by_head(query_THC[own], num_heads, rows_filled)
         k, v = (_by_head(span.keys(x), num_heads, begin + rows_filled) for x in (key_TKC, value_TKC))
         group = query_THC.shape[1] // num_heads
         outputs = out_THC[own].view(span.stop - span.start, num_heads, group, v.shape[2])
-        for first, last, low in _blocks(begin, k.shape[1], window):
+        for first, last, low in _blocks(begin, span.stop - span.start, rows_filled, window):
             hidden = _hidden(first, last, low, group, window, q)
             for head in range(num_heads):
                 rows = slice((first - begin) * group, (last - begin) * group)
@@ -103,13 +103,13 @@ def attend_backward(
     num_heads = key_TKC.shape[1]
     for span in spans:
         own, begin = slice(span.start, span.stop), span.num_before
-        rows_filled = sizes.filled(span.stop - span.start)
+        rows_filled = sizes.filled(span.stop - span.start, query_THC.device)
         q, g = (_by_head(x[own], num_heads, rows_filled) for x in (query_THC, grad_THC))
         k, v = (_by_head(span.keys(x), num_heads, begin + rows_filled) for x in (key_TKC, value_TKC))
         dk, dv = torch.zeros_like(k), torch.zeros_like(v)
         group = query_THC.shape[1] // num_heads
         dq = d_query[own].view(span.stop - span.start, num_heads, group, q.shape[2])
-        for first, last, low in _blocks(begin, k.shape[1], window):
+        for first, last, low in _blocks(begin, span.stop - span.start, rows_filled, window):
             hidden = _hidden(first, last, low, group, window, q)
             for head in range(num_heads):
                 rows, keys = slice((first - begin) * group, (last - begin) * group), slice(low, last)
@@ -148,10 +148,10 @@ def _by_token(x: Tensor, length: int) -> Tensor:
     return x.view(x.shape[0], length, -1, x.shape[2]).transpose(0, 1).reshape(length, -1, x.shape[2])
 
 
-def _blocks(begin: int, length: int, window: int | None) -> Iterator[tuple[int, int, int]]:
-    """(first query, last query + 1, first key that any of them sees) of the queries from `begin` on."""
-    for first in range(begin, length, BLOCK_ROWS):
-        yield first, min(first + BLOCK_ROWS, length), 0 if window is None else max(0, first - window + 1)
+def _blocks(begin: int, count: int, filled: int, window: int | None) -> Iterator[tuple[int, int, int]]:
+    """(first query, last query + 1, first key that any of them sees) of `count` queries from `begin` on; the last block goes on to `filled`."""
+    for first in range(begin, begin + count, BLOCK_ROWS):
+        yield first, min(first + BLOCK_ROWS, begin + filled), 0 if window is None else max(0, first - window + 1)
 
 
 def _hidden(first: int, last: int, low: int, group: int, window: int | None, like: Tensor) -> tuple[int, Tensor]:

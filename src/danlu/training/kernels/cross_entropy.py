@@ -85,7 +85,7 @@ def _chunks(num_rows: int, vocabulary: int) -> Iterator[slice]:
 
 def _filled(x: Tensor) -> Tensor:
     """A chunk with rows of zeros behind it, up to a number that comes again; they have no part in any result."""
-    return sizes.with_rows(x, sizes.filled(len(x)))
+    return sizes.with_rows(x, sizes.filled(len(x), x.device))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

@@ -1,7 +1,8 @@
 """Sizes that come again.
 
-oneDNN compiles a matrix product for every new shape: half a millisecond or more, and 0.44 MB that it keeps. Packed batches
-bring new numbers of rows all the time, so rows of zeros fill them up to a few sizes; freed memory then fits the next batch, too.
+oneDNN compiles a matrix product for every new shape, which takes up to a millisecond and half a megabyte that it keeps. Packed
+batches bring new numbers of rows all the time, so rows of zeros fill them up to a few sizes. What one batch has freed then
+fits the next one, too.
 """
 
 from __future__ import annotations
@@ -9,20 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from danlu.models.memory import filled_rows
 from danlu.training.kernels import gemm
 
-LEAST, MOST = 16, 64
-"""Rows are filled up to a multiple of these, and of a sixteenth of their number between them."""
 
-
-def step(count: int) -> int:
-    """What `count` rows are filled up to a multiple of: at most an eighth of the larger numbers."""
-    return min(MOST, max(LEAST, 1 << max(0, count.bit_length() - 4)))
-
-
-def filled(count: int) -> int:
+def filled(count: int, device: torch.device) -> int:
     """The size that stands for `count` rows; `count` itself where shapes cost nothing."""
-    return -(-count // step(count)) * step(count) if gemm.has_fast_onednn() else count
+    return filled_rows(count) if device.type == "cpu" and gemm.has_fast_onednn() else count
 
 
 def with_rows(x: Tensor, count: int) -> Tensor:
