@@ -312,6 +312,7 @@ def test_runs_side_by_side_show_where_they_differ(platform: Platform, project: s
     found = proofs.compare_runs(platform, OWNER, project, Comparison(run_ids=[one.id, other.id]))
 
     assert [(row.path, row.values) for row in found.settings] == [("seed", [0, 7])]
+    assert found.same["method.rank"] == 8 and "seed" not in found.same
     assert found.metrics == {"nll_per_token": [{"delta": -0.2}, {"delta": 0.1}]}
     assert [verdict and verdict["label"] for verdict in found.verdicts] == ["improved", "regressed"]
     assert proofs.get_proof(platform, OWNER, one.id).verdict == {"label": "improved"}
@@ -336,7 +337,7 @@ def test_a_sweep_is_checked_before_it_is_queued(platform: Platform, project: str
 
     run = sweep(set={"method.rank": [2, 4]})
     assert runs.list_run_jobs(platform, OWNER, run.id)[0].kind == "sweep"
-    assert sweeps.get_sweep(platform, OWNER, run.id).members == []
+    assert [member.state for member in sweeps.get_sweep(platform, OWNER, run.id).members] == ["waiting", "waiting"]
     for error, values in (
         (RecipeError, {}),
         (RecipeError, {"set": {"method.rank": [2, -1]}}),

@@ -176,11 +176,12 @@ def forecast_card(s: Session, found: RunForecast) -> None:
                 with box("", "tr"):
                     key = f"run.forecast_{row.name}"
                     Text(s.t(key) if key in CATALOGUE else row.name, "td")
-                    Text(_quantity(s, row.name, row.forecast), "td", "right")
-                    Text(_quantity(s, row.name, row.actual), "td", "right")
+                    Text(quantity(s, row.name, row.forecast), "td", "right")
+                    Text(quantity(s, row.name, row.actual), "td", "right")
 
 
-def _quantity(s: Session, name: str, value: float | None) -> str:
+def quantity(s: Session, name: str, value: float | None) -> str:
+    """A number of a forecast with its unit."""
     if name.endswith("_bytes"):
         return numbers.size(value)
     return numbers.duration(value, s.language) if name.endswith("_seconds") else numbers.count(value)

@@ -117,8 +117,22 @@ window.danlu = (() => {
     location.assign("/sign-in");
   };
 
+  // A line of a list that something is dragged over says where it would land; returns whether that is behind it.
+  const overLine = (event) => {
+    const line = event.currentTarget, place = line.getBoundingClientRect();
+    const isBehind = event.clientY > place.top + place.height / 2, isOver = event.type === "dragover";
+    if (event.type !== "dragleave") event.preventDefault();
+    line.classList.toggle("over-top", isOver && !isBehind);
+    line.classList.toggle("over-bottom", isOver && isBehind);
+    return isBehind;
+  };
+  const focus = (...selectors) => {
+    const found = selectors.map((selector) => document.querySelector(selector)).find((element) => element && !element.disabled);
+    found?.focus();
+  };
+
   return {
-    relative, absolute, signInAgain, signOut,
+    over: overLine, focus, relative, absolute, signInAgain, signOut,
     menu: () => document.body.classList.toggle("dl-nav-open"),
     copy: async (text) => {
       if (navigator.clipboard && isSecureContext) return navigator.clipboard.writeText(text);

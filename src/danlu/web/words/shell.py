@@ -18,6 +18,7 @@ WORDS = {
     "nav_new_run": ("New run", "新建训练"),
     "nav_queue": ("Queue", "队列"),
     "nav_runs": ("Runs", "训练记录"),
+    "nav_sweeps": ("Sweeps", "参数搜索"),
     "nav_settings": ("Settings", "设置"),
     "navigation": ("Pages", "页面"),
     "project": ("Project", "项目"),
