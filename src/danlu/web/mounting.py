@@ -35,6 +35,7 @@ def mount(app: FastAPI, platform: Platform, get_actor: GetActor) -> None:
     # Only websockets: a connection of requests would go on after its session has ended, which the guard sees on websockets.
     pages_app.config.socket_io_js_transports = ["websocket"]
     core.sio.eio.transports = ["websocket"]
+    pages_app.config.quasar_config["loadingBar"]["skipHijack"] = True  # a bar without a name for who cannot see it, at every request
     template.STUDIO.serve(platform, get_actor)
     for name in PAGES:
         import_module(f"danlu.web.pages.{name}")
