@@ -33,6 +33,8 @@ GPU_HOST_BYTES = 3 * 2**30
 """Host memory of a process that trains on a GPU, whose libraries are larger (not measured here; docs/forecast.md)."""
 ALLOCATOR_SHARE, MAX_ALLOCATOR_BYTES = 0.4, 160 * 2**20
 """What the C allocator keeps beyond live tensors, as a share of activations and temporaries; large blocks go back at once (measured)."""
+FUSED_ALLOCATOR_SHARE, MAX_FUSED_ALLOCATOR_BYTES = 0.55, 440 * 2**20
+"""The same of the fused layers, whose tensors are few and large."""
 KERNEL_BYTES, MAX_KERNELS = 440_000, 1024
 """oneDNN compiles a product for each new shape and keeps the last 1,024 (measured; docs/forecast.md). Packed batches bring new shapes all the time."""
 CHUNK_BYTES, MIN_CHUNK_ROWS = 16 * 2**20, 32
@@ -202,7 +204,7 @@ def peak_memory(
     num_shards = num_processes if is_sharded else 1
     plans = [Plan.of(shape, recipe, batch, is_accumulated=is_accumulated, device=device, num_shards=num_shards) for batch in batches]
     held = TOKEN_BYTES * sum(int(n) for n in prompts)
-    if recipe.training.path == "fast" and recipe.training.dtype != "bfloat16":
+    if recipe.training.path == "fast":
         held += kernels_bytes((int(n) for n in lengths), (batch.tokens for batch in batches))
     if recipe.objective.is_online:
         plans = [replace(plan, longest_prompt=max(int(n) for n in prompts)) for plan in plans]
@@ -270,7 +272,8 @@ class Plan:
         base = PROCESS_BYTES if process_bytes is None else process_bytes
         if self.device == "cpu":
             base += ENGINE_BYTES
-            temporary += min(MAX_ALLOCATOR_BYTES, int(ALLOCATOR_SHARE * (saved + temporary)))
+            share, most = (FUSED_ALLOCATOR_SHARE, MAX_FUSED_ALLOCATOR_BYTES) if self.is_fused else (ALLOCATOR_SHARE, MAX_ALLOCATOR_BYTES)
+            temporary += min(most, int(share * (saved + temporary)))
         else:
             base, cache_bytes = 0, 0
         return MemoryParts(base + cache_bytes, weights, 4 * self.trained.num_added // self.num_shards, grads, state, saved, temporary, phase)

@@ -115,7 +115,7 @@ def measured(loop: Loop, *, process_bytes: int | None = None, price_per_hour: fl
 
 def _kernels_to_come(loop: Loop, seen: Sequence[Group]) -> int:
     """Memory of the products that steps will compile and the measurement did not."""
-    if loop.device.type != "cpu" or loop.recipe.training.path != "fast" or loop.recipe.training.dtype == "bfloat16":
+    if loop.device.type != "cpu" or loop.recipe.training.path != "fast":
         return 0
     found = lengths_of(loop.train_set, loop.objective.group_size)
     batches = micro_batches(loop.recipe, found.tokens, found.labels, loop.state.micro_batch_tokens)
