@@ -75,8 +75,6 @@ async def show(s: Session) -> None:
         form.entered.dataset, form.entered.step = str(s.query("dataset")), "model"
     elif s.query("from"):
         await form.take_from(str(s.query("from")), s.query("changes"))
-    elif s.query("base"):
-        form.entered.base_model, form.entered.step = str(s.query("base")), "model" if form.entered.dataset else "data"
     form.body = box("dl-col wide")
     await form.draw()
 
