@@ -104,7 +104,7 @@ class Settings:
     @classmethod
     def from_environment(cls) -> "Settings":
         """Return the settings of this process."""
-        home = Path(os.environ.get("DANLU_HOME", "~/.danlu")).expanduser()
+        home = Path(os.environ.get("DANLU_HOME") or "~/.danlu").expanduser().absolute()  # jobs run in other folders
         return cls(
             home=home,
             trackers=_names("DANLU_TRACK"),

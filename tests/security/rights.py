@@ -89,7 +89,10 @@ RIGHTS = {
     "stop_run": "editor",
     "resume_run": "editor",
     "submit_sweep": "editor",
+    "preview_sweep": "viewer",
+    "list_sweeps": "viewer",
     "get_sweep": "viewer",
+    "get_sweep_curves": "viewer",
     "submit_merge": "editor",
     "preview_run": "viewer",
     "compare_runs": "viewer",
@@ -129,7 +132,9 @@ RIGHTS = {
     "create_rating": "reviewer",
     "list_ratings": "viewer",
     "delete_rating": "editor",
+    "count_votes": "viewer",
     "export_pairs": "viewer",
+    "make_pairs_dataset": "editor",
     # files
     "download_dataset_version": "viewer",
     "download_export_file": "viewer",
@@ -192,6 +197,12 @@ BODIES_OF_OTHERS = {
     "load_engine": lambda ids: [{"model": ids["run_id"]}, {"model": "../x"}],
 }
 """Bodies that name what belongs to another project, or files of the server: the operation itself has to refuse them."""
+
+BEYOND = {
+    "load_engine": ("editor", {"model": "somebody/large-model"}),
+    "answer": ("editor", {"model": "somebody/large-model", "messages": [{"role": "user", "content": "?"}]}),
+}
+"""Bodies that ask for more than the operation does: loading a base model that nothing in the project is made from costs memory, disk and network."""
 
 FREE_BODIES = {"invite": {"project_id"}, "change_view": {"project_id"}}
 """Fields that end like ids and may name anything: for operators, or only remembered."""

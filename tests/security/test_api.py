@@ -229,29 +229,6 @@ def test_json_that_would_break_a_reader_is_refused(platform: Platform, body: byt
     assert 400 <= client.post("/api/v1/projects", content=body, headers={"Content-Type": "application/json"}).status_code < 500
 
 
-@pytest.mark.parametrize("kind", [b"application/json", b"application/octet-stream"])
-def test_a_body_that_does_not_come_is_not_waited_for(platform: Platform, kind: bytes) -> None:
-    async def reads_all(scope: Any, receive: Any, send: Any) -> None:
-        while (await receive()).get("more_body"):
-            pass
-
-    async def exchange() -> list[Any]:
-        sent, first = [], [{"type": "http.request", "body": b"{", "more_body": True}]
-
-        async def receive() -> Any:
-            return first.pop() if first else await asyncio.sleep(60)
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        headers = [(b"host", b"127.0.0.1"), (b"content-type", kind), (b"content-length", b"100")]
-        scope = {"type": "http", "method": "POST", "path": "/api/v1/x", "headers": headers, "client": ("127.0.0.1", 1), "scheme": "http", "query_string": b""}
-        await Guard(reads_all, Security(platform, "127.0.0.1"), body_seconds=0.05, silence_seconds=0.05)(scope, receive, send)
-        return sent
-
-    assert asyncio.run(exchange())[0]["status"] == 408
-
-
 def test_every_answer_tells_the_browser_what_it_must_not_do(platform: Platform) -> None:
     app = with_streams(platform)
     client = program(app)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from doors import ROLES, World, application, program, sample
 from pydantic import BaseModel
-from rights import BODIES_OF_OTHERS, BY_HAND, FREE_BODIES, OTHER_IDS, RIGHTS
+from rights import BEYOND, BODIES_OF_OTHERS, BY_HAND, FREE_BODIES, OTHER_IDS, RIGHTS
 
 from danlu.api.app import describe
 from danlu.errors import DanluError, ForbiddenError, NoEffectError, NotFoundError, SignInError, UnknownNameError
@@ -115,6 +115,16 @@ def test_a_body_cannot_name_what_belongs_to_others_or_a_file_of_the_server(world
         body = model.model_validate(sample(model) | change)
         with pytest.raises((NotFoundError, ForbiddenError, UnknownNameError, NoEffectError)):
             operation(world.platform, member, **(arguments(operation, world.ids[world.mine]) | {operation.body: body}))
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_a_body_that_asks_for_more_than_its_operation_needs_the_role_for_it(world: World, name: str) -> None:
+    operation, model, (role, change) = OPERATIONS[name], BODIES[name], BEYOND[name]
+    body = model.model_validate(sample(model) | change)
+
+    for who in [one for one in ROLES if [*ROLES].index(RIGHTS[name]) <= ROLES.index(one) < [*ROLES].index(role)]:  # type: ignore[arg-type]
+        with pytest.raises(ForbiddenError, match=f"needs the role {role}"):
+            operation(world.platform, world.actors[who], **(arguments(operation, world.ids[world.mine]) | {operation.body: body}))
 
 
 @pytest.mark.parametrize("name", BODIES)

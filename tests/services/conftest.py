@@ -34,6 +34,8 @@ def postgres_server() -> Iterator[str]:
     folder.chmod(0o777)
     data = str(folder / "data")
     _as_server_user(initdb, "-D", data, "-A", "trust", "-U", "danlu", "--no-sync")
+    allowed = Path(data, "pg_hba.conf")
+    allowed.write_text(f"local all locked scram-sha-256\n{allowed.read_text()}")  # the one user who needs a password
     _as_server_user(pg_ctl, "-D", data, "-o", f"-k {folder} -c listen_addresses= -c fsync=off", "-w", "-l", str(folder / "log"), "start")
     yield f"postgresql+psycopg://danlu@/{{name}}?host={folder}"
     _as_server_user(pg_ctl, "-D", data, "-m", "immediate", "stop")

@@ -8,6 +8,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
@@ -15,7 +18,7 @@ from starlette.requests import ClientDisconnect
 
 from danlu.api.incoming import SAFE_VERBS, Incoming, check_host, check_origin
 from danlu.api.problems import problem
-from danlu.errors import CrossSiteError, DanluError, MediaTypeError, TooLargeError, TooSlowError
+from danlu.errors import CrossSiteError, DanluError, MediaTypeError, TooLargeError, TooManyRequestsError, TooSlowError
 from danlu.services.platform import rates
 from danlu.services.platform.tokens import csrf_token, hash_token
 from danlu.services.platform.uploads import MAX_CHUNK_BYTES
@@ -41,7 +44,11 @@ FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain
 BODY_SECONDS = 30.0
 """In which the body of a request has to come."""
 SILENCE_SECONDS = 60.0
-"""How long an upload may send nothing."""
+"""How long a part of an upload may send nothing."""
+LEAST_BYTES_PER_SECOND = 8 * 1024
+"""How slowly it may come on average, after that time: it holds a place in memory that others wait for."""
+NUM_SLOW_BODIES = 64
+"""Bodies of one asker that are waited for at a time. They nearly always come with their headers."""
 CHECK_EVERY_SECONDS = 10.0
 """How soon an open stream or websocket notices that its session has ended."""
 ANONYMOUS_PER_MINUTE = 3000
@@ -84,6 +91,8 @@ class Guard:
     ) -> None:
         self.app, self.security = app, security
         self.body_seconds, self.silence_seconds, self.check_seconds = body_seconds, silence_seconds, check_seconds
+        self.num_waited_for: Counter[str] = Counter()
+        """Bodies that are waited for, by who sends them."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -135,7 +144,8 @@ class _Exchange:
         self.guard, self.scope, self.incoming, self._receive, self._send = guard, scope, incoming, receive, send
         self.most = _most(incoming)
         self.is_upload = _is_upload(incoming)
-        self.deadline = time.monotonic() + guard.body_seconds
+        self.who = hash_token(incoming.bearer or incoming.session_token or incoming.client or "")
+        self.begun_at = time.monotonic()
         self.num_bytes, self.is_whole = 0, False
         self.refusal: DanluError | None = None
         self.has_begun = self.is_stream = self.has_ended = False
@@ -146,16 +156,20 @@ class _Exchange:
 
         Raises:
             TooLargeError, TooSlowError: the body is too large, or does not come.
+            TooManyRequestsError: too many others of the same asker are waited for.
         """
         if self.is_whole:
             return await self._receive()
-        seconds = self.guard.silence_seconds if self.is_upload else max(0.0, self.deadline - time.monotonic())
-        try:
-            async with asyncio.timeout(seconds):
-                message = await self._receive()
-        except TimeoutError as error:
-            self.refusal = TooSlowError("the body did not come in time", why=f"it stopped for {seconds:.0f} s", fix="send it again")
-            raise self.refusal from error
+        if self.is_upload and not self.num_bytes:
+            self.begun_at = time.monotonic()  # it may have waited for a place before
+        with self._waited_for():
+            try:
+                async with asyncio.timeout(seconds := self._patience()):
+                    message = await self._receive()
+            except TimeoutError as error:
+                why = f"{self.num_bytes:,} bytes came in {time.monotonic() - self.begun_at:.0f} s, then nothing for {seconds:.0f} s"
+                self.refusal = TooSlowError("the body did not come in time", why=why, fix="send it again, a file in smaller parts")
+                raise self.refusal from error
         if message["type"] == "http.request":
             self.num_bytes += len(message.get("body", b""))
             self.is_whole = not message.get("more_body", False)
@@ -163,6 +177,33 @@ class _Exchange:
                 self.refusal = _too_large(self.most)
                 raise self.refusal
         return message
+
+    def _patience(self) -> float:
+        """Seconds to wait for the next part of the body."""
+        passed = time.monotonic() - self.begun_at
+        if not self.is_upload:
+            return max(0.0, self.guard.body_seconds - passed)
+        return max(0.0, min(self.guard.silence_seconds, self.guard.silence_seconds + self.num_bytes / LEAST_BYTES_PER_SECOND - passed))
+
+    @contextmanager
+    def _waited_for(self) -> Iterator[None]:
+        """Count the body while it is waited for.
+
+        Raises:
+            TooManyRequestsError: one too many.
+        """
+        waiting = self.guard.num_waited_for
+        if waiting[self.who] >= NUM_SLOW_BODIES:
+            why = f"{NUM_SLOW_BODIES} requests of the same user are under way whose bodies have not come"
+            self.refusal = TooManyRequestsError("too many bodies are waited for", why=why, fix="send the bodies of those first")
+            raise self.refusal
+        waiting[self.who] += 1
+        try:
+            yield
+        finally:
+            waiting[self.who] -= 1
+            if not waiting[self.who]:
+                del waiting[self.who]
 
     async def send(self, message: Message) -> None:
         """Pass on a part of the answer, with the headers that every answer has."""

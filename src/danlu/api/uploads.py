@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -11,11 +10,10 @@ from starlette.concurrency import run_in_threadpool
 
 from danlu.api.routes import ID, PROBLEM, GetActor
 from danlu.errors import SignInError, TooLargeError
+from danlu.services.platform.places import Places
 from danlu.services.platform.uploads import MAX_CHUNK_BYTES, MAX_UPLOAD_BYTES, append
 from danlu.store.uploads import Upload
 
-NUM_AT_A_TIME = 8
-"""Chunks that are held in memory; more wait."""
 ENCODE = TypeAdapter(Upload).dump_json
 BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}, "x-right": "editor"}
 
@@ -23,7 +21,7 @@ BODY = {"requestBody": {"required": True, "content": {"application/octet-stream"
 def router(get_actor: GetActor) -> APIRouter:
     """Return the route; `get_actor` says who asks."""
     made = APIRouter(tags=["uploads"], responses=PROBLEM)
-    room = asyncio.Semaphore(NUM_AT_A_TIME)
+    places = Places()
 
     @made.put("/uploads/{upload_id}/data", operation_id="append_chunk", openapi_extra=BODY, response_model=Upload, summary="Send the next chunk of an upload.")
     async def append_chunk(
@@ -40,7 +38,7 @@ def router(get_actor: GetActor) -> APIRouter:
                 why="files are taken from users only",
                 fix="sign in, or send an API key (Authorization: Bearer dl_...; for `danlu`: DANLU_TOKEN)",
             )
-        async with room:
+        async with places.one(actor.user_id):
             chunk = await _chunk(request)
             upload = await run_in_threadpool(lambda: append(request.app.state.platform, actor, upload_id, offset=offset, chunk=chunk, sha256=sha256))
         return Response(ENCODE(upload), headers={"ETag": f'"{upload.version}"'}, media_type="application/json")

@@ -60,6 +60,10 @@ def restore(
             f"{len(done.artifacts_missing)} artifacts are missing ({first}): see them with danlu check",
             f"缺少 {len(done.artifacts_missing)} 个工件（{first}）：用 danlu check 查看",
         )
+    if done.jobs_without_data:
+        first = ", ".join(done.jobs_without_data[:3])
+        _print(f"{len(done.jobs_without_data)} jobs have lost their data: {first}", f"{len(done.jobs_without_data)} 个任务缺少数据：{first}")
+    if done.artifacts_missing or done.jobs_without_data:
         raise typer.Exit(7)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ def submit(
     project: Annotated[str | None, PROJECT] = None,
     name: Annotated[str, typer.Option("--name", help="What people call the run.")] = "",
     priority: Annotated[str, typer.Option("--priority", help="express, standard or saver.")] = "standard",
+    at: Annotated[str | None, typer.Option("--at", help="Start no sooner: tonight (22:00), 22:30, or 2026-11-30 06:00.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the run is over, and end with its exit code.")] = False,
     as_json: Annotated[bool, JSON] = False,
     server: Annotated[str | None, SERVER] = None,
@@ -33,9 +35,11 @@ def submit(
     from danlu.cli.datasets import bring_in
     from danlu.cli.run import build_recipe
     from danlu.cli.tables import write_json
+    from danlu.cli.times import moment
     from danlu.recipe.load import with_settings
     from danlu.store.runs import Run
 
+    not_before = None if at is None else moment(at, time.time())
     recipe = build_recipe([*what, *context.args], data=data, model=model)
     with studio(server) as opened:
         if data is not None and Path(data).expanduser().is_file():
@@ -43,15 +47,20 @@ def submit(
             recipe = with_settings(recipe, {"dataset": made.ref})
             if not as_json:
                 typer.echo(printable(say(f"Added: {made.ref}", f"已添加：{made.ref}")))
-        run = opened.runs.submit(recipe, project=project, name=name, priority=priority)
+        run = opened.runs.submit(recipe, project=project, name=name, priority=priority, not_before=not_before)
         if not as_json:
             typer.echo(say(f"Submitted: {run.id}\n  danlu logs {run.id} --follow", f"已提交：{run.id}\n  danlu logs {run.id} --follow"))
-        if wait:
-            run.wait()
-            if not as_json:
+        try:
+            if wait:
+                run.wait()
+        except KeyboardInterrupt:
+            typer.echo(say(f"The run goes on. End it with: danlu cancel {run.id}", f"运行仍在继续。要结束它：danlu cancel {run.id}"), err=True)
+            raise
+        finally:  # also of a run that failed: its error follows, on the other output
+            if as_json:
+                write_json(Run, run.record)
+            elif run.is_over:
                 typer.echo(say(f"Over: {run.state}", f"已结束：{run.state}"))
-        if as_json:
-            write_json(Run, run.record)
 
 
 def queue(

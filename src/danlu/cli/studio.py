@@ -35,6 +35,7 @@ def studio(
     from danlu.services.platform.platform import Platform
     from danlu.settings import Settings
     from danlu.web import mount
+    from danlu.worker.housekeeping import Housekeeper
 
     os.umask(PRIVATE)
     settings = Settings.from_environment()
@@ -48,6 +49,9 @@ def studio(
         bound = held.enter_context(listen(host, port))
         if worker:
             held.enter_context(Companion(settings.home).running())
+        watch = Housekeeper(platform, only=("watch",))
+        watch.start()
+        held.callback(watch.stop)
         url = _url(host, bound.getsockname()[1])
         note(url)
         token = sessions.first_admin_token(platform) if app.state.security.needs_users() else None

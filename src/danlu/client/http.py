@@ -36,6 +36,7 @@ FIRST_WAIT_SECONDS = 0.2
 MAX_WAIT_SECONDS = 30.0
 BUSY = (429, 502, 503, 504)
 """The server (or what stands before it) says: not now."""
+PATIENCE_SECONDS = 600.0
 STREAMS = {"runs": "events/stream", "jobs": "log/stream"}
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -57,6 +58,11 @@ class HttpTransport:
     def where(self) -> str:
         """The server's address."""
         return self.url
+
+    @property
+    def patience_seconds(self) -> float:
+        """Long enough for a server or its machine to start again."""
+        return PATIENCE_SECONDS
 
     def call(self, operation: Operation[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Carry out an operation.

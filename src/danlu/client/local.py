@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from danlu.executors.processes import start_time
 from danlu.files import storage_errors
 from danlu.services.platform import uploads
 from danlu.services.platform.access import Actor
+from danlu.services.platform.chat import EngineChoice, answer, load_engine
 from danlu.services.platform.jobs import get_job
 from danlu.services.platform.operations import Operation
 from danlu.services.platform.platform import Platform
@@ -44,8 +46,16 @@ class LocalTransport:
         """The home folder."""
         return str(self.platform.home)
 
+    @property
+    def patience_seconds(self) -> float:
+        """None: a home that cannot be read is not about to come back."""
+        return 0.0
+
     def call(self, operation: Operation[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Carry out an operation."""
+        if operation.name == answer.name:  # it waits for a model, which a worker has to load meanwhile
+            named = inspect.signature(operation.function).bind(None, *args, **kwargs).arguments
+            self.call(load_engine, named["project_id"], EngineChoice(model=named["body"].model))
         result = operation(self.platform, self.actor, *args, **kwargs)
         if operation.verb == "POST":
             self.wake()

@@ -11,7 +11,7 @@ from danlu.client.events import POLL_SECONDS, Happening
 from danlu.client.report import Report
 from danlu.client.transfers import save
 from danlu.client.transport import Method, Noun, covers
-from danlu.errors import JobError, error_from
+from danlu.errors import DanluError, JobError, error_from
 from danlu.recipe.recipe import Recipe
 from danlu.services.platform import downloads, proofs, runs, sweeps, watching
 from danlu.services.platform.jobs import Priority
@@ -21,6 +21,8 @@ from danlu.store.jobs import Job
 from danlu.store.rows import Page
 from danlu.store.runs import Run
 
+AWAY = (502, 503, 504)
+"""What is told while a server, or its database, starts again."""
 OVER = ("succeeded", "failed", "cancelled")
 
 
@@ -41,14 +43,17 @@ class Runs(Noun):
     events = Method(watching.list_events)
     forecast = Method(watching.get_forecast)
     jobs = Method(runs.list_run_jobs)
+    list_sweeps = Method(sweeps.list_sweeps)
     merge = Method(sweeps.submit_merge)
     points = Method(watching.list_points)
+    preview_sweep = Method(sweeps.preview_sweep)
     proof = Method(proofs.get_proof)
     report = Method(proofs.get_report)
     resume = Method(runs.resume_run)
     samples = Method(watching.list_samples)
     stop = Method(runs.stop_run)
     sweep = Method(sweeps.submit_sweep)
+    sweep_curves = Method(sweeps.get_sweep_curves)
     sweep_table = Method(sweeps.get_sweep)
 
     @covers(runs.submit_run)
@@ -146,6 +151,8 @@ class RunHandle:
     ) -> RunHandle:
         """Wait until the run is over; `on_step` is given what was measured at each step as it comes: `{"step": 10, "loss": 2.1, ...}`.
 
+        A server may be away for ten minutes meanwhile: it is waited for too.
+
         Raises:
             DanluError: what ended the run, when it failed.
             JobError: it was cancelled, or is not over after `timeout_seconds`.
@@ -153,10 +160,17 @@ class RunHandle:
         self._runs.transport.wake()
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         seen = dict.fromkeys(get_args(Kind), -1)
+        answered_at = time.monotonic()
         while True:
-            is_over = self.refresh().is_over  # before the points: the last ones must not be missed
-            if on_step is not None:
-                self._tell(on_step, seen)
+            try:
+                is_over = self.refresh().is_over  # before the points: the last ones must not be missed
+                if on_step is not None:
+                    self._tell(on_step, seen)
+                answered_at = time.monotonic()
+            except DanluError as error:
+                if error.http_status not in AWAY or time.monotonic() - answered_at > self._runs.transport.patience_seconds:
+                    raise
+                is_over = False
             if is_over:
                 break
             if deadline is not None and time.monotonic() > deadline:

@@ -33,6 +33,10 @@ class Transport(Protocol):
     def where(self) -> str:
         """The home folder or the server's address, for people."""
 
+    @property
+    def patience_seconds(self) -> float:
+        """How long what waits for a run bears that nothing is answered: a server that starts again must not end it."""
+
     def call(self, operation: Operation[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Carry out an operation.
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import danlu
-from danlu.errors import DanluError
+from danlu.errors import DanluError, MissingExtraError
 from danlu.models.headroom import available_memory_bytes
 from danlu.settings import Settings
 
@@ -198,12 +198,10 @@ def _database(settings: Settings) -> Iterator[Check]:
                 schema.check(database.path)
         finally:
             database.close()
+    except MissingExtraError as error:
+        yield Check("database", "failed", "psycopg", "the driver that its address names is not installed", "缺少其地址所需的驱动", error.fix)
     except DanluError as error:
         yield Check("database", "failed", error.what, error.why, error.why, error.fix)
-    except ModuleNotFoundError as error:
-        yield Check(
-            "database", "failed", str(error.name), "the driver that its address names is not installed", "缺少其地址所需的驱动", "pip install 'danlu[postgres]'"
-        )
 
 
 def _revision(where: str, current: str | None, newest: str | None) -> Check:

@@ -367,8 +367,16 @@ def counts(connection: Connection) -> dict[str, int]:
 
 def waiting_since(connection: Connection, now: float) -> float | None:
     """Since when the oldest job that could start has waited; None when none could."""
-    may_start = and_(jobs.c.state == "queued", or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now))
-    return connection.execute(select(func.min(func.coalesce(jobs.c.not_before, jobs.c.created_at))).where(may_start)).scalar()
+    return connection.execute(select(func.min(func.coalesce(jobs.c.not_before, jobs.c.created_at))).where(_may_start(now))).scalar()
+
+
+def homes_that_wait(connection: Connection, now: float) -> set[str | None]:
+    """Homes with jobs that could start; None stands for jobs that any home may take."""
+    return set(connection.execute(select(jobs.c.home).where(_may_start(now)).distinct()).scalars())
+
+
+def _may_start(now: float) -> ColumnElement[bool]:
+    return and_(jobs.c.state == "queued", or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now))
 
 
 def _is_of(home: str) -> ColumnElement[bool]:

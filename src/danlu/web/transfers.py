@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from pathlib import PurePosixPath
 from typing import Annotated
@@ -16,12 +15,11 @@ from starlette.requests import ClientDisconnect
 
 from danlu.errors import ConflictError, DanluError, SignInError
 from danlu.services.platform import exports, uploads
+from danlu.services.platform.places import Places
 from danlu.web.session import aside
 from danlu.web.template import STUDIO
 
-NUM_AT_A_TIME = 8
-"""Pieces that are held in memory; more wait."""
-ROOM = asyncio.Semaphore(NUM_AT_A_TIME)
+PLACES = Places()
 Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
 
@@ -29,10 +27,10 @@ Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 async def take_piece(request: Request, upload_id: str, offset: int) -> JSONResponse:
     """Add a piece, and tell where the upload stands; where it stands elsewhere, tell that."""
     try:
-        await aside(lambda: _check_signed_in(request))
+        user_id = await aside(lambda: _signed_in(request))
     except DanluError as error:
         return JSONResponse(error.to_dict(), status_code=error.http_status)
-    async with ROOM:
+    async with PLACES.one(user_id):
         return await _taken(request, upload_id, offset)
 
 
@@ -40,7 +38,7 @@ async def take_piece(request: Request, upload_id: str, offset: int) -> JSONRespo
 async def compare(request: Request, upload_id: str, size: int, length: int, pieces: Annotated[list[Digest], Body()]) -> JSONResponse:
     """Tell whether what has arrived of an upload has these checksums: a file of the same name may be another one."""
     try:
-        await aside(lambda: _check_signed_in(request))
+        await aside(lambda: _signed_in(request))
         is_same = await aside(lambda: uploads.has_received(STUDIO.opened(), STUDIO.actor(request), upload_id, length=length, piece_bytes=size, sha256=pieces))
     except DanluError as error:
         return JSONResponse(error.to_dict(), status_code=error.http_status)
@@ -58,14 +56,16 @@ async def _taken(request: Request, upload_id: str, offset: int) -> JSONResponse:
     return JSONResponse({"received_bytes": received})
 
 
-def _check_signed_in(request: Request) -> None:
-    """Nobody else's bytes are read into memory.
+def _signed_in(request: Request) -> str | None:
+    """Who sends it: nobody else's bytes are read into memory.
 
     Raises:
         SignInError: nobody is signed in.
     """
-    if not STUDIO.actor(request).is_signed_in:
+    actor = STUDIO.actor(request)
+    if not actor.is_signed_in:
         raise SignInError("nobody is signed in", why="files are taken from users only", fix="sign in, then load the page again")
+    return actor.user_id
 
 
 def _append(request: Request, upload_id: str, offset: int, chunk: bytes) -> int:

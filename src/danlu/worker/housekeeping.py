@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from danlu.services.platform import notices, receipts, storage, system
 from danlu.services.platform.platform import Platform
@@ -25,9 +25,12 @@ class Chore:
 
 
 class Housekeeper(threading.Thread):
-    """A thread that does the chores until it is told to stop; one that fails is logged and done again at its time."""
+    """A thread that does the chores until it is told to stop; one that fails is logged and done again at its time.
 
-    def __init__(self, platform: Platform) -> None:
+    Those of a server are only some: it keeps watch when the worker is gone.
+    """
+
+    def __init__(self, platform: Platform, *, only: tuple[str, ...] = ()) -> None:
         super().__init__(name="housekeeping", daemon=True)
         self.is_stopping = threading.Event()
         self.chores = [
@@ -36,6 +39,8 @@ class Housekeeper(threading.Thread):
             Chore("receipts", 600.0, lambda: receipts.sweep(platform)),
             Chore("garbage", 6 * 3600.0, lambda: storage.collect(platform)),
         ]
+        if only:  # not at once: the worker that is started beside it is not there yet
+            self.chores = [replace(chore, due_at=time.monotonic() + chore.every_seconds) for chore in self.chores if chore.name in only]
 
     def run(self) -> None:
         """Do what is due, every second."""

@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from danlu.errors import ConflictError, DatabaseError, RunBusyError, StorageError
@@ -22,7 +23,9 @@ from danlu.executors.local import LocalExecutor
 from danlu.executors.processes import start_time
 from danlu.executors.slots import Slots
 from danlu.files import storage_errors, sweep, write_bytes, write_json
+from danlu.services.platform import moving
 from danlu.services.platform.platform import Platform
+from danlu.settings import Settings
 from danlu.store import jobs, workers
 from danlu.store.engine import Connection, Database
 from danlu.store.ids import new_id
@@ -82,6 +85,7 @@ class Supervisor:
             RunBusyError: another supervisor works on this home folder.
         """
         with self.lock(), ingest.running(self.database, self.home):
+            self._move_in()
             with suppress(StorageError):  # what stays is only in the way
                 sweep(self.home / "jobs")
             while not is_stopping():
@@ -90,6 +94,14 @@ class Supervisor:
                 except StorageError as error:  # a full disk or a database that is away: the next tick tries again
                     self._sound(error)
                 time.sleep(TICK_SECONDS)
+
+    def _move_in(self) -> None:
+        """See whether the home folder was moved since its last worker; jobs name folders inside of it."""
+        platform = Platform(replace(Settings.from_environment(), home=self.home), self.database)
+        try:
+            moving.move_in(platform, moving.folder_before(platform))
+        except StorageError as error:
+            self._sound(error)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

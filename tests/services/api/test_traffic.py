@@ -17,9 +17,9 @@ from danlu.store.projects import PROJECTS
 OWNER = Actor.local()
 
 
-def register_worker(platform: Platform, *, heartbeat_at: float) -> None:
+def register_worker(platform: Platform, *, heartbeat_at: float, home: str = workers.ONLY_HOME) -> None:
     with platform.database.writing() as connection:
-        workers.register(connection, workers.Worker("wrk_1", "host", "home", str(platform.home), 1, 1, 1, heartbeat_at, heartbeat_at))
+        workers.register(connection, workers.Worker(f"wrk_{home[:3]}", "host", home, str(platform.home), 1, 1, 1, heartbeat_at, heartbeat_at))
 
 
 def test_a_request_keeps_its_id_and_bad_ones_are_replaced(client: TestClient) -> None:
@@ -98,8 +98,10 @@ def test_a_queue_without_a_worker_raises_an_alarm(platform: Platform) -> None:
         jobs.submit(connection, project_id=project.id, kind="inspect", payload={"type": "inspect"})
 
     assert [alarm.kind for alarm in system.watch(platform)] == ["worker"]
+    register_worker(platform, heartbeat_at=time.time(), home="another one, which does not take this job")
+    assert system.watch(platform) == []
     register_worker(platform, heartbeat_at=time.time())
-    assert [alarm.kind for alarm in system.watch(platform)] == ["worker"]
+    assert [alarm.cleared_at is not None for alarm in system.watch(platform)] == [True]
     assert system.get_system_status(platform, OWNER).jobs["queued"] == 1
 
 

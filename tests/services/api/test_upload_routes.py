@@ -6,7 +6,7 @@ import os
 import pytest
 from fastapi.testclient import TestClient
 
-from danlu.api import uploads as door
+from danlu.services.platform import places
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.uploads import MAX_CHUNK_BYTES
 from danlu.store.runs import MODELS, RUNS
@@ -63,7 +63,7 @@ def test_a_chunk_that_is_too_large_is_not_read_to_its_end(client: TestClient, pr
     answer = send(client, upload_id, 0, os.urandom(1024) * (MAX_CHUNK_BYTES // 1024 + 1))
     assert (answer.status_code, answer.json()["code"]) == (413, "DL734")  # type: ignore[attr-defined]
     assert client.get(f"{API}/uploads/{upload_id}").json()["received_bytes"] == 0
-    assert door.NUM_AT_A_TIME * MAX_CHUNK_BYTES <= 256 * 1024**2
+    assert places.NUM_AT_A_TIME * MAX_CHUNK_BYTES <= 256 * 1024**2
 
 
 @pytest.fixture

@@ -7,32 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
-from fastapi import FastAPI
 
 from danlu.api.app import create_app
 from danlu.client import Studio
 from danlu.client.local import LocalTransport
 from danlu.services.platform.platform import Platform
-
-
-class Server(uvicorn.Server):
-    """A server in a thread of the test."""
-
-    def __init__(self, app: FastAPI) -> None:
-        super().__init__(uvicorn.Config(app, port=0, log_level="error", lifespan="on"))
-
-    def start(self) -> str:
-        self.thread = threading.Thread(target=self.run, daemon=True)
-        self.thread.start()
-        while not self.started:
-            assert self.thread.is_alive(), "the server did not start"
-            threading.Event().wait(0.01)
-        return f"http://127.0.0.1:{self.servers[0].sockets[0].getsockname()[1]}"
-
-    def stop(self) -> None:
-        self.should_exit = True
-        self.thread.join(30)
+from threaded_server import Server
 
 
 @pytest.fixture

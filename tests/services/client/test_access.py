@@ -2,8 +2,11 @@
 
 import io
 import sys
+import time
 
+import httpx
 import pytest
+from sqlalchemy import update
 
 from danlu import Studio
 from danlu.cli.main import main
@@ -13,6 +16,7 @@ from danlu.services.platform.access import Actor, Role
 from danlu.services.platform.keys import NewKey
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.users import NewUser
+from danlu.store import tables
 
 PASSWORD = "correct horse battery"
 
@@ -50,6 +54,26 @@ def test_a_key_opens_the_server_as_far_as_its_role_goes(platform: Platform, ann:
 def test_without_a_valid_key_it_says_so(ann: Actor, url: str, token: str | None) -> None:
     with Studio.connect(url, token=token) as studio, pytest.raises(SignInError):
         studio.projects.list()
+
+
+@pytest.mark.parametrize(("column", "said"), [("expires_at", "has expired"), ("revoked_at", "was revoked")])
+def test_a_key_that_has_ended_says_so_at_every_door(
+    platform: Platform, ann: Actor, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], column: str, said: str
+) -> None:
+    key = secret(platform, ann, "viewer")
+    with platform.database.writing() as connection:
+        connection.execute(update(tables.api_keys).values({column: time.time() - 86_400}))
+    monkeypatch.setenv("DANLU_TOKEN", key)
+    monkeypatch.setenv("DANLU_LANG", "en")
+
+    by_rest = httpx.get(f"{url}/api/v1/projects", headers={"Authorization": f"Bearer {key}"})
+    with Studio.connect(url, token=key) as studio, pytest.raises(SignInError) as caught:
+        studio.projects.list()
+    codes = [danlu(monkeypatch, *words, "--server", url) for words in (["projects", "list"], ["queue"], ["logs", "job_1", "--follow"])]
+
+    out, err = capsys.readouterr()
+    assert (by_rest.status_code, codes) == (401, [11, 11, 11]) and said in by_rest.json()["detail"] and said in caught.value.what and err.count(said) == 3
+    assert time.strftime("%Y-%m-%d", time.gmtime(time.time() - 86_400)) in err and key not in out + err + by_rest.text + str(caught.value)
 
 
 def test_commands_take_the_key_from_the_environment_and_never_show_it(

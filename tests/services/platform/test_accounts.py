@@ -243,7 +243,9 @@ def test_a_key_is_shown_once_kept_as_a_hash_and_ends(home: Platform) -> None:
     assert [keys.actor_of_key(home, text, None) for text in wrong] == [None] * len(wrong)
     with home.database.writing() as connection:
         connection.execute(update(tables.api_keys).values(expires_at=time.time() - 1))
-    assert keys.actor_of_key(home, made.secret, None) is None
+    with pytest.raises(SignInError, match="has expired"):
+        keys.actor_of_key(home, made.secret, None)
+    assert keys.actor_of_key(home, wrong[0], None) is None  # who has not the whole key is not told
 
 
 def test_a_key_that_was_revoked_is_refused_and_nobody_revokes_those_of_others(home: Platform) -> None:
@@ -257,7 +259,8 @@ def test_a_key_that_was_revoked_is_refused_and_nobody_revokes_those_of_others(ho
 
     keys.revoke_key(home, ann, made.key.id)
 
-    assert keys.actor_of_key(home, made.secret, None) is None
+    with pytest.raises(SignInError, match="was revoked"):
+        keys.actor_of_key(home, made.secret, None)
     assert [key.revoked_at is not None for key in keys.list_keys(home, ann)] == [True]
 
 

@@ -17,22 +17,25 @@ import pytest
 from fastapi.testclient import TestClient
 
 from danlu.api.app import create_app
-from danlu.errors import ModelError
+from danlu.errors import ForbiddenError, JobError, ModelError
 from danlu.services.engine import READY, SOCKET, TOKEN
+from danlu.services.forecasts import Device
 from danlu.services.platform import chat, projects
 from danlu.services.platform.access import Actor
-from danlu.services.platform.chat import Question
+from danlu.services.platform.chat import EngineChoice, Question
 from danlu.services.platform.platform import Platform
-from danlu.services.platform.projects import NewProject
-from danlu.store import jobs
+from danlu.services.platform.projects import Membership, NewProject
+from danlu.store import jobs, workers
 from danlu.store.jobs import JOBS
+from danlu.store.runs import RUNS
+from danlu.store.users import USERS
 from danlu.store.workers import ONLY_HOME
 
 OWNER = Actor.local()
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from danlu.errors import ModelError
+from danlu.errors import ForbiddenError, JobError, ModelError
 from danlu.services.engine import Engine
 
 class Counting:
@@ -153,6 +156,78 @@ def test_an_engine_that_went_away_is_loaded_anew(running: Running) -> None:
     pieces.close()  # type: ignore[attr-defined]
     with running.platform.database.reading() as connection:
         assert [job.state for job in JOBS.all(connection, kind="chat")] == ["succeeded", "queued"]
+
+
+def member(platform: Platform, project: str, role: str) -> Actor:
+    with platform.database.writing() as connection:
+        made = USERS.insert(connection, name=role, name_key=role, is_admin=False, is_active=True, preferences={})
+    projects.set_member(platform, OWNER, project, made.id, Membership.model_validate({"role": role}))
+    return Actor(user_id=made.id, name=role, is_signed_in=True)
+
+
+def test_base_models_are_loaded_by_editors_and_asked_by_reviewers(platform: Platform) -> None:
+    project = projects.create_project(platform, OWNER, NewProject(name="p")).id
+    reviewer, editor = member(platform, project, "reviewer"), member(platform, project, "editor")
+    large, other, tiny = EngineChoice(model="somebody/large"), EngineChoice(model="somebody/other"), EngineChoice(model="danlu/tiny")
+    asked = Question.model_validate({"model": large.model, "messages": [{"role": "user", "content": "?"}]})
+    for refused in (lambda: chat.load_engine(platform, reviewer, project, large), lambda: chat.stream_answer(platform, reviewer, project, asked)):
+        with pytest.raises(ForbiddenError, match="needs the role editor"):
+            refused()
+    assert chat.list_engines(platform, reviewer, project) == []
+
+    loaded = chat.load_engine(platform, editor, project, large)  # from now on everybody may ask it
+    assert chat.load_engine(platform, reviewer, project, large) == loaded
+    assert next(chat.stream_answer(platform, reviewer, project, asked)).kind == "loading"
+    with platform.database.writing() as connection:
+        RUNS.insert(connection, project_id=project, name="r", state="queued", recipe={}, base_model=other.model)
+    assert [chat.load_engine(platform, reviewer, project, one).state for one in (other, tiny)] == ["queued", "queued"]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine may take a fifth of a second to come up."""
+    for name in ("LOAD_SECONDS", "NO_WORKER_SECONDS"):
+        monkeypatch.setattr(chat, name, 0.2)
+
+
+def ask_in_vain(platform: Platform, project: str) -> str:
+    asked = Question.model_validate({"model": "danlu/tiny", "messages": [{"role": "user", "content": "?"}]})
+    with pytest.raises(JobError, match="was not loaded within") as caught:
+        chat.answer(platform, OWNER, project, asked)
+    with platform.database.reading() as connection:
+        assert [job.state for job in JOBS.all(connection, kind="chat")][-1] == "cancelled"  # nobody waits for it any more
+    return caught.value.why
+
+
+def worker_of(platform: Platform, alarm: str | None = None) -> None:
+    now = time.time()
+    with platform.database.writing() as connection:
+        workers.register(connection, workers.Worker("wrk_1", "h", ONLY_HOME, str(platform.home), os.getpid(), 0, 1, now, now, alarm))
+
+
+def test_an_engine_that_no_worker_starts_is_not_waited_for_for_ever(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "NO_WORKER_SECONDS", 0.2)
+    project = projects.create_project(platform, OWNER, NewProject(name="p")).id
+
+    assert ask_in_vain(platform, project).endswith("no worker is there")
+
+
+def test_an_engine_that_waits_for_a_gpu_says_who_has_it(platform: Platform, impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat.forecasts, "device", lambda: Device("cuda", 1 << 30))
+    project = projects.create_project(platform, OWNER, NewProject(name="p")).id
+    worker_of(platform)
+    with platform.database.writing() as connection:
+        job = jobs.submit(connection, project_id=project, kind="train", payload={"type": "train"}, home=ONLY_HOME)
+        jobs.claim(connection, worker_id="wrk_1", home=ONLY_HOME, total_slots=1)
+
+    assert f"all 1 slots are taken, by {job.id} (train)" in ask_in_vain(platform, project)
+
+
+def test_an_engine_that_needs_no_slot_says_what_keeps_the_worker_from_starting_it(platform: Platform, impatient: None) -> None:
+    project = projects.create_project(platform, OWNER, NewProject(name="p")).id
+    worker_of(platform, alarm="no space left on device")
+
+    assert "the worker starts nothing: no space left on device" in ask_in_vain(platform, project)
 
 
 def test_rest_streams_an_answer(running: Running) -> None:

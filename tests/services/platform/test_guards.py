@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import orjson
 import pytest
 
 from danlu.errors import ConflictError, QuotaError
-from danlu.services.platform import chat, datasets, exports, jobs, models, projects, receipts, rows, runs, storage, sweeps, uploads
+from danlu.services.platform import audit, chat, datasets, exports, jobs, models, projects, receipts, rows, runs, storage, sweeps, uploads
 from danlu.services.platform.access import Actor
 from danlu.services.platform.operations import Operation, load_all
 from danlu.services.platform.platform import Platform
@@ -45,6 +47,19 @@ class Home:
             for run in self.runs[:2]:
                 RUNS.update(connection, run, state="succeeded", resolved=RUNS.get(connection, run).recipe)
             self.paused = JOBS.all(connection, run_id=self.runs[2])[0].id
+
+    def with_adapter(self) -> str:
+        """A finished run that has made something."""
+        folder = self.platform.run_folder(self.runs[0]) / "adapter"
+        folder.mkdir(parents=True)
+        (folder / "adapter_config.json").write_text("{}")
+        return self.runs[0]
+
+    def uploaded(self) -> str:
+        """An upload that is whole."""
+        made = uploads.begin_upload(self.platform, OWNER, self.project, uploads.NewUpload(file_name="more.jsonl", size_bytes=len(LINES)))
+        uploads.append(self.platform, OWNER, made.id, offset=0, chunk=LINES, sha256=hashlib.sha256(LINES).hexdigest())
+        return made.id
 
     def fill(self) -> None:
         """Let one job wait."""
@@ -103,14 +118,15 @@ class Killed(BaseException):
     """The server dies."""
 
 
-class Dies(receipts.KeyReceipt):
-    """A receipt whose process dies after the transaction that did the work, before the audit line and the answer."""
+def dying(operation: Operation[..., Any]) -> Operation[..., Any]:
+    """The operation in a process that dies in the instant after the transaction that did the work."""
 
-    def end(self, connection: Any, result: Any) -> None:
-        if hasattr(self, "_ended"):
-            raise Killed
-        object.__setattr__(self, "_ended", True)
-        super().end(connection, result)
+    @wraps(operation.function)
+    def function(*args: Any, **values: Any) -> None:
+        operation.function(*args, **values)
+        raise Killed
+
+    return replace(operation, function=function)
 
 
 REPEATED: dict[str, tuple[Operation[..., Any], Callable[[Home], tuple[Any, ...]]]] = {
@@ -121,22 +137,41 @@ REPEATED: dict[str, tuple[Operation[..., Any], Callable[[Home], tuple[Any, ...]]
     "show_example": (datasets.show_example, lambda home: (home.version, 1, datasets.ExampleView())),
     "begin_upload": (uploads.begin_upload, lambda home: (home.project, uploads.NewUpload(file_name="a.jsonl", size_bytes=5))),
     "submit_run": (runs.submit_run, lambda home: (home.project, runs.NewRun(recipe=RECIPE))),
+    "duplicate_run": (runs.duplicate_run, lambda home: (home.runs[0], runs.Duplicate())),
+    "continue_run": (runs.continue_run, lambda home: (home.runs[0], runs.NextRound(dataset="rows", replay=0))),
+    "resume_run": (runs.resume_run, lambda home: (home.runs[2],)),
+    "submit_sweep": (sweeps.submit_sweep, lambda home: (home.project, sweeps.NewSweep(recipe=RECIPE, sweep={"set": {"method.rank": [2, 4]}}))),
+    "submit_merge": (sweeps.submit_merge, lambda home: (home.project, sweeps.NewMerge(run_ids=home.runs[:2]))),
+    "register_model": (models.register_model, lambda home: (home.with_adapter(), models.NewModel(name="m"))),
+    "load_engine": (chat.load_engine, lambda home: (home.project, chat.EngineChoice(model="danlu/tiny"))),
+    "finish_upload": (uploads.finish_upload, lambda home: (home.uploaded(),)),
 }
+NOTHING_TO_LOSE = {"collect_garbage", "check_storage"}
+"""They are done again without harm; what they did is no one's request."""
+SAME_WAY = {"fix_rows": "edit_rows"}
+
+
+def test_every_operation_with_transactions_of_its_own_is_killed_below() -> None:
+    own = {name for name, operation in load_all().items() if operation.own_transaction and operation.is_change}
+
+    assert own == {*REPEATED, *NOTHING_TO_LOSE, *SAME_WAY}
 
 
 @pytest.mark.parametrize("name", REPEATED)
 def test_what_was_done_before_its_answer_was_lost_is_not_done_again(platform: Platform, name: str) -> None:
     home = Home(platform)
     operation, arguments = REPEATED[name]
-    first = Dies("", "k", b"request", lambda result: {"answer": name})
+    first, given = receipts.KeyReceipt("", "k", b"request", lambda result: {"answer": name}), arguments(home)
+    before = audit.list_audit(platform, OWNER, action=name).items
     with pytest.raises(Killed):
-        operation.once(first, platform, OWNER, *arguments(home))
+        dying(operation).once(first, platform, OWNER, *given)
     first.leave()
     counted = _rows(platform)
 
     with pytest.raises(receipts.AlreadyDoneError) as again:
-        operation.once(receipts.KeyReceipt("", "k", b"request", lambda result: {}), platform, OWNER, *arguments(home))
+        operation.once(receipts.KeyReceipt("", "k", b"request", lambda result: {}), platform, OWNER, *given)
     assert (again.value.response, _rows(platform)) == ({"answer": name}, counted)
+    assert len(audit.list_audit(platform, OWNER, action=name).items) == len(before) + 1
 
 
 def test_a_repetition_that_is_refused_does_not_let_the_next_one_in(platform: Platform) -> None:

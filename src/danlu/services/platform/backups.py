@@ -24,6 +24,7 @@ import danlu
 from danlu.artifacts import Artifacts
 from danlu.errors import ConflictError, DatabaseError, RunBusyError, StorageError
 from danlu.files import fsync_dir, keep_private, read_json, storage_errors, write_json
+from danlu.services.platform import moving
 from danlu.services.platform.platform import Platform
 from danlu.settings import Settings
 from danlu.store import artifacts, schema
@@ -48,6 +49,8 @@ class Backup:
     """Of all artifacts."""
     holds_artifacts: bool
     """Whether their content is in the backup, or only its list."""
+    home: str | None = None
+    """The home folder that it was made of."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Restored:
     artifacts_restored: int
     artifacts_missing: list[str]
     """Digests that the database refers to and that are nowhere; the first 1,000."""
+    jobs_without_data: list[str]
+    """Jobs that are not over and whose data is among these: they will fail."""
 
 
 def backup(platform: Platform, folder: Path, *, with_artifacts: bool = False) -> Backup:
@@ -103,7 +108,7 @@ def _write(platform: Platform, staging: Path, folder: Path, *, with_artifacts: b
                 copy.unlink()
         listing.flush()
         os.fsync(listing.fileno())
-    made = Backup(str(folder), time.time(), danlu.__version__, digest, count, num_bytes, with_artifacts)
+    made = Backup(str(folder), time.time(), danlu.__version__, digest, count, num_bytes, with_artifacts, str(platform.home))
     write_json(staging / SEAL, asdict(made))
     return made
 
@@ -111,7 +116,7 @@ def _write(platform: Platform, staging: Path, folder: Path, *, with_artifacts: b
 def restore(settings: Settings, folder: Path) -> Restored:
     """Put the database of a backup in place of the present one, which is set aside, and put back artifacts that are gone.
 
-    Nothing may work on the home folder meanwhile.
+    The home may be another one than the backup was made of: what waited there goes on here. Nothing may work on the home folder meanwhile.
 
     Raises:
         StorageError: the folder is no whole backup.
@@ -124,10 +129,13 @@ def restore(settings: Settings, folder: Path) -> Restored:
         database = Database(settings.database_url)
         try:
             schema.upgrade(database, backups=settings.home / "backups")
-            restored, missing = _put_back_artifacts(Platform(settings, database), folder, holds_artifacts=seal.holds_artifacts)
+            platform = Platform(settings, database)
+            restored, missing = _put_back_artifacts(platform, folder, holds_artifacts=seal.holds_artifacts)
+            moving.move_in(platform, seal.home)
+            without_data = moving.fetch_inputs(platform)
         finally:
             database.close()
-    return Restored(set_aside, restored, missing)
+    return Restored(set_aside, restored, missing, without_data)
 
 
 def read_backup(folder: Path) -> Backup:

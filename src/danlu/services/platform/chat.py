@@ -8,22 +8,23 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import orjson
 from pydantic import Field
 
-from danlu.errors import ConflictError, JobError, NotFoundError, StorageError, error_from
+from danlu.errors import ConflictError, ForbiddenError, JobError, NotFoundError, StorageError, error_from
+from danlu.models.catalogue import EMBEDDED
 from danlu.recipe.base import StrictModel
 from danlu.services import forecasts
 from danlu.services.answering import can_share
 from danlu.services.engine import READY, SOCKET, TOKEN
 from danlu.services.platform import quotas
-from danlu.services.platform.access import Actor, check
+from danlu.services.platform.access import Actor, check, role_in
 from danlu.services.platform.inputs import base_model_path, check_is_here, is_path, run_of
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
@@ -31,12 +32,16 @@ from danlu.services.platform.votes import Turn
 from danlu.store import jobs, workers
 from danlu.store.engine import Connection
 from danlu.store.jobs import JOBS, Job
+from danlu.store.runs import RUNS
+from danlu.store.tables import ROLES
 
 POLL_SECONDS = 0.1
 TELL_SECONDS = 1.0
 """How often it is told that a model is still being loaded."""
 LOAD_SECONDS = 300.0
 """How long an engine may take to come up, its place in the queue included."""
+NO_WORKER_SECONDS = 30.0
+"""How long an engine waits in the queue of a home in which no worker is heard."""
 ANSWER_SECONDS = 600.0
 """How long an engine may be silent in the middle of an answer."""
 ALIVE = ["queued", "waiting", "running"]
@@ -128,7 +133,7 @@ def stream_answer(platform: Platform, actor: Actor, project_id: str, body: Quest
     """
     check_may_ask(platform, actor, project_id)
     with platform.database.reading() as connection:
-        _engine_of(platform, connection, project_id, body.model)
+        _wanted(platform, connection, actor, project_id, body.model)
     return _pieces(platform, actor, project_id, body)
 
 
@@ -151,7 +156,8 @@ def list_engines(call: Call, project_id: str) -> list[EngineState]:
 @operation("POST", "/projects/{project_id}/engines", right="reviewer", own_transaction=True)
 def load_engine(call: Call, project_id: str, body: EngineChoice) -> EngineState:
     """Load a model before anyone asks; does nothing where it is loaded."""
-    return _state(call.platform, _find_or_submit(call.platform, call.actor, project_id, body.model)[0])
+    found, _ = _find_or_submit(call.platform, call.actor, project_id, body.model, lambda connection, job: call.settle(connection, _state(call.platform, job)))
+    return _state(call.platform, found)
 
 
 @operation("POST", "/jobs/{job_id}/unload", right="reviewer", status=200)
@@ -167,8 +173,7 @@ def unload_engine(call: Call, job_id: str) -> Job:
 
 
 def _pieces(platform: Platform, actor: Actor, project_id: str, body: Question) -> Iterator[ChatPiece]:
-    deadline = time.monotonic() + LOAD_SECONDS
-    told_at = -TELL_SECONDS
+    begun, told_at = time.monotonic(), -TELL_SECONDS
     while True:
         job, run_dir = _find_or_submit(platform, actor, project_id, body.model)
         connection = _connected(platform, job)
@@ -177,9 +182,9 @@ def _pieces(platform: Platform, actor: Actor, project_id: str, body: Question) -
         if time.monotonic() - told_at >= TELL_SECONDS:  # again and again, so that who has gone meanwhile is noticed
             yield ChatPiece("loading")
             told_at = time.monotonic()
-        if time.monotonic() > deadline:
-            why = f"its job {job.id} is {job.state}" + (": is a worker running?" if job.state == "queued" else "")
-            raise JobError(f"{body.model[:80]} was not loaded within {LOAD_SECONDS:g} seconds", why=why, fix="look at the queue, then ask again")
+        waited = time.monotonic() - begun
+        if waited > LOAD_SECONDS or (waited > NO_WORKER_SECONDS and not _has_worker(platform, job)):
+            _give_up(platform, job, body.model, waited)
         time.sleep(POLL_SECONDS)
     with connection:
         request = body.model_dump(mode="json", exclude={"model"}) | {"run_dir": run_dir, "token": _token(platform, job)}
@@ -195,17 +200,56 @@ def _pieces(platform: Platform, actor: Actor, project_id: str, body: Question) -
     raise JobError("the model stopped in the middle of its answer", why="its engine was unloaded, or died", fix="ask again")
 
 
-def _find_or_submit(platform: Platform, actor: Actor, project_id: str, model: str) -> tuple[Job, str | None]:
+def _has_worker(platform: Platform, job: Job) -> bool:
+    """Whether somebody will start a job that is in the queue, or has started it."""
+    with platform.database.reading() as connection:
+        return job.state != "queued" or any(one.home == job.home and one.is_alive(time.time()) for one in workers.all_workers(connection))
+
+
+def _give_up(platform: Platform, job: Job, model: str, waited: float) -> NoReturn:
+    """Tell whoever has waited long enough why nobody answers; a model that nobody waits for is not loaded later on.
+
+    Raises:
+        JobError: always.
+    """
+    with platform.database.writing() as connection:
+        job = JOBS.get(connection, job.id)
+        why, fix = _what_it_waits_for(connection, job)
+        if job.state == "queued":
+            jobs.cancel(connection, job.id)
+    raise JobError(f"{model[:80]} was not loaded within {waited:.0f} seconds", why=f"its job {job.id} is {job.state}{why}", fix=fix)
+
+
+def _what_it_waits_for(connection: Connection, job: Job) -> tuple[str, str]:
+    """What keeps an engine from coming up, and what helps."""
+    if job.state != "queued":
+        return ": it is still being loaded", f"read its log (danlu logs {job.id}), then ask again"
+    worker = next((one for one in workers.all_workers(connection) if one.home == job.home), None)
+    if worker is None or not worker.is_alive(time.time()):
+        return ", and no worker is there", "start one (`danlu studio` has one, `danlu worker` is one), then ask again"
+    if worker.alarm is not None:
+        return f", and the worker starts nothing: {worker.alarm}", "see to that, then ask again"
+    held = [other for other in jobs.held(connection, job.home or "") if jobs.slots_of(connection, other.id)]
+    if job.num_slots and held:
+        named = ", ".join(f"{other.id} ({other.kind})" for other in held[:3])
+        return f": all {worker.num_slots} slots are taken, by {named}", "wait for these jobs, or pause one; runs of the class saver make room by themselves"
+    return f", behind others (slots: {worker.num_slots}, needed: {job.num_slots})", "look at the queue (danlu queue), then ask again"
+
+
+def _find_or_submit(
+    platform: Platform, actor: Actor, project_id: str, model: str, settle: Callable[[Connection, Job], None] | None = None
+) -> tuple[Job, str | None]:
     """The job that holds a model (a new one where there is none), and the folder of the run that is asked for.
 
     Raises:
+        ForbiddenError: there is none, and the actor may not load this one.
         DanluError: why the last attempt to load it failed.
     """
     with platform.database.reading() as connection:
-        payload, run_dir = _engine_of(platform, connection, project_id, model)
-        found = _alive(connection, project_id, payload)
+        payload, run_dir, found = _wanted(platform, connection, actor, project_id, model)
     if found is not None:
         return found, run_dir
+    num_slots = int(forecasts.device().kind == "cuda")  # on a processor it shares with whatever runs; a GPU it must have to itself
     with platform.database.writing() as connection:
         found = _alive(connection, project_id, payload)
         if found is None:
@@ -213,11 +257,43 @@ def _find_or_submit(platform: Platform, actor: Actor, project_id: str, model: st
             if failed is not None:
                 raise error_from(failed)
             quotas.check_jobs(platform, connection, project_id)
-            num_slots = int(forecasts.device().kind == "cuda")  # on a processor it shares with whatever runs; a GPU it must have to itself
             values: dict[str, Any] = {"project_id": project_id, "created_by": actor.user_id, "priority": "express", "num_slots": num_slots}
             home = workers.home_id(platform.database, platform.home)  # it is reached by a socket of this machine
             found = jobs.submit(connection, kind="chat", payload=payload, home=home, **values)
+            if settle is not None:
+                settle(connection, found)
     return found, run_dir
+
+
+def _wanted(platform: Platform, connection: Connection, actor: Actor, project_id: str, model: str) -> tuple[dict[str, Any], str | None, Job | None]:
+    """What the engine of a model has to hold, the folder of the run that is asked for, and the engine, where it is there.
+
+    Raises:
+        NotFoundError: this project has no such run, and there is no such base model.
+        ForbiddenError: the engine is not there, and the actor may not load this model.
+    """
+    payload, run_dir = _engine_of(platform, connection, project_id, model)
+    found = _alive(connection, project_id, payload)
+    if found is None and run_dir is None:
+        _check_may_load(connection, actor, project_id, payload["base_model"])
+    return payload, run_dir, found
+
+
+def _check_may_load(connection: Connection, actor: Actor, project_id: str, base_model: str) -> None:
+    """Leave it to editors to load a base model that nothing in the project is made from: it takes memory and disk, and may have to be fetched first.
+
+    Raises:
+        ForbiddenError: the actor is none.
+    """
+    role = role_in(connection, actor, project_id) or "viewer"
+    if ROLES.index(role) >= ROLES.index("editor") or base_model in EMBEDDED:
+        return
+    if not RUNS.page(connection, limit=1, project_id=project_id, base_model=base_model).items:
+        raise ForbiddenError(
+            f"loading {base_model[:80]} needs the role editor",
+            why=f"no run of this project is made from it, and your role is {role}",
+            fix="ask an editor to load it, which lets everybody ask it; or ask a model of the project",
+        )
 
 
 def _engine_of(platform: Platform, connection: Connection, project_id: str, model: str) -> tuple[dict[str, Any], str | None]:

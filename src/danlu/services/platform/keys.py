@@ -21,6 +21,7 @@ from danlu.store.users import USERS
 
 SEEN_EVERY_SECONDS = 60
 """How exactly it is noted when a key was used."""
+ANOTHER = "make another one in the studio (Settings), or ask its owner to; `danlu` takes it from DANLU_TOKEN"
 _NO_HASH = hash_token("")
 
 
@@ -131,7 +132,11 @@ def revoke_any_key(call: Call, key_id: str) -> None:
 
 
 def actor_of_key(platform: Platform, text: str, address: str | None) -> Actor | None:
-    """Return who asks with this key, or None when it is not valid (any more)."""
+    """Return who asks with this key, or None when it is none.
+
+    Raises:
+        SignInError: it was one. Only who has the whole key is told.
+    """
     start, _, rest = text.partition("_")
     id, _, secret = rest.partition("_")
     if start != "dl" or not secret:
@@ -142,8 +147,12 @@ def actor_of_key(platform: Platform, text: str, address: str | None) -> Actor | 
     now = time.time()
     if not is_token(secret, _NO_HASH if key is None else key.secret_hash) or key is None or user is None:
         return None
-    if not user.is_active or key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
+    if not user.is_active:
         return None
+    if key.revoked_at is not None:
+        raise SignInError(f"the API key {_prefix(key.id)} was revoked", why=f"on {_day(key.revoked_at)}", fix=ANOTHER)
+    if key.expires_at is not None and key.expires_at <= now:
+        raise SignInError(f"the API key {_prefix(key.id)} has expired", why=f"it was valid until {_day(key.expires_at)}", fix=ANOTHER)
     if key.seen_at is None or now - key.seen_at >= SEEN_EVERY_SECONDS:
         with platform.database.writing() as connection:
             store.touch(connection, key.id, now)
@@ -157,6 +166,10 @@ def actor_of_key(platform: Platform, text: str, address: str | None) -> Actor | 
         key_id=key.id,
         address=address,
     )
+
+
+def _day(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at))
 
 
 def _prefix(key_id: str) -> str:

@@ -89,7 +89,7 @@ def register_model(call: Call, run_id: str, body: NewModel) -> Model:
         same = next((model for model in earlier if model.digest == stored.digest and model.run_id == run_id), None)
         if same is not None:
             return same
-        return MODELS.insert(
+        made = MODELS.insert(
             connection,
             project_id=run.project_id,
             name=body.name,
@@ -100,6 +100,8 @@ def register_model(call: Call, run_id: str, body: NewModel) -> Model:
             verdict=run.verdict,
             created_by=call.actor.user_id,
         )
+        call.settle(connection, made)
+        return made
 
 
 @operation("GET", "/projects/{project_id}/models", right="viewer")

@@ -51,12 +51,15 @@ class Call:
     project_id: str | None
     """The project it concerns, when it concerns one."""
     held: Connection | None
-    receipt: Receipt | None = None
+    end: Callable[[Connection, Any], None] | None = None
 
     def settle(self, connection: Connection, result: Any) -> None:
-        """In an operation with transactions of its own: keep the answer to a repeated request in the transaction that does what was asked."""
-        if self.receipt is not None:
-            self.receipt.end(connection, result)
+        """In an operation with transactions of its own: write the audit log, and the answer to a repeated request, in the one that does what was asked.
+
+        Call it last in that transaction: a kill then leaves all of it or nothing.
+        """
+        if self.end is not None:
+            self.end(connection, result)
 
     @property
     def connection(self) -> Connection:
@@ -125,18 +128,24 @@ class Operation(Generic[P, R]):
         if receipt is not None:
             with database.writing() as connection:
                 receipt.begin(connection)
+        settled: list[Any] = []
+
+        def end(connection: Connection, result: Any) -> None:
+            self._log(connection, actor, project_id, named, result)
+            if receipt is not None:
+                receipt.end(connection, result)
+            settled.append(result)
+
         try:
-            result = self.function(Call(platform, actor, project_id, None, receipt), *args, **kwargs)
+            result = self.function(Call(platform, actor, project_id, None, end), *args, **kwargs)
         except Exception:
             if receipt is not None:
                 with database.writing() as connection:
                     receipt.fail(connection)
             raise
-        if self.verb != "GET":
+        if self.verb != "GET" and not settled:
             with database.writing() as connection:
-                self._log(connection, actor, project_id, named, result)
-                if receipt is not None:
-                    receipt.end(connection, result)
+                end(connection, result)
         return result
 
     def _log(self, connection: Connection, actor: Actor, project_id: str | None, named: dict[str, Any], result: Any) -> None:

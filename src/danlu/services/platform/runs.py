@@ -179,7 +179,9 @@ def resume_run(call: Call, run_id: str) -> Run:
         job = carrier(connection, run_id)
         quotas.check_jobs(call.platform, connection, job.project_id)
         jobs.resume(connection, job.id)
-        return RUNS.get(connection, run_id)
+        resumed = RUNS.get(connection, run_id)
+        call.settle(connection, resumed)
+        return resumed
 
 
 @operation("DELETE", "/runs/{run_id}", right="admin")

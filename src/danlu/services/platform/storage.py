@@ -9,19 +9,20 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from danlu.errors import NoRoomError
 from danlu.files import storage_errors
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
-from danlu.store import artifacts, schema, uploads
+from danlu.store import artifacts, jobs, schema, uploads
 from danlu.store.datasets import DatasetVersion
 from danlu.store.engine import Connection
 
 GRACE_SECONDS = 24 * 3600.0
 """What was put is not collected before that, even if nothing refers to it: its run may still be working on it."""
 CACHE_SECONDS = 7 * 24 * 3600.0
-"""A cached file that no job has asked for since is removed; it can be fetched again."""
+"""A cached file that no job needs, and none has asked for since, is removed; it can be fetched again."""
 MAX_PROBLEMS = 1000
 
 
@@ -118,7 +119,7 @@ def collect(platform: Platform, *, grace_seconds: float = GRACE_SECONDS, now: fl
         count, num_bytes = count + len(found), num_bytes + sum(found)
     orphans = list(_collect_orphans(platform, now - grace_seconds))
     platform.artifacts.sweep_staging()
-    return Collected(count + len(orphans), num_bytes + sum(orphans), removed_uploads, _sweep_cache(platform.home / "cache", now - CACHE_SECONDS))
+    return Collected(count + len(orphans), num_bytes + sum(orphans), removed_uploads, _sweep_cache(platform, now - CACHE_SECONDS))
 
 
 def _collect_unreferenced(platform: Platform, put_before: float) -> Iterator[int]:
@@ -196,13 +197,23 @@ def keep_cached(platform: Platform, digest: str, file_name: str, path: Path) -> 
     cached_file(platform, digest, file_name)
 
 
-def _sweep_cache(cache: Path, used_before: float) -> int:
+def _sweep_cache(platform: Platform, used_before: float) -> int:
     count = 0
-    for folder in cache.glob("*"):
+    with platform.database.reading() as connection:
+        needed = {digest for job in jobs.queue(connection) for digest in needed_files(job.payload).values()}
+    for folder in (platform.home / "cache").glob("*"):
         try:
-            if folder.stat().st_mtime < used_before:
+            if folder.name not in needed and folder.stat().st_mtime < used_before:
                 shutil.rmtree(folder, ignore_errors=True)
                 count += 1
         except FileNotFoundError:
             continue
     return count
+
+
+def needed_files(payload: dict[str, Any]) -> dict[str, str]:
+    """Digest by path of the cached files that a job reads."""
+    found = dict(payload.get("artifacts") or {})
+    if payload.get("path") and payload.get("digest"):
+        found[payload["path"]] = payload["digest"]
+    return found

@@ -103,8 +103,9 @@ def watch(platform: Platform) -> list[Alarm]:
     available, total = memory()
     with platform.database.reading() as connection:
         known = workers.all_workers(connection)
-        waiting = jobs.counts(connection).get("queued", 0)
-    late = not any(worker.is_alive(now) for worker in known) and waiting > 0
+        waiting, homes = jobs.counts(connection).get("queued", 0), jobs.homes_that_wait(connection, now)
+    alive = {worker.home for worker in known if worker.is_alive(now)}
+    late = any(home not in alive if home is not None else not alive for home in homes)
     with platform.database.writing() as connection:
         settled = (
             alarms.settle(connection, "disk", host, is_wrong=disk.free < DISK_LOW_BYTES, fields={"free_bytes": disk.free, "total_bytes": disk.total}),

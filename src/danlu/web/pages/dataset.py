@@ -45,6 +45,7 @@ async def show(s: Session) -> None:
         with box("dl-row"):
             named = quote(f"{dataset.name}@{version.number}", safe="")
             button(s.t("datasets.next_train"), href=f"/new-run?project={dataset.project_id}&dataset={named}", classes="primary")
+            button(s.t("sweeps.try_settings"), href=f"/sweeps/new?project={dataset.project_id}&dataset={named}")
     news = box("dl-col").props("role=status")
     table = RowTable(s, version, newest)
     doctor = DataDoctor(s, version, newest, table=table)

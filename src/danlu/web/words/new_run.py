@@ -60,6 +60,7 @@ WORDS = {
     "step_model": ("Model and goal", "模型与目标"),
     "step_review": ("Review and start", "确认并开始"),
     "continue": ("Continue", "继续"),
+    "sweep": ("Try several settings instead", "改为试多组设置"),
     "title": ("New run", "新建训练"),
     "yaml": ("Recipe as YAML", "配方（YAML）"),
     "yaml_text": ("The same recipe as text. What you change here changes the form, and the other way round.", "同一份配方的文本形式，与表单互相同步。"),
