@@ -134,13 +134,14 @@ def read_head(path: Path, *, limit: int) -> Rows:
     Raises:
         DataError: the file cannot be read.
     """
-    columns, items = Columns(), []
-    for number, row, _ in islice(open_rows(path).entries, limit):
+    columns, items, entries = Columns(), [], open_rows(path).entries
+    for number, row, _ in islice(entries, limit):
         written, is_readable = _line(number, row)
         items.append(_shown(written))
         if is_readable:
             columns.add(row)  # type: ignore[arg-type]  # readable rows are mappings
-    return Rows(items, None, None, 0, columns.counts, columns.has_more)
+    has_more_rows = next(entries, None) is not None
+    return Rows(items, None, limit if has_more_rows else None, 0, columns.counts, columns.has_more)
 
 
 def read_page(folder: Path, *, offset: int, limit: int) -> Rows:

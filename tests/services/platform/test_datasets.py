@@ -144,7 +144,7 @@ def test_the_first_rows_of_a_large_file_are_shown_before_it_has_been_read(platfo
     version = bring_in(platform, project_id, content * (rows.READ_AT_ONCE_BYTES // len(content) + 1))
 
     head = rows.preview_rows(platform, OWNER, version.id, limit=20)
-    assert (len(head.items), head.total, head.next, list(head.columns)) == (20, None, None, ["question", "answer"])
+    assert (len(head.items), head.total, head.next, list(head.columns)) == (20, None, 20, ["question", "answer"])
     rows.preview_rows(platform, OWNER, version.id, offset=20, limit=20)  # whoever goes on waits for the table
     whole = rows.preview_rows(platform, OWNER, version.id, limit=20)
     assert (whole.total, whole.next, whole.items) == (len(content * (rows.READ_AT_ONCE_BYTES // len(content) + 1)) // len(content), 20, head.items)

@@ -206,3 +206,13 @@ def segmented(options: dict[str, str], value: str, choose: Callable[[str], Any],
             buttons[key] = Text(text, "button").props(f"type=button aria-pressed={'true' if key == value else 'false'}")
             buttons[key].on("click", lambda _, key=key: pressed(key), [])
     return made
+
+
+def option(title: str, text: str, is_chosen: bool, on_click: Any, tag: str = "") -> None:
+    """One of several things to choose, with a sentence on it."""
+    with box("dl-option", "button").props(f"type=button aria-pressed={'true' if is_chosen else 'false'}") as made:
+        if tag:
+            Text(tag, "span", "dl-small dl-muted")
+        Text(title, "span", "dl-strong")
+        Text(text, "span", "dl-small dl-muted")
+    made.on("click", on_click, [])

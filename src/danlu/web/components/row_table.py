@@ -23,6 +23,8 @@ from danlu.web.session import Session
 PAGE = 20
 MAX_COLUMNS = 6
 CELL_CHARS = 160
+SOON_BYTES = 64_000_000
+"""A file up to this size is read for the page at once; for a larger one the page waits for the doctor, or until somebody turns it."""
 
 
 class RowTable:
@@ -133,6 +135,15 @@ class RowTable:
         self.place.clear()
         with self.place:
             self._draw(found)
+            if found.total is None and self.version.size_bytes <= SOON_BYTES:
+                ui.timer(0.05, guarded(self.s, self._read_all), once=True)
+
+    async def _read_all(self) -> None:
+        """Have all rows read, now that the first are on show."""
+        mine = self.asked
+        found = await self.s.do(rows.preview_rows, self.version.id, limit=PAGE, from_number=0)
+        if mine == self.asked:
+            self._show(found)
 
     def _draw(self, found: Rows) -> None:
         s, mapping = self.s, self.mapping

@@ -22,7 +22,7 @@ from danlu.store.datasets import Dataset
 from danlu.store.projects import Project
 from danlu.web import numbers
 from danlu.web.components.data_settings import DataSettings, Doors
-from danlu.web.components.elements import Text, badge, box, button, card, empty, fold, note, paragraph, segmented
+from danlu.web.components.elements import Text, badge, box, button, card, empty, fold, note, option, paragraph, segmented
 from danlu.web.components.fields import choice, text_area, text_field
 from danlu.web.components.messages import guarded, in_language
 from danlu.web.components.preview import preview_card, waiting_card
@@ -77,8 +77,6 @@ async def show(s: Session) -> None:
         form.entered.dataset, form.entered.step = str(s.query("dataset")), "model"
     elif s.query("from"):
         await form.take_from(str(s.query("from")), s.query("changes"))
-    elif s.query("base"):
-        form.entered.base_model, form.entered.step = str(s.query("base")), "model" if form.entered.dataset else "data"
     form.body = box("dl-col wide")
     await form.draw()
 
@@ -155,10 +153,10 @@ class Form:
         with box("dl-grid3"):
             for dataset in own:
                 is_chosen = self.entered.dataset.partition("@")[0] == dataset.name
-                _option(dataset.name, s.t("new_run.data_own"), is_chosen, guarded(s, partial(take, dataset.name)))
+                option(dataset.name, s.t("new_run.data_own"), is_chosen, guarded(s, partial(take, dataset.name)))
             for name in bundled.example_names():
                 stem = name.removeprefix(bundled.PREFIX)
-                _option(
+                option(
                     s.t(f"new_run.data_{stem}"),
                     s.t(f"new_run.data_{stem}_text"),
                     name == self.entered.dataset,
@@ -186,7 +184,7 @@ class Form:
         with box("dl-grid2"):
             for model in known:
                 text = s.t("new_run.base_tiny_text") if model.is_embedded else s.t("new_run.base_local_text", size=numbers.size(model.size_bytes))
-                _option(model.name, text, entered.base_model == model.name, guarded(s, partial(base, model.name)))
+                option(model.name, text, entered.base_model == model.name, guarded(s, partial(base, model.name)))
             with box("dl-card", "section"):
                 Text(s.t("new_run.base_other"), "h3")
                 other = text_field(s.t("new_run.base_other"), "" if is_known else entered.base_model, maxlength=300)
@@ -195,7 +193,7 @@ class Form:
         Text(s.t("new_run.choose_goal"), "h2")
         with box("dl-grid2"):
             for name in GOALS:
-                _option(s.t(f"new_run.goal_{name}"), s.t(f"new_run.goal_{name}_text"), entered.goal == name, guarded(s, partial(goal, name)))
+                option(s.t(f"new_run.goal_{name}"), s.t(f"new_run.goal_{name}_text"), entered.goal == name, guarded(s, partial(goal, name)))
         with box("dl-row"):
             button(s.t("new_run.continue"), guarded(s, partial(self.go, "review")), classes="primary")
             button(s.t("basic.back"), guarded(s, partial(self.go, "data")))
@@ -400,12 +398,3 @@ class Form:
         made = await s.do(runs.submit_run, self.project.id, NewRun(recipe=self._recipe(), name=entered.name, priority=cast(Priority, entered.priority)))
         await s.do(views.save_draft, DRAFT, Draft())
         ui.navigate.to(f"/runs/{made.id}")
-
-
-def _option(title: str, text: str, is_chosen: bool, on_click: Any, tag: str = "") -> None:
-    with box("dl-option", "button").props(f"type=button aria-pressed={'true' if is_chosen else 'false'}") as made:
-        if tag:
-            Text(tag, "span", "dl-small dl-muted")
-        Text(title, "span", "dl-strong")
-        Text(text, "span", "dl-small dl-muted")
-    made.on("click", on_click, [])
