@@ -109,11 +109,12 @@ def test_columns_of_a_wider_matrix_are_multiplied_as_fast_as_a_matrix() -> None:
     x_MN, y_MK = torch.randn(700, 64), torch.randn(700, 384).split(128, 1)[1]
 
     def milliseconds(y: torch.Tensor) -> float:
-        gemm.tn(x_MN, y)
-        start = time.perf_counter()
-        for _ in range(5):
+        taken = []
+        for _ in range(6):
+            start = time.perf_counter()
             gemm.tn(x_MN, y)
-        return (time.perf_counter() - start) * 200
+            taken.append(time.perf_counter() - start)
+        return 1000 * min(taken)  # whatever else the machine does
 
     torch.testing.assert_close(gemm.tn(x_MN, y_MK), x_MN.T @ y_MK, rtol=1e-5, atol=1e-4)
     assert milliseconds(y_MK) < 20 * milliseconds(y_MK.contiguous()) + 2
