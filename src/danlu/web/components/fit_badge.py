@@ -19,14 +19,16 @@ def fit_word(s: Session, base: BaseModelChoice) -> tuple[str, Tone]:
 def fit_sentence(s: Session, base: BaseModelChoice) -> str:
     """What is needed against what is free, and what would help; or why that is not known."""
     if base.fit is None:
-        return " ".join(in_language(s, text) for text in ((base.problem.what, base.problem.why) if base.problem else ()))
+        parts = (base.problem.what, base.problem.why) if base.problem is not None else ()
+        return ("；" if s.language == "zh" else "; ").join(in_language(s, text) for text in parts)
     told = s.t("models.fit_text", needed=numbers.size(base.needed_bytes), free=numbers.size(base.available_bytes))
     if base.fit != "too_big":
         return told
-    if base.alternative is None:
-        return f"{told} {s.t('models.fit_none')}"
-    settings = ", ".join(f"{path} = {numbers.setting(value)}" for path, value in base.alternative.changes.items())
-    return f"{told} {s.t('models.fit_alternative', settings=settings)}"
+    way_out = s.t("models.fit_none")
+    if base.alternative is not None:
+        settings = ", ".join(f"{path} = {numbers.setting(value)}" for path, value in base.alternative.changes.items())
+        way_out = s.t("models.fit_alternative", settings=settings)
+    return told + ("" if s.language == "zh" else " ") + way_out
 
 
 def facts(s: Session, base: BaseModelChoice) -> str:

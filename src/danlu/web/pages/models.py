@@ -10,7 +10,7 @@ from danlu.services.platform.models import BaseModelChoice, Lineage
 from danlu.store.projects import Project
 from danlu.store.runs import Model
 from danlu.web.components.elements import Text, badge, box, button, card, fold, link, moment, no_project, paragraph, state_badge
-from danlu.web.components.fit_badge import facts, fit_badge
+from danlu.web.components.fit_badge import facts, fit_badge, fit_sentence
 from danlu.web.components.messages import confirm, guarded
 from danlu.web.session import Session
 from danlu.web.template import page
@@ -59,7 +59,8 @@ def _base(s: Session, base: BaseModelChoice, project: Project | None) -> None:
         if project is not None:
             named = f"project={project.id}&{{}}={quote(base.name, safe='/')}"
             with box("dl-row"):
-                button(s.t("models.train"), href=f"/new-run?{named.format('base')}", classes="small")
+                why_not = fit_sentence(s, base) if base.problem is not None else None
+                button(s.t("models.train"), href=f"/new-run?{named.format('base')}", classes="small", why_not=why_not)
                 button(s.t("shell.nav_chat"), href=f"/chat?{named.format('model')}", classes="small")
 
 

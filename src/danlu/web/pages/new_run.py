@@ -194,7 +194,7 @@ class Form:
         is_known = entered.base_model in {model.name for model in known}
         with box("dl-grid2"):
             for model in known:
-                text = s.t("new_run.base_tiny_text") if model.is_embedded else f"{facts(s, model)}. {fit_sentence(s, model)}"
+                text = s.t("new_run.base_tiny_text") if model.is_embedded else f"{facts(s, model)}\n{fit_sentence(s, model)}"
                 option(model.name, text, entered.base_model == model.name, guarded(s, partial(base, model.name)), mark=fit_word(s, model))
             with box("dl-card", "section"):
                 Text(s.t("new_run.base_other"), "h3")
