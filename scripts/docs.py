@@ -21,6 +21,7 @@ from pydantic_core import PydanticUndefined
 
 from danlu import errors
 from danlu.api.app import describe
+from danlu.errors.chinese.codes import CODES
 from danlu.plugins import Registry
 from danlu.recipe import base
 from danlu.recipe.recipe import Recipe
@@ -50,7 +51,14 @@ def pages() -> dict[str, str]:
     schema = json.dumps(Recipe.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
     described = describe()
     rest = {"openapi.json": json.dumps(described, indent=1, ensure_ascii=False, sort_keys=True) + "\n", "rest.md": rest_page(described)}
-    return {"errors.md": errors_page(), "recipe.md": recipe_page(), "recipe.schema.json": schema, "cli.md": cli_page(), **rest}
+    return {
+        "errors.md": errors_page(),
+        "errors.zh-CN.md": errors_page_in_chinese(),
+        "recipe.md": recipe_page(),
+        "recipe.schema.json": schema,
+        "cli.md": cli_page(),
+        **rest,
+    }
 
 
 # --- errors
@@ -66,7 +74,7 @@ def error_classes(root: type[errors.DanluError] = errors.DanluError) -> Iterator
 
 def errors_page() -> str:
     """One section per error class: its code (the anchor), what it means, why it exists, what to do."""
-    lines = [NOTE, "# Errors", ""]
+    lines = [NOTE, "# Errors", "", "[中文](errors.zh-CN.md)", ""]
     lines += ["Every error says what happened, why, and what to do, and carries a code that does not change between versions.", ""]
     lines += ["| code | class | is also | exit code | HTTP status |", "|---|---|---|--:|--:|"]
     classes = sorted(error_classes(), key=lambda cls: cls.code)
@@ -77,6 +85,20 @@ def errors_page() -> str:
         what, *rest = inspect.getdoc(cls).split("\n")  # type: ignore[union-attr]  # a test demands the docstring
         lines += ["", f"## {cls.code}", "", f"`{cls.__name__}`: {what}", ""]
         lines += [f"- **{line.split(':', 1)[0]}:**{line.split(':', 1)[1]}" for line in rest if line.strip()]
+    return "\n".join(lines) + "\n"
+
+
+def errors_page_in_chinese() -> str:
+    """The same in Chinese."""
+    lines = [NOTE, "# 错误", "", "[English](errors.md)", ""]
+    lines += ["每个错误都说明发生了什么、为什么、怎么办，并带有不随版本改变的编号。工作室的中文页面和中文终端用中文说明错误，并保留英文原文。", ""]
+    lines += ["| 编号 | 含义 | 退出码 | HTTP 状态 |", "|---|---|--:|--:|"]
+    classes = sorted(error_classes(), key=lambda cls: cls.code)
+    for cls in classes:
+        lines.append(f"| [{cls.code}](#{cls.code.lower()}) | {CODES[cls.code].title} | {cls.exit_code} | {cls.http_status} |")
+    for cls in classes:
+        words = CODES[cls.code]
+        lines += ["", f"## {cls.code}", "", f"`{cls.__name__}`：{words.title}。", "", f"- **原因：** {words.why}", f"- **解决：** {words.fix}"]
     return "\n".join(lines) + "\n"
 
 

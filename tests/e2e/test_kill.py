@@ -96,6 +96,63 @@ def test_a_run_killed_at_twenty_random_instants_ends_bitwise_equal(tmp_path: Pat
     assert verdicts[0] == verdicts[1]
 
 
+def carry_out_later(recipe_values: dict[str, object], run_dir: Path) -> None:
+    """As `carry_out`, with a hundred rows being many: they are tokenised while training goes on."""
+    from danlu.data import tokenise
+
+    tokenise.MAX_AT_ONCE, tokenise.SAMPLE = 50, 20
+    carry_out(recipe_values, run_dir)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
+def test_a_run_killed_while_it_is_being_tokenised_ends_bitwise_equal_and_leaves_no_process(tmp_path: Path, small_model: Path) -> None:
+    values = {
+        "base_model": str(small_model),
+        "dataset": str(write_rows(tmp_path / "rows.jsonl", 120)),
+        "method": {"type": "lora", "rank": 4, "dropout": 0.1},
+        "optim": {"max_steps": 60, "global_batch_size": 4, "micro_batch_tokens": 128, "learning_rate": 0.003},
+        "training": {"checkpoint_every_steps": 4, "validate_every_steps": 10, "early_stopping_patience": None},
+        "evaluation": {"suites": [], "metrics": []},
+    }
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    carry_out(values, whole)
+    draw = random.Random(12)
+
+    for number in range(6):
+        process = CONTEXT.Process(target=carry_out_later, args=(values, killed))
+        process.start()
+        # Killed before, in, and after the work of the second process, which needs some seconds for its start.
+        target, deadline = last_step(killed) + draw.randint(1, 9), time.monotonic() + (draw.uniform(0.3, 3) if number % 2 else 60)
+        while process.is_alive() and time.monotonic() < deadline and last_step(killed) < target:
+            time.sleep(0.002)
+        assert process.is_alive(), "the run ended before it was killed often enough; give it more steps"
+        process.kill()
+        process.join()
+    carry_out_later(values, killed)
+
+    assert (killed / "tokenising.log").exists(), "nothing was left for later"
+    assert (killed / "adapter/adapter_model.safetensors").read_bytes() == (whole / "adapter/adapter_model.safetensors").read_bytes()
+    assert losses(killed) == losses(whole)
+    assert read_json(killed / "data/encoded.json") == read_json(whole / "data/encoded.json")
+    deadline = time.monotonic() + 30
+    while at_work_on(killed) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert at_work_on(killed) == []
+
+
+def at_work_on(folder: Path) -> list[str]:
+    """Processes with the folder on their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found += [path.parent.name] * (str(folder).encode() in path.read_bytes())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
 def last_step(folder: Path) -> int:
     metrics = folder / "metrics.jsonl"
     if not metrics.exists():

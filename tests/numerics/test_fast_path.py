@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from odd_examples import VOCABULARY, alike_examples, odd_examples
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from danlu.data.pack import EncodedExample
 from danlu.training import layout
 from danlu.training.batch import PackedBatch
 from danlu.training.forward import fast_nll, reference_nll, score_examples, unwrap
-from danlu.training.kernels import attention, decoder
+from danlu.training.kernels import attention, decoder, gemm
 from danlu.training.methods.full import Full
 from danlu.training.methods.lora import LoRA
 
@@ -131,7 +133,7 @@ def test_a_beginning_that_examples_share_is_computed_once_and_changes_nothing(fa
 
     loss, gradients = loss_and_gradients(with_method(make_model(family, path="fast"), method, fused=True), fast_nll, batch)
 
-    assert len(batch.ids_T) == 161 and len(layout.layout_of(batch).ids_T) == 74
+    assert len(batch.ids_T) == 161 and max(span.stop for span in layout.layout_of(batch).spans) == 74
     assert relative_error(loss, expected_loss) <= TOLERANCE
     assert {name for name, gradient in expected.items() if gradient.norm() > 1e-7 and relative_error(gradients[name], gradient) > TOLERANCE} == set()
 
@@ -148,3 +150,32 @@ def test_scores_come_in_the_order_given_and_leave_the_model_as_it_was(family: st
     assert counts.tolist() == reference_counts.tolist() == [14, 1, 1, 0, 5, 0]
     assert fast == pytest.approx(reference, rel=1e-5)
     assert (model.training, unwrap(model).config._attn_implementation) == (True, implementation)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "gpt2"])
+def test_batches_of_many_sizes_make_products_of_few_shapes(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every new shape is compiled and kept by oneDNN: half a megabyte each, and a millisecond."""
+    if not gemm.has_onednn():
+        pytest.skip("this build of torch has no oneDNN")
+    draw = np.random.default_rng(0)
+    examples = [EncodedExample(draw.integers(1, VOCABULARY, n).astype(np.uint32), np.arange(n) >= n // 2) for n in draw.integers(2, 60, 120)]
+    batches = [PackedBatch.from_examples(examples[first : first + 3]) for first in range(0, 120, 3)]
+    model = with_method(make_model(family, path="fast"), "lora", fused=True)
+    shapes: set[tuple[torch.Size, torch.Size]] = set()
+    product = gemm.nt
+
+    def noted(x: torch.Tensor, w: torch.Tensor, *args: Any) -> torch.Tensor:
+        shapes.add((x.shape, w.shape))
+        return product(x, w, *args)
+
+    monkeypatch.setattr(gemm, "nt", noted)
+    found = []
+    for is_filled in (False, True):
+        monkeypatch.setattr(gemm, "has_fast_onednn", lambda is_filled=is_filled: is_filled)
+        shapes.clear()
+        losses = [float(fast_nll(model, batch).mean().detach()) for batch in batches]
+        found.append((losses, len(shapes)))
+    (exact, many), (filled, few) = found
+
+    assert filled == pytest.approx(exact, rel=1e-5)
+    assert few < 0.5 * many

@@ -87,6 +87,9 @@ def test_the_constants_are_those_of_the_kernels() -> None:
     assert (memory.CHUNK_BYTES, memory.MIN_CHUNK_ROWS) == (cross_entropy.CHUNK_BYTES, cross_entropy.MIN_ROWS)
     assert attention.BLOCK_ROWS == memory.BLOCK_ROWS
     assert memory.uses_onednn() == gemm.has_fast_onednn()
+    sizes = [memory.filled_rows(n) for n in range(1, 5000)]
+    assert all(n <= size < n + memory.MOST_FILL for n, size in enumerate(sizes, 1)) and all(size <= 1.125 * n for n, size in enumerate(sizes, 1) if n >= 128)
+    assert len({size for size in sizes if size <= 1024}) == 32 and [memory.filled_rows(size) for size in sizes] == sizes
     assert (memory.MAX_CACHE_BYTES, memory.MAX_ROWS) == (generate.MAX_CACHE_BYTES, generate.MAX_ROWS)
 
 

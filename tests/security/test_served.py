@@ -106,10 +106,11 @@ def test_who_is_not_signed_in_gets_no_page_with_anything_in_it_and_sends_no_file
     with studio.browser() as nobody:
         pages = [nobody.get(path).text for path in ("/", "/runs", "/settings", f"/datasets?project={project}")]
         sent = nobody.put("/studio-upload/upl_1?offset=0", content=b"x", headers={"Content-Type": "application/octet-stream"})
+        compared = nobody.post("/studio-upload/upl_1/compare?size=1&length=1", json=["0" * 64])
         fetched = nobody.get("/studio-export/exp_1?name=x")
 
     assert not any("Hidden project" in page or str(studio.home) in page for page in pages)
-    assert [(answer.status_code, answer.json()["code"]) for answer in (sent, fetched)] == [(401, "DL730")] * 2
+    assert [(answer.status_code, answer.json()["code"]) for answer in (sent, compared, fetched)] == [(401, "DL730")] * 3
 
 
 @pytest.mark.parametrize("verb", ["GET", "POST", "DELETE"])

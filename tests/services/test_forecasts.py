@@ -49,6 +49,27 @@ def test_the_forecast_tells_what_the_run_then_counts(small_model: Path, rows_fil
     assert result.report["disk"]["checkpoints_bytes"] == pytest.approx(recorded["disk"]["checkpoints_bytes"], rel=0.6)
 
 
+@pytest.mark.parametrize("name", ["danlu/product-json", "danlu/zhangjiajie", "danlu/weekly-report"])
+def test_a_resolved_recipe_can_be_asked_about_again(small_model: Path, name: str) -> None:
+    told = recommend_run(load_recipe(values={"base_model": str(small_model), "dataset": name}))
+
+    again = forecast_run(load_recipe(values=told.recipe.to_dict()))
+
+    assert (again.recipe, again.forecast.num_steps) == (told.recipe, told.forecast.num_steps)
+
+
+def test_what_is_mixed_in_counts(small_model: Path, rows_file: Path) -> None:
+    def told(**data: Any) -> tuple[int, dict[str, int]]:
+        found = forecast_run(load_recipe(values=recipe_values(small_model, rows_file, data=data)))
+        return found.forecast.num_examples, found.split
+
+    alone, split = told()
+    mixed, with_others = told(mix={"general": 0.5, "danlu/zhangjiajie": 0.25}, replay={"run": "earlier", "share": 0.5})
+
+    assert mixed == alone + with_others["mixed_in"] == alone + 2 * round(0.5 * alone) + round(0.25 * alone) and split["mixed_in"] == 0
+    assert told(split={"validation": 0.5, "test": 0.25})[1]["validation"] > split["validation"]
+
+
 def test_a_probe_measures_the_speed(small_model: Path, rows_file: Path) -> None:
     recipe = load_recipe(values=recipe_values(small_model, rows_file))
     told = forecast_run(recipe, price_per_hour=3600.0, with_probe=True).forecast

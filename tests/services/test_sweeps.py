@@ -27,9 +27,13 @@ def test_the_members_of_a_sweep_are_ranked_and_the_best_is_proved(tmp_path: Path
     told: list[tuple[str, str]] = []
     config = SweepConfig(set={"method.rank": [2, 4], "optim.learning_rate": ["1e-5", 0.01]}, rungs=2)
     stopped: list[int] = []
+    seen: list[tuple[str, list[str]]] = []
 
     def stop_once(member: str, kind: str, fields: dict[str, Any]) -> None:
         told.append((member, kind))
+        if kind == "rung":
+            kept = read_json(tmp_path / "sweep/results.json")
+            seen.append((kept["state"], sorted(row["state"] for row in kept["members"])))
         if kind == "metrics" and fields["step"] == 5 and not stopped:
             stopped.append(1)
             os.kill(os.getpid(), signal.SIGTERM)
@@ -49,6 +53,7 @@ def test_the_members_of_a_sweep_are_ranked_and_the_best_is_proved(tmp_path: Path
     assert record["state"] == "finished" and (result.best / "report.html").exists() and (result.best / "adapter/adapter_model.safetensors").exists()
     assert read_json(result.best / "report.json")["verdict"]["label"] in ("improved", "no_difference", "regressed")
     assert ("", "rung") in told
+    assert seen[-1] == ("running", ["left", "left", "left", "training"])
     again = sweep(recipe(small_model, rows_file), config, folder=tmp_path / "sweep")
     assert again.table == result.table
     with pytest.raises(NoEffectError, match="belongs to another sweep"):

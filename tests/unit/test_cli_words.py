@@ -11,9 +11,11 @@ from typer.testing import CliRunner
 
 from danlu.cli import chinese, demo, live, summary
 from danlu.cli.doctor import figures_in_chinese
+from danlu.cli.main import _show as show_error
 from danlu.cli.main import app
 from danlu.cli.sections import SECTIONS
 from danlu.cli.tables import fitting
+from danlu.errors import DanluError, RunNotFoundError, StorageError
 
 PACKAGE = Path(live.__file__).parents[1]
 
@@ -66,6 +68,30 @@ def test_the_first_page_is_in_the_language_of_the_person(language: str, expected
     monkeypatch.setenv("DANLU_LANG", language)
 
     assert expected in CliRunner().invoke(app, ["--help"]).output
+
+
+@pytest.mark.parametrize(
+    ("language", "error", "said"),
+    [
+        (
+            "en",
+            RunNotFoundError("no run 'x'", why="/r holds no runs", fix="danlu runs"),
+            "error DL701: no run 'x'\n  why: /r holds no runs\n  fix: danlu runs\n",
+        ),
+        (
+            "zh",
+            RunNotFoundError("no run 'x'", why="/r holds no runs", fix="danlu runs"),
+            "错误 DL701：没有训练 'x'\n  原因：/r 里没有训练\n  解决：执行：danlu runs\n",
+        ),
+        ("zh", StorageError("cannot write a", why="Input/output error", fix="check the disk"), "  原文：DL700: cannot write a\n    why: Input/output error\n"),
+    ],
+)
+def test_an_error_is_told_in_the_language_of_the_person(language: str, error: DanluError, said: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setenv("DANLU_LANG", language)
+    monkeypatch.delenv("DANLU_DEBUG", raising=False)
+
+    assert show_error(error) == error.exit_code
+    assert said in capsys.readouterr().err
 
 
 def test_the_figures_of_the_doctor_have_no_english_between_them() -> None:

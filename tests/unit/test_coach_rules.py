@@ -97,6 +97,13 @@ def test_what_one_fault_explains_is_not_said_beside_it() -> None:
     assert known & set(EXPLAINS), "a chain of explanations is followed only one link far, which is enough for these"
 
 
+@pytest.mark.parametrize(("is_estimate", "beginning"), [(False, "90 training examples"), (True, "About 90 training examples")])
+def test_what_was_counted_on_a_sample_is_not_said_to_be_exact(is_estimate: bool, beginning: str) -> None:
+    one = History(recipe(data={"max_seq_len": 64}), DataFacts(num_train=320, num_shortened=90, is_estimate=is_estimate))
+    [found] = [d for d in judge(one) if d.name == "many_shortened"]
+    assert found.what[0].startswith(beginning) and found.what[1].startswith("约") is is_estimate
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in CURVES.glob("*.jsonl")))
 def test_curves_of_real_runs_are_judged_right(name: str) -> None:
     """danlu/tiny on danlu/zhangjiajie (scripts/coach_curves.py)."""

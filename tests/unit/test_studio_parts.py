@@ -2,9 +2,11 @@
 
 import pytest
 
+from danlu.recipe.recipe import Recipe
 from danlu.web import numbers
 from danlu.web.components.messages import redacted
-from danlu.web.schema_fields import fields_of, value_at, with_value
+from danlu.web.pages.new_sweep import text_of, values_of
+from danlu.web.schema_fields import changes_to, fields_of, value_at, with_changes, with_value
 from danlu.web.text_diff import compared
 
 
@@ -47,6 +49,33 @@ def test_a_value_is_put_at_its_path_without_changing_the_original() -> None:
     assert with_value(values, "method.rank", 16) == {"method": {"type": "lora", "rank": 16}}
     assert with_value({"method": "lora"}, "method.rank", 16) == {"method": {"type": "lora", "rank": 16}}
     assert value_at(values, "method.rank") == 8 and value_at(values, "optim.seed", 0) == 0
+
+
+def test_a_copied_recipe_is_what_is_recommended_with_its_changes() -> None:
+    base = Recipe.model_validate({"base_model": "b", "dataset": "d", "method": {"type": "lora", "rank": 8}, "data": {"mix": {"x": 0.1}}}).to_dict()
+    copy = Recipe.model_validate({"base_model": "b", "dataset": "d", "method": {"type": "lora", "rank": 16}, "optim": {"max_steps": 5}}).to_dict()
+    base["optim"]["num_epochs"], base["optim"]["learning_rate"] = 3.0, 1e-4
+
+    changes = changes_to(base, copy)
+
+    assert changes == {"method.rank": 16, "optim.num_epochs": "auto", "optim.max_steps": 5, "data.mix": {}}
+    assert Recipe.model_validate(with_changes(base, changes)).optim.max_steps == 5
+
+
+def test_a_recipe_of_another_method_takes_nothing_from_the_recommended_one() -> None:
+    base = Recipe.model_validate({"base_model": "b", "dataset": "d", "method": {"type": "lora", "rank": 8, "alpha": 64}}).to_dict()
+    copy = Recipe.model_validate({"base_model": "b", "dataset": "d", "method": {"type": "qlora", "rank": 8}}).to_dict()
+
+    changes = changes_to(base, copy)
+
+    assert changes == {"method.type": "qlora", "method.rank": 8}
+    assert with_changes(base, changes)["method"] == {"type": "qlora", "rank": 8}
+
+
+def test_values_to_try_are_read_as_people_type_them() -> None:
+    assert values_of("1e-4, 3e-4\uff0c8\u3001cosine, true,") == [1e-4, 3e-4, 8, "cosine", True]
+    assert values_of(text_of([6e-05, 4, "cosine"])) == [6e-05, 4, "cosine"]
+    assert values_of(" ") == []
 
 
 @pytest.mark.parametrize(("number", "text"), [(None, "\u2013"), (0.0, "0"), (0.0025, "0.0025"), (1e-05, "1e-5"), (1234.5, "1,234"), (2.5e9, "2.5e9")])

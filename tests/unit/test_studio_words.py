@@ -4,9 +4,10 @@ import ast
 import re
 from pathlib import Path
 
+from danlu.recipe.base import METHODS, OBJECTIVES
 from danlu.web.schema_fields import fields_of
 from danlu.web.words import CATALOGUE
-from danlu.web.words.recipe import HELP_ZH
+from danlu.web.words.recipe import help_zh
 
 HAN = re.compile("[\u4e00-\u9fff]")
 NAMES = re.compile(r"Danlu|LoRA|JSON|YAML|HTML|PNG|CSV|p")
@@ -54,8 +55,10 @@ def test_every_key_that_a_page_uses_is_told_and_no_other(repository: Path) -> No
     assert {key for key in CATALOGUE if key not in keys and not any(key.startswith(family) and family in key for family in families)} == set()
 
 
-def test_every_setting_of_the_usual_recipe_has_help_in_chinese() -> None:
-    fields = fields_of({"method": {"type": "lora"}, "objective": {"type": "sft"}})
+def test_the_form_has_help_in_chinese_on_every_setting_of_every_method_and_objective() -> None:
+    recipes = [{"method": {"type": name}} for name in METHODS] + [{"objective": {"type": name}, "data": {"format": {"type": "alpaca"}}} for name in OBJECTIVES]
+    fields = [field for recipe in recipes for field in fields_of(recipe)]
 
-    assert [field.path for field in fields if field.path.removesuffix(".type") not in HELP_ZH] == []
+    assert sorted({field.path for field in fields if not HAN.search(help_zh(field.path, field.variant))}) == []
     assert [field.path for field in fields if not field.help] == []
+    assert {field.variant for field in fields} >= {"lora", "freeze", "grpo", "alpaca", ""}

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from danlu.cli.sweep import build_sweep
 from danlu.errors import RecipeError
-from danlu.recipe.sweep import Range, SweepConfig, parse_range
+from danlu.recipe.sweep import Range, SweepConfig, parse_range, values_to_try
 
 
 def test_every_combination_is_a_member() -> None:
@@ -61,3 +61,24 @@ def test_files_and_options_make_one_sweep(tmp_path: Path) -> None:
     assert config == SweepConfig(set={"optim.learning_rate": ["1e-4", "3e-4"]}, rungs=1, keep=0.25)
     with pytest.raises(RecipeError, match="either set"):
         build_sweep([str(file)], [], ["seed=1"], {"trials": 2}, data=None, model=None)
+
+
+def test_values_worth_trying_lie_around_those_of_the_recipe() -> None:
+    method = {"type": "lora", "rank": 8, "alpha": 32.0, "dropout": 0.0}
+    recipe = {"method": method, "optim": {"learning_rate": 2e-4, "num_epochs": "auto", "global_batch_size": 1}, "seed": 7}
+
+    assert values_to_try(recipe) == {
+        "optim.learning_rate": [6e-5, 2e-4, 6e-4],
+        "method.rank": [4, 8, 16],
+        "method.alpha": [16.0, 32.0, 64.0],
+        "optim.global_batch_size": [1, 2],
+        "seed": [7, 8, 9],
+        "method.dropout": [0.0, 0.05, 0.1],
+    }
+    assert values_to_try({"method": "full", "optim": {"learning_rate": "auto"}}) == {}
+
+
+def test_a_sweep_knows_how_many_members_it_will_have() -> None:
+    assert SweepConfig(set={"method.rank": [4, 8, 16], "seed": [0, 1]}).num_members == 6
+    assert SweepConfig(trials=20, space={"method.rank": "4..64"}).num_members == 20
+    assert [SweepConfig(set={"seed": [0, 1]}, keep=0.3).num_kept(number) for number in (1, 3, 10)] == [1, 1, 3]

@@ -8,8 +8,11 @@ import sys
 import time
 import urllib.request
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from danlu.web.schema_fields import recipe_schema
 
 SERVER = """
 import sys
@@ -26,6 +29,46 @@ uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
 """
 
 
+TEXT = """(() => {
+    const copy = document.querySelector('.dl-shell').cloneNode(true);
+    document.body.append(copy);
+    const written = '.q-icon, pre, code, .dl-mono, .dl-log, .dl-case, .dl-scroll, .dl-pairs.left, .dl-seg, [lang=en], canvas, h1, h3.dl-text, .dl-navfoot';
+    copy.querySelectorAll(written).forEach(e => e.remove());
+    copy.querySelectorAll('details').forEach(e => { e.open = true; });
+    const text = copy.innerText;
+    copy.remove();
+    const tips = [...document.querySelectorAll('main [data-tip]')].map(e => e.dataset.tip);
+    return [text, ...tips, ...[...document.querySelectorAll('.dl-toast, .dl-tour')].map(e => e.innerText)].join('\\n');
+})()"""
+"""What a page says, bubbles and folded parts included, without what the user and the models wrote."""
+PROPER = re.compile(
+    "ada|alpaca|answers|about|api|big|bleu|chatml|chrf|chrome|cpu|csv|current|danlu|doors|dpo|excel|gb|gpu|guide|home|html|hub|instruct|json|jsonl|kb|local|lstm|mb|models|name|of|otters|parquet|peft|png|"
+    "postgresql|product|pytest|python|queued|qwen|response|root|rouge|run|small|sqlite|sqrt|studio|tiny|tmp|travel|true|false|worker|yaml|zhangjiajie|zoe"
+)
+"""Names, units and what the user wrote."""
+
+
+@cache
+def names_of_settings() -> set[str]:
+    """What settings are called, and what can be chosen for them: the same in every language."""
+    names: set[str] = set()
+
+    def collect(node: Any) -> None:
+        if isinstance(node, dict):
+            names.update(node.get("properties", {}), map(str, node.get("enum", [])), [str(node.get("const", ""))])
+        for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else []:
+            collect(inner)
+
+    collect(recipe_schema())
+    return {word for name in names for word in re.findall(r"[a-z]{3,}", name.lower())}
+
+
+def english_left(page: Any) -> list[str]:
+    """Words of a Chinese page that are neither Chinese nor names, settings, paths or numbers with units."""
+    found = re.sub(r"[\w.-]*\d[\w.-]*|\w+(?:[./_-]\w+)+|\{.*?\}", " ", page.evaluate(TEXT))
+    return sorted({word for word in map(str.lower, re.findall(r"[A-Za-z]{3,}", found)) if not PROPER.fullmatch(word)} - names_of_settings())
+
+
 @dataclass
 class Served:
     """A running studio."""
@@ -36,6 +79,7 @@ class Served:
     project_id: str
     run_id: str
     dataset_id: str
+    sweep_id: str = ""
 
 
 def serve(home: Path, port: int = 0, *, has_worker: bool = False, **settings: str) -> "tuple[subprocess.Popen[bytes], str]":

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from studio_server import Served, Window, serve
 
-from danlu.services.platform import datasets, jobs, rows, views
+from danlu.services.platform import datasets, jobs, rows, views, votes
 from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.views import Draft
@@ -56,7 +56,10 @@ def test_language_and_theme_are_remembered_for_every_browser(browser: Any, studi
 
 
 @pytest.mark.slow
-def test_a_half_filled_form_survives_a_restart_of_the_server(window: Window, studio: Served) -> None:
+def test_a_half_filled_form_survives_a_restart_of_the_server(browser: Any, window: Window, studio: Served) -> None:
+    talking = Window(browser, studio)
+    talking.go("/chat").fill(".dl-composer textarea >> nth=0", "half a question")
+    talking.page.evaluate("window.isOld = true")
     page = window.go("/new-run?dataset=danlu/support-en")
     page.click("text=To think step by step")
     page.wait_for_selector(".dl-option[aria-pressed=true]:has-text('step by step')", timeout=WAIT)
@@ -64,11 +67,14 @@ def test_a_half_filled_form_survives_a_restart_of_the_server(window: Window, stu
 
     studio.process.send_signal(signal.SIGKILL)
     studio.process.wait(timeout=30)
+    talking.page.wait_for_selector("#popup[aria-hidden=false]:has-text('The server cannot be reached')", timeout=WAIT)
     studio.process, _ = serve(studio.home, port)
 
     page = window.go("/new-run")
     assert page.inner_text(".dl-steps li[aria-current=step]").endswith("Model and goal")
     assert "step by step" in page.inner_text(".dl-option[aria-pressed=true] >> nth=1")
+    talking.page.wait_for_function("!window.isOld && document.querySelector('.dl-composer textarea')?.value === 'half a question'", timeout=WAIT)
+    talking.context.close()
 
 
 @pytest.mark.slow
@@ -167,6 +173,32 @@ def test_an_earlier_message_is_changed_and_what_followed_it_is_left_out(window: 
     page.click("text=Stop")
     for job in [job for job in jobs.list_queue(platform, OWNER) if job.kind == "chat"]:
         jobs.cancel_job(platform, OWNER, job.id)
+
+
+@pytest.mark.slow
+def test_votes_are_cast_blind_once_counted_and_made_a_dataset_of(window: Window, studio: Served, platform: Platform) -> None:
+    panes = [{"model": model, "answers": [text]} for model, text in ((studio.run_id, "by cable car"), ("danlu/tiny", "no idea"))]
+    values = {"questions": ["How do I get there?"], "panes": panes, "is_blind": True}
+    views.save_draft(platform, OWNER, f"compare2-{studio.project_id}", Draft(values=values))
+    page = window.go(f"/compare?project={studio.project_id}")
+    assert "Doors" not in page.inner_text(".dl-panes") and page.locator("text=Rate this answer").count() == 0
+
+    page.click("text=A is better")
+    page.wait_for_selector("main td:has-text('Doors')", timeout=WAIT)
+    page.wait_for_selector(".dl-panes >> text=Rate this answer >> nth=1", timeout=WAIT)
+    page.click("[aria-label='4 of 5'] >> nth=1")
+    page.wait_for_selector("[aria-label='4 of 5'][aria-pressed=true]", timeout=WAIT)
+    page.reload()
+    page.wait_for_selector("[aria-label='4 of 5'][aria-pressed=true]", timeout=WAIT)
+    assert page.locator("text=A is better").count() == 0
+    page.click("text=Make a dataset of them")
+    page.wait_for_url("**/datasets/dts_*?version=1", timeout=WAIT)
+
+    (vote,) = votes.list_votes(platform, OWNER, studio.project_id).items
+    assert (vote.winner, vote.is_blind, vote.answers[0]["model"]) == (0, True, studio.run_id)
+    (rating,) = votes.list_ratings(platform, OWNER, studio.project_id).items
+    assert (rating.model, rating.score) == ("danlu/tiny", 4)
+    assert window.said == []
 
 
 @pytest.mark.slow

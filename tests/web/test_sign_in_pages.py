@@ -8,8 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
+from axe import barriers
 from studio_server import Served, Window, serve
-from test_pages import SCREENSHOTS, TOKENS
+from test_pages import SCREENSHOTS, TOKENS, look
 
 from danlu.services.platform import projects, sessions
 from danlu.services.platform.access import Actor
@@ -20,6 +21,7 @@ from danlu.settings import Settings
 from danlu.store import members
 from danlu.store import sessions as store
 from danlu.store.users import USERS
+from identity_provider import CLIENT, SECRET, Provider
 
 pytestmark = pytest.mark.slow
 WAIT = 60_000
@@ -27,19 +29,28 @@ PASSWORD = "three quiet otters"
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A studio of a team: everybody signs in."""
-    with team(tmp_path_factory.mktemp("team") / "home") as served:
+def provider() -> Iterator[Provider]:
+    """An identity provider."""
+    made = Provider()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Iterator[Served]:
+    """A studio of a team: everybody signs in, here or at the provider."""
+    settings = {"ISSUER": provider.url, "CLIENT_ID": CLIENT, "CLIENT_SECRET": SECRET, "NEW_USERS": "1"}
+    with team(tmp_path_factory.mktemp("team") / "home", **{f"DANLU_OIDC_{name}": value for name, value in settings.items()}) as served:
         yield served
 
 
 @contextmanager
-def team(home: Path) -> Iterator[Served]:
+def team(home: Path, **settings: str) -> Iterator[Served]:
     """A studio in which everybody signs in, and nobody has an account yet."""
     platform = Platform.open(Settings(home=home))
     project_id = projects.create_project(platform, Actor.local(), NewProject(name="Otters")).id
     platform.close()
-    process, url = serve(home, DANLU_AUTH="users")
+    process, url = serve(home, DANLU_AUTH="users", **settings)
     yield Served(url, home, process, project_id, "", "")
     process.terminate()
     process.wait(timeout=30)
@@ -76,6 +87,8 @@ def test_the_first_administrator_is_made_with_the_token_and_is_led_to_the_page_t
         platform = Platform.open(Settings(home=studio.home))
         window = Window(browser, studio)
         page = window.page
+        for language in ("zh", "en"):
+            shows_well(window, f"sign-in?language={language}", f"first-admin-{language}")
         page.goto(f"{studio.url}/queue?x=1")
         assert page.url == f"{studio.url}/sign-in?next=/queue%3Fx%3D1"
 
@@ -104,23 +117,60 @@ def test_a_sign_in_never_leads_elsewhere(shared: Served, admin: str, next: str) 
         assert client.get("/sign-in", params={"next": next}).headers["location"] == "/"
 
 
+def shows_well(window: Window, path: str, name: str) -> None:
+    """A page without the frame fits, has its colours and no barriers; what it looks like is kept."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page = window.page
+    page.goto(f"{window.studio.url}/{path}")
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            assert page.evaluate("getComputedStyle(document.body).backgroundColor") == TOKENS[scheme]
+            assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+            page.screenshot(path=SCREENSHOTS / f"{name}-{scheme}-{width}.png")
+    page.set_viewport_size({"width": 1280, "height": 900})
+
+
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_pages_for_strangers_show_well(browser: Any, shared: Served, admin: str, language: str) -> None:
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     window = Window(browser, shared, language=language)
-    for name in ("sign-in", "sign-in?error=DL730", "invitation", "invitation?reset=1", "signed-in"):
-        window.page.goto(f"{shared.url}/{name}")
-        for width in (1280, 390):
-            window.page.set_viewport_size({"width": width, "height": 800})
-            for scheme in ("light", "dark"):
-                window.page.emulate_media(color_scheme=scheme)
-                assert window.page.evaluate("getComputedStyle(document.body).backgroundColor") == TOKENS[scheme]
-                assert window.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
-                window.page.screenshot(path=SCREENSHOTS / f"{name.replace('?', '-')}-{language}-{scheme}-{width}.png")
+    for name in ("sign-in", "sign-in?error=DL730", "invitation", "invitation?reset=1", "signed-in", "no-such-page"):
+        shows_well(window, name, f"{name.replace('?', '-')}-{language}")
         if language == "zh":
             assert set(re.findall("[A-Za-z]{3,}", window.page.inner_text("main"))) <= {"English"}
-    assert window.said == []
+    assert [text for text in window.said if "404" not in text] == []
     window.context.close()
+
+
+def test_pages_of_accounts_show_well_and_none_has_a_serious_barrier(browser: Any, shared: Served, admin: str) -> None:
+    window = Window(browser, shared)
+    found = {}
+    for name in ("sign-in", "invitation", "invitation?reset=1", "no-such-page"):
+        window.page.goto(f"{shared.url}/{name}")
+        found[name] = barriers(window.page)
+    enter(window, admin, at="/sign-in").wait_for_url(f"{shared.url}/", timeout=WAIT)
+    for language in ("zh", "en"):
+        window.context.request.patch(f"{shared.url}/api/v1/me/view", data={"language": language}, headers=proof_of(window))
+        for name in ("account", "people"):
+            look(window, f"{name}-signed-in", f"/settings/{name}", language=language)
+            found[name] = barriers(window.page)
+    window.context.close()
+    assert {name: serious for name, serious in found.items() if serious} == {}
+
+
+def proof_of(window: Window) -> dict[str, str]:
+    """What a request that changes something carries."""
+    return {"x-csrf-token": window.context.request.get(f"{window.studio.url}/api/v1/session").json()["csrf_token"], "origin": window.studio.url}
+
+
+def test_a_stranger_who_asks_for_what_is_not_there_costs_the_server_no_page(shared: Served) -> None:
+    found = httpx.get(f"{shared.url}/wp-login.php", headers={"accept": "text/html", "accept-language": "zh"})
+    other = httpx.get(f"{shared.url}/no-such-file.js", headers={"accept": "*/*"})
+
+    assert (found.status_code, other.status_code) == (404, 404)
+    assert "没有这个页面" in found.text and "socket.io" not in found.text
+    assert other.headers["content-type"] == "application/json"
 
 
 def test_what_goes_wrong_at_the_provider_is_told_in_the_readers_language(shared: Served, admin: str) -> None:
@@ -128,6 +178,23 @@ def test_what_goes_wrong_at_the_provider_is_told_in_the_readers_language(shared:
     other = httpx.get(f"{shared.url}/sign-in?error=DL741<script>").text
 
     assert "登录无法继续" in told and "organisation&#39;s sign-in did not go through" in other and "<script>" not in other.replace("<script src", "")
+
+
+def test_somebody_signs_in_at_the_identity_provider_or_is_told_that_it_refused(browser: Any, shared: Served, admin: str, provider: Provider) -> None:
+    window, other = Window(browser, shared, language="zh"), Window(browser, shared)
+    window.page.goto(f"{shared.url}/sign-in?next=/help")
+    window.page.click("#provider")
+    window.page.wait_for_url(f"{shared.url}/help", timeout=WAIT)
+    window.page.wait_for_selector(".dl-navfoot >> text=zoe", timeout=WAIT)
+
+    provider.refuses = True
+    other.page.goto(f"{shared.url}/sign-in")
+    other.page.click("#provider")
+    other.page.wait_for_selector("#told:has-text('This sign-in cannot go on')", timeout=WAIT)
+    provider.refuses = False
+    assert window.said == other.said == []
+    for opened in (window, other):
+        opened.context.close()
 
 
 def test_an_invited_colleague_joins_the_project_in_the_role(browser: Any, shared: Served, admin: str, platform: Platform) -> None:

@@ -6,6 +6,7 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     (r"forecast: (\d+) steps, at most ([\d.]+) minutes, ([\d.]+) GiB", r"预计：\1 步，最多 \2 分钟，\3 GiB 内存"),
     (r"no better validation loss for (\d+) validations", r"连续 \1 次验证没有改善，提前停止"),
     (r"the weights of step (\d+) are kept: its validation loss was the lowest", r"保留第 \1 步的权重：它的验证损失最低"),
+    (r"no example of step (\d+) can be used: it changes nothing", r"第 \1 步没有可用的样例：这一步不改变任何权重"),
     (r"going on with run (.+)", r"继续运行 \1"),
     (r"going on after step (\d+) of (\d+)", r"从第 \1 步之后继续，共 \2 步"),
     (r"stopped by signal after step (\d+); start the same command to go on", r"收到信号，在第 \1 步之后停下；再次执行同一条命令即可继续"),

@@ -43,11 +43,14 @@ def print_examination(found: "Examination") -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from danlu.errors.chinese import in_chinese
+
     console = Console()
     table = Table(box=None, show_header=False, pad_edge=False)
     for check in found.checks:
         sign, colour = SIGNS[check.state]
-        told = " - ".join(part for part in (say(check.found, figures_in_chinese(check.found)), say(check.en, check.zh), check.fix) if part)
+        parts = (say(check.found, figures_in_chinese(check.found)), say(check.en, in_chinese(check.zh)), say(check.fix, in_chinese(check.fix)))
+        told = " - ".join(filter(None, parts))
         table.add_row(Text(sign, style=colour), Text(say(check.name, NAMES.get(check.name, check.name)), style="bold"), Text(printable(told), overflow="fold"))
     console.print(table)
     console.print(Text("\n" + say("Extras:", "可选组件："), style="bold"))

@@ -117,8 +117,21 @@ def _show(error: DanluError) -> int:
         import traceback
 
         traceback.print_exception(error)
-    _write(f"error {error}\n  docs: docs/errors.md#{error.code.lower()}")
+    from danlu.text import language
+
+    _write(_in_chinese(error) if language() == "zh" else f"error {error}\n  docs: docs/errors.md#{error.code.lower()}")
     return error.exit_code
+
+
+def _in_chinese(error: DanluError) -> str:
+    """The error in Chinese; what was not known in Chinese stands below as it is."""
+    from danlu.errors import chinese
+
+    told = chinese.told(error)
+    lines = [f"错误 {error.code}：{told.what}", f"  原因：{told.why}", f"  解决：{told.fix}"]
+    if chinese.in_chinese(error.what) == error.what or chinese.in_chinese(error.why) == error.why:
+        lines += ["  原文：" + str(error).replace("\n", "\n  ")]
+    return "\n".join([*lines, f"  文档：docs/errors.zh-CN.md#{error.code.lower()}"])
 
 
 def _write(message: str) -> None:

@@ -67,4 +67,6 @@ class Votes(Noun):
     rate = Method(votes.create_rating)
     ratings = Method(votes.list_ratings)
     delete_rating = Method(votes.delete_rating)
+    tally = Method(votes.count_votes)
     pairs = Method(votes.export_pairs)
+    make_dataset = Method(votes.make_pairs_dataset)

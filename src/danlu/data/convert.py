@@ -102,8 +102,10 @@ def open_dataset(path: Path, *, format: FormatConfig | str = "auto", needs: Kind
     return dataset
 
 
-def examples(path: Path, *, needs: Kind | None = None, format: FormatConfig | str = "auto", system: str | None = None) -> Iterator[Example]:
-    """Yield the clean examples of a file in its order; rows that would be dropped are left out, duplicates are not.
+def examples(
+    path: Path, *, needs: Kind | None = None, format: FormatConfig | str = "auto", system: str | None = None, only: int | None = None
+) -> Iterator[Example]:
+    """Yield the clean examples of a file in its order (that of the row numbered `only`); rows that would be dropped are left out, duplicates are not.
 
     Raises:
         DataError: the file cannot be read.
@@ -111,7 +113,9 @@ def examples(path: Path, *, needs: Kind | None = None, format: FormatConfig | st
     """
     dataset = open_dataset(path, format=format, needs=needs, system=system)
     for line, row, _ in dataset.entries:
-        if isinstance(row, Unreadable):
+        if only is not None and line > only:
+            return
+        if isinstance(row, Unreadable) or only not in (None, line):
             continue
         try:
             example = dataset.convert(line, row, [])

@@ -96,6 +96,8 @@ def _check_columns(config: FormatConfig, rows: Sequence[Row], path: Path) -> Non
     plain = {name.strip().lower() for name in names}
     for field in config.model_fields_set - {"type"}:
         wanted = getattr(config, field)
+        if wanted == type(config).model_fields[field].default:
+            continue  # a resolved recipe says everything; only what differs was chosen by somebody
         if isinstance(wanted, str) and wanted.strip().lower() not in plain:
             near = nearest_name(wanted, names)
             raise FormatError(

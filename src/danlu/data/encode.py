@@ -14,6 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from danlu.data.chat import ChatRenderer
 from danlu.data.pack import EncodedExample, TokenFile
 from danlu.errors import TemplateError
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 BATCH = 1000
 CUT_MARK = " … "
+NOTHING = EncodedExample(np.zeros(0, np.uint32), np.zeros(0, np.bool_))
+"""What stands in the place of a dropped sequence."""
 
 
 @dataclass
@@ -58,15 +62,20 @@ def encode_to_file(
     truncation: str,
     note: Callable[[dict[str, Any]], None],
     progress: Callable[[int], None] = lambda done: None,
+    keeps_places: bool = False,
 ) -> EncodeAccount:
-    """Stream `examples` into the token file at `path`; `note` gets each entry of the account, which is returned."""
+    """Stream `examples` into the token file at `path`; `note` gets each entry of the account, which is returned.
+
+    With `keeps_places` an example that is dropped leaves empty sequences in its place.
+    """
     account = EncodeAccount()
+    dropped = [NOTHING] * objective.group_size if keeps_places else []
 
     def encoded() -> Iterator[EncodedExample]:
         iterator = iter(examples)
         while batch := list(islice(iterator, BATCH)):
-            for group in encode_batch(batch, account, objective, renderer, max_seq_len, truncation):
-                yield from group
+            for group in encode_each(batch, account, objective, renderer, max_seq_len, truncation):
+                yield from dropped if group is None else group
             for entry in account.take():
                 note(entry)
             progress(account.num_examples)
@@ -90,18 +99,33 @@ def encode_batch(
     truncation: str,
 ) -> Iterator[list[EncodedExample]]:
     """Yield the encoded blocks of each example that is kept, in order."""
+    return (blocks for blocks in encode_each(batch, account, objective, renderer, max_seq_len, truncation) if blocks is not None)
+
+
+def encode_each(
+    batch: list[dict[str, Any]],
+    account: EncodeAccount,
+    objective: ObjectiveConfig,
+    renderer: ChatRenderer,
+    max_seq_len: int,
+    truncation: str,
+) -> Iterator[list[EncodedExample] | None]:
+    """Yield the encoded blocks of each example, in order, or None for one that is dropped."""
     room = max_seq_len - objective.reserved_tokens
     for example, blocks in zip(batch, _encode_each(batch, account, objective, renderer, max_seq_len), strict=True):
         if blocks is None:
+            yield None
             continue
         if max(len(block.ids) for block in blocks) > room:
             blocks = None if truncation == "drop" else _shortened(example, account, objective, renderer, room)
             if blocks is None:
                 what = "longer" if truncation == "drop" else "the answer alone is longer"
                 _note(account.dropped, example, f"{what} than {room} tokens")
+                yield None
                 continue
         if objective.needs != "prompt" and not (any if objective.needs == "text" else all)(block.mask[1:].any() for block in blocks):
             _note(account.dropped, example, "no token to train on")
+            yield None
             continue
         account.num_examples += 1
         account.num_tokens += sum(len(block.ids) for block in blocks)

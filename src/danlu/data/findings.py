@@ -13,9 +13,10 @@ import numpy as np
 import orjson
 
 from danlu.data.inspect import Inspection, inspect
+from danlu.data.sources import named_only
 from danlu.data.split import split_rows
 from danlu.data.staging import Staged
-from danlu.data.table_of_rows import has_index, index_rows
+from danlu.data.table_of_rows import index_rows
 from danlu.errors import ArtifactDamagedError
 from danlu.files import atomic_open, storage_errors
 
@@ -59,10 +60,9 @@ def look_over(path: Path, *, digest: str = "", keep_in: Path | None = None) -> I
         check_digest(path, digest)
     if keep_in is None:
         return inspect(path)
-    if not has_index(keep_in):
+    with named_only(path):
         index_rows(path, keep_in)
-    found = inspect(path, look_closer=lambda staged, original, groups: _keep(keep_in, staged, original, groups))
-    return found
+        return inspect(path, look_closer=lambda staged, original, groups: _keep(keep_in, staged, original, groups))
 
 
 def check_digest(path: Path, digest: str) -> None:
@@ -86,9 +86,12 @@ def has_findings(folder: Path) -> bool:
 def read_findings(folder: Path, *, offset: int, limit: int, action: Action | None = None) -> tuple[list[Finding], int | None]:
     """Findings from place `offset` on, and the place where the next ones begin."""
     items: list[Finding] = []
+    named = f'"{action or ""}'.encode()
     with storage_errors(folder), (folder / FINDINGS).open("rb") as file:
         file.seek(max(0, offset))
         for line in file:
+            if named not in line:  # a million findings of other kinds are passed by unread
+                continue
             finding = Finding(*orjson.loads(line))
             if action is None or finding.action == action:
                 items.append(finding)
@@ -105,14 +108,15 @@ def all_findings(folder: Path) -> Iterator[Finding]:
             yield Finding(*orjson.loads(line))
 
 
-def preview_split(folder: Path, *, validation: float, test: float, seed: int) -> SplitPreview:
-    """What training would hold out: the same rows, by the same rule."""
+def preview_split(folder: Path, *, validation: float, test: float, seed: int, max_examples: int | None = None) -> SplitPreview:
+    """What training would hold out, at most `max_examples` for each: the same rows, by the same rule."""
     with storage_errors(folder):
         kept = np.load(folder / GROUPS, allow_pickle=False)
     lines, hashes, groups = kept["line"], kept["hash"], kept["group"]
     if not len(lines):
         return SplitPreview(0, 0, 0, [])
-    split = split_rows(hashes, groups, validation=validation, test=test, seed=seed)
+    largest = 1.0 if max_examples is None else max_examples / len(lines)
+    split = split_rows(hashes, groups, validation=min(validation, largest), test=min(test, largest), seed=seed)
     return SplitPreview(*split.counts, [int(line) for line in lines[split.places == 2][:HELD_OUT_SHOWN]])
 
 

@@ -72,6 +72,15 @@ class TokenFile(Sequence[EncodedExample]):
         """The `size` sequences of example `index`, of an objective that makes so many of each."""
         return [self[position] for position in range(index * size, (index + 1) * size)]
 
+    def groups(self, indices: Sequence[int], size: int) -> list[list[EncodedExample]]:
+        """The sequences of several examples."""
+        return [self.group(index, size) for index in indices]
+
+    @property
+    def sample(self) -> "TokenFile":
+        """What lengths are read from: all of it."""
+        return self
+
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of each example."""

@@ -236,6 +236,20 @@ def _check_is_file(path: Path) -> None:
         raise DataError(f"{path} is empty", why="it has 0 bytes", fix="give a file with at least a few examples")
 
 
+@contextmanager
+def named_only(path: Path) -> Iterator[None]:
+    """Let errors name a file as its owner knows it, without the folder in which it is kept.
+
+    Raises:
+        DataError: what was raised inside, so worded.
+    """
+    try:
+        yield
+    except DataError as error:
+        what, why, fix = (text.replace(f"{path.parent}/", "") for text in (error.what, error.why, error.fix))
+        raise type(error)(what, why=why, fix=fix) from error
+
+
 def _near_files(path: Path) -> str:
     from difflib import get_close_matches
 

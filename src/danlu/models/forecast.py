@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from danlu.models.memory import GPU_HOST_BYTES, Fit, MemoryParts, as_trained, fit, num_answers, peak_memory
@@ -34,11 +34,12 @@ class Lengths:
     num_examples: int
     num_validation: int = 0
     dataset_bytes: int = 0
+    num_test: int = 0
 
     def cut(self, max_seq_len: int) -> Lengths:
         """The same examples, none longer than `max_seq_len`."""
         tokens = [min(int(n), max_seq_len) for n in self.tokens]
-        return Lengths(tokens, [min(int(n), t) for n, t in zip(self.labels, tokens, strict=True)], self.num_examples, self.num_validation, self.dataset_bytes)
+        return replace(self, tokens=tokens, labels=[min(int(n), t) for n, t in zip(self.labels, tokens, strict=True)])
 
     def share_longer(self, max_seq_len: int) -> float:
         """Share of the examples that are longer."""

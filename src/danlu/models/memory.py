@@ -37,6 +37,8 @@ KERNEL_BYTES, MAX_KERNELS = 440_000, 1024
 """oneDNN compiles a product for each new shape and keeps the last 1,024 (measured; docs/forecast.md). Packed batches bring new shapes all the time."""
 CHUNK_BYTES, MIN_CHUNK_ROWS = 16 * 2**20, 32
 """As in training/kernels/cross_entropy.py (a test compares them)."""
+LEAST_FILL, MOST_FILL = 16, 64
+"""Rows are filled up to a multiple of these, and of a sixteenth to an eighth of their number in between."""
 BLOCK_ROWS = 256
 """As in training/kernels/attention.py."""
 TOKEN_BYTES = 5
@@ -108,14 +110,21 @@ def uses_onednn() -> bool:
     return "AuthenticAMD" in info and all(f" {flag} " in info for flag in ("avx512f", "avx512bw", "avx512dq", "avx512vl"))
 
 
+def filled_rows(count: int) -> int:
+    """The size that the fused layers fill `count` rows up to, so that shapes come again: at most an eighth more from 128 rows on."""
+    step = min(MOST_FILL, max(LEAST_FILL, 1 << max(0, count.bit_length() - 4)))
+    return -(-count // step) * step
+
+
 def kernels_bytes(lengths: Iterable[int], sizes: Iterable[int]) -> int:
     """Memory of the products compiled for examples of such lengths in micro batches of such sizes.
 
     An example of a new length takes three for the last block of its attention, a micro batch of a new size about forty.
+    Both are filled up to sizes that come again.
     """
     if not uses_onednn():
         return 0
-    return KERNEL_BYTES * min(MAX_KERNELS, 3 * len(set(lengths)) + 40 * len(set(sizes)))
+    return KERNEL_BYTES * min(MAX_KERNELS, 3 * len({filled_rows(n) for n in lengths}) + 40 * len({filled_rows(n) for n in sizes}))
 
 
 def fit(needed_bytes: int, available_bytes: int) -> Fit:
@@ -190,11 +199,11 @@ def peak_memory(
     shares = shares_of_steps(recipe, lengths, num_processes)
     is_accumulated = num_micro_batches(shares, lengths, tokens) > 1
     batches = micro_batches(recipe, lengths, labels, tokens, shares=shares)
+    num_shards = num_processes if is_sharded else 1
+    plans = [Plan.of(shape, recipe, batch, is_accumulated=is_accumulated, device=device, num_shards=num_shards) for batch in batches]
     held = TOKEN_BYTES * sum(int(n) for n in prompts)
     if recipe.training.path == "fast" and recipe.training.dtype != "bfloat16":
         held += kernels_bytes((int(n) for n in lengths), (batch.tokens for batch in batches))
-    num_shards = num_processes if is_sharded else 1
-    plans = [Plan.of(shape, recipe, batch, is_accumulated=is_accumulated, device=device, num_shards=num_shards) for batch in batches]
     if recipe.objective.is_online:
         plans = [replace(plan, longest_prompt=max(int(n) for n in prompts)) for plan in plans]
     return max(
@@ -225,6 +234,8 @@ class Plan:
         if trained.virtual_tokens:
             added = trained.virtual_tokens
             batch = replace(batch, tokens=batch.tokens + added * batch.num_examples, longest=batch.longest + added)
+        if recipe.training.path == "fast" and device == "cpu" and uses_onednn():
+            batch = replace(batch, tokens=filled_rows(batch.tokens), label_rows=filled_rows(batch.label_rows))
         return cls(shape, recipe, batch, trained, is_accumulated, device, num_shards)
 
     @property

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import yaml
@@ -9,6 +10,17 @@ from pydantic import Field, model_validator
 
 from danlu.errors import RecipeError
 from danlu.recipe.base import StrictModel
+
+FACTORS: dict[str, tuple[float, ...]] = {
+    "optim.learning_rate": (0.3, 1, 3),
+    "method.rank": (0.5, 1, 2),
+    "method.alpha": (0.5, 1, 2),
+    "optim.num_epochs": (0.5, 1, 2),
+    "optim.global_batch_size": (0.5, 1, 2),
+}
+"""What a recipe's own value is multiplied by to get values around it; the settings that change most come first."""
+USUAL: dict[str, tuple[float, ...]] = {"method.dropout": (0.0, 0.05, 0.1), "optim.weight_decay": (0.0, 0.01, 0.1)}
+"""Values that are usual whatever the recipe says."""
 
 
 class Range(StrictModel):
@@ -50,6 +62,11 @@ class SweepConfig(StrictModel):
             parse_range(path, text)
         return self
 
+    @property
+    def num_members(self) -> int:
+        """How many there will be."""
+        return self.trials or math.prod(len(values) for values in self.set.values())
+
     def members(self) -> list[dict[str, Any]]:
         """Settings of every member, in the order of the values given."""
         return [dict(zip(self.set, combination, strict=True)) for combination in itertools.product(*self.set.values())]
@@ -61,6 +78,51 @@ class SweepConfig(StrictModel):
         """
         steps = (math.ceil(num_steps * self.keep ** (self.rungs - rung) / every) * every for rung in range(self.rungs))
         return sorted({step for step in steps if step < num_steps})
+
+    def num_kept(self, num_members: int) -> int:
+        """How many of the members that are compared at a rung go on."""
+        return max(1, math.ceil(num_members * self.keep))
+
+
+def ranked(members: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Members with their ranks, best first: trained ones, then those that were left or are on their way, then those that failed or have not begun."""
+    order = {"trained": 0, "training": 1, "left": 1, "failed": 2, "waiting": 3}
+    found = sorted(members, key=lambda row: (order[row["state"]], math.inf if row["validation_loss"] is None else row["validation_loss"]))
+    return [{"rank": number, **{name: value for name, value in row.items() if name != "rank"}} for number, row in enumerate(found, 1)]
+
+
+def values_to_try(recipe: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Values worth trying by path, the recipe's own among them; only of settings that the recipe has, and that are not `auto`."""
+    found: dict[str, list[Any]] = {}
+    for path, factors in FACTORS.items():
+        own = _number_at(recipe, path)
+        if own is not None:
+            found[path] = _distinct(own if factor == 1 else _scaled(own, factor) for factor in factors)
+    seed = _number_at(recipe, "seed")
+    if seed is not None:
+        found["seed"] = [seed, seed + 1, seed + 2]
+    for path, usual in USUAL.items():
+        own = _number_at(recipe, path)
+        if own is not None:
+            found[path] = sorted({own, *usual})
+    return found
+
+
+def _number_at(recipe: Mapping[str, Any], path: str) -> Any:
+    """The number at a dotted path; None when there is none."""
+    value: Any = recipe
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _scaled(value: float, factor: float) -> float:
+    """The product as a person would write it: whole where the value is, else of two digits."""
+    return max(1, round(value * factor)) if isinstance(value, int) else float(f"{value * factor:.1e}")
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))
 
 
 def parse_range(path: str, text: str) -> Range:

@@ -55,11 +55,7 @@ def rendered_examples(dataset: str, model: str, objective: str, *, line: int | N
 
     config = OBJECTIVES.parse(objective)
     renderer = ChatRenderer(load_tokenizer(find_base_model(model).folder))
-    for example in examples(find_dataset(dataset), needs=config.needs):
-        if line is not None and example["line"] != line:
-            if example["line"] > line:
-                return
-            continue
+    for example in examples(find_dataset(dataset), needs=config.needs, only=line):
         for block in config.encode([example], renderer, 10**9)[0]:
             ids, mask = [int(i) for i in block.ids], [bool(m) for m in block.mask]
             tokens = [renderer.tokenizer.decode([i]) for i in ids]

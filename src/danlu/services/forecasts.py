@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,8 @@ class Prospect:
     reasons: list[Reason]
     forecast: Forecast
     device: Device
+    split: dict[str, int]
+    """Examples for `validation` and `test`, before duplicates are dropped, and those `mixed_in` from elsewhere."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -56,6 +58,7 @@ class Prospect:
             "reasons": [asdict(reason) for reason in self.reasons],
             "forecast": self.forecast.to_dict(),
             "device": asdict(self.device),
+            "split": self.split,
         }
 
 
@@ -148,19 +151,27 @@ def _prospect(
     shape = ModelShape.from_config(config)
     lengths, detected = count_lengths(written, dataset, base)
     place = device(memory_bytes)
-    facts = facts_of(written, shape, lengths, detected, place, goal=goal)
+    facts = facts_of(written, shape, with_mixed(lengths, written), detected, place, goal=goal)
     recipe, reasons = choose(written, facts)
+    all_lengths = with_mixed(lengths, recipe)
     speed = _probed_speed(recipe, dataset, base, place) if with_probe else None
     found = forecast(
         shape,
         recipe,
-        lengths,
+        all_lengths,
         available_bytes=place.available_bytes,
         device=place.kind,
         tokens_per_second=speed,
         price_per_hour=price_per_hour,
     )
-    return Prospect(recipe, reasons, found, place)
+    split = {"validation": lengths.num_validation, "test": lengths.num_test, "mixed_in": all_lengths.num_examples - lengths.num_examples}
+    return Prospect(recipe, reasons, found, place, split)
+
+
+def with_mixed(lengths: Lengths, recipe: Recipe) -> Lengths:
+    """The examples with those that are added from other datasets and from an earlier run, taken to be as long."""
+    shares = [*recipe.data.mix.values()] + ([recipe.data.replay.share] if recipe.data.replay is not None else [])
+    return replace(lengths, num_examples=lengths.num_examples + sum(round(share * lengths.num_examples) for share in shares))
 
 
 def count_lengths(written: Recipe, dataset: Path, base: BaseModel) -> tuple[Lengths, Any]:
@@ -200,7 +211,7 @@ def count_lengths(written: Recipe, dataset: Path, base: BaseModel) -> tuple[Leng
     detected: dict[str, Any] = source.format.model_dump(mode="json")  # type: ignore[attr-defined]  # formats are pydantic models
     if written.objective.needs == "text":
         tokens, labels, num_train = _blocks(tokens, num_train, total)
-    return Lengths(tokens, labels, num_train, num_validation, size), detected
+    return Lengths(tokens, labels, num_train, num_validation, size, num_test), detected
 
 
 def _blocks(tokens: list[int], num_train: int, total: int) -> tuple[list[int], list[int], int]:

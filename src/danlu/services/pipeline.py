@@ -12,10 +12,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import orjson
 
 from danlu.errors import ModelError, NoEffectError, TooFewExamplesError
-from danlu.files import atomic_open, read_json, read_jsonl, write_json
+from danlu.files import read_json, read_jsonl, write_json
 from danlu.models.forecast import Lengths
 from danlu.models.shape import ModelShape
 from danlu.recipe.load import validate, with_settings
@@ -24,7 +23,7 @@ from danlu.recipe.recipe import Recipe
 from danlu.recipe.recommend import Facts, recommend, resolve, with_values
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
-from danlu.services import forecasts, machine, processes, rounds, samples
+from danlu.services import forecasts, machine, processes, rounds, samples, tokenising
 from danlu.services.datasets import find_dataset
 from danlu.settings import Settings
 from danlu.training.coach import Coach
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from danlu.data.chat import ChatRenderer
     from danlu.models.catalogue import BaseModel
 
-SPLITS = ("train", "validation", "test")
 LENGTH_PROBE_EXAMPLES = 2000
 ONE_PROCESS = Placement()
 MIN_SEQ_LEN = 16
@@ -49,8 +47,10 @@ def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter, placement: P
     coach = Coach(recipe, run_dir, reporter)
     reporter.listen(coach)
     coach.begin()
-    if _timed(run_dir, "training", lambda: _train(recipe, run_dir, reporter, base_dir, placement)) == "paused":
-        return "paused"
+    with tokenising.beside_training(recipe, run_dir, reporter, base_dir) as finish_tokenising:
+        if _timed(run_dir, "training", lambda: _train(recipe, run_dir, reporter, base_dir, placement)) == "paused":
+            return "paused"
+        finish_tokenising()
     _timed(run_dir, "evaluation", lambda: _evaluate(recipe, run_dir, reporter, base_dir))
     for exporter in recipe.export:
         if not (run_dir.exports / exporter.type / "verification.json").exists():
@@ -60,13 +60,13 @@ def carry_out(written: Recipe, run_dir: RunDir, reporter: Reporter, placement: P
     return "finished"
 
 
-def prepare_data(written: Recipe, run_dir: RunDir, reporter: Reporter) -> None:
-    """The data stage, where it is not done: clean, split, complete the recipe, tokenise."""
+def prepare_data(written: Recipe, run_dir: RunDir, reporter: Reporter, *, at_once: bool = False) -> None:
+    """The data stage, where it is not done: clean, split, complete the recipe, tokenise (`at_once`: also many rows, before training begins)."""
     if not run_dir.recipe.exists():
         paths = run_dir.read_record().get("paths", {})
         dataset, mix, base = find_inputs(written, paths)
         run_dir.update_record(start=rounds.find_start(written, paths, base.folder))
-        _timed(run_dir, "data", lambda: _prepare(written, run_dir, reporter, dataset, mix, base))
+        _timed(run_dir, "data", lambda: _prepare(written, run_dir, reporter, dataset, mix, base, at_once=at_once))
     rounds.check_start(run_dir)
 
 
@@ -150,7 +150,7 @@ def _timed(run_dir: RunDir, name: str, work: Callable[[], Any]) -> Any:
     return result
 
 
-def _prepare(written: Recipe, run_dir: RunDir, reporter: Reporter, dataset: Path, mix: Mapping[str, Path], base: BaseModel) -> None:
+def _prepare(written: Recipe, run_dir: RunDir, reporter: Reporter, dataset: Path, mix: Mapping[str, Path], base: BaseModel, *, at_once: bool) -> None:
     """Data stage: clean and split the file, fill in what the recipe left `auto`, tokenise."""
     from danlu.data.chat import ChatRenderer
     from danlu.data.prepare import prepare
@@ -180,7 +180,7 @@ def _prepare(written: Recipe, run_dir: RunDir, reporter: Reporter, dataset: Path
     recipe, reasons = resolve(written, facts)
     run_dir.update_record(facts={"usual_learning_rate": _usual_learning_rate(recipe, facts), "model_max_seq_len": _model_max_seq_len(config, written)})
     _check_length(recipe, config)
-    _encode(recipe, run_dir, reporter, renderer)
+    _encode(recipe, run_dir, reporter, renderer, at_once=at_once)
     for reason in reasons:
         reporter.event("recommended", f"{reason.path} = {reason.value}: {reason.en}", **asdict(reason))
     run_dir.update_record(
@@ -268,41 +268,22 @@ def _check_length(recipe: Recipe, config: dict[str, Any]) -> None:
         )
 
 
-def _encode(recipe: Recipe, run_dir: RunDir, reporter: Reporter, renderer: ChatRenderer) -> None:
-    """Tokenise every split; write what that shortened or dropped to tokenised.jsonl and the counts to encoded.json."""
-    from danlu.data.encode import encode_to_file
+def _encode(recipe: Recipe, run_dir: RunDir, reporter: Reporter, renderer: ChatRenderer, *, at_once: bool) -> None:
+    """Tokenise every split, or leave the training split of many rows for later."""
+    from danlu.data.tokenise import SPLITS, tokenise, tokenise_a_sample
 
-    summary: dict[str, dict[str, int]] = {}
-    first: dict[str, Any] = {}
-    with atomic_open(run_dir.data / "tokenised.jsonl") as file:
-        for split in SPLITS:
-
-            def note(entry: dict[str, Any], split: str = split) -> None:
-                first.setdefault(entry["action"], entry)
-                file.write(orjson.dumps({"split": split, **entry}) + b"\n")
-
-            account = encode_to_file(
-                read_jsonl(run_dir.data / f"{split}.jsonl"),
-                run_dir.data / f"{split}.tokens",
-                objective=recipe.objective,
-                renderer=renderer,
-                max_seq_len=int(recipe.data.max_seq_len),
-                truncation=recipe.data.truncation,
-                note=note,
-                progress=functools.partial(_tell_tokenised, reporter, split),
-            )
-            summary[split] = {
-                "num_examples": account.num_examples,
-                "num_tokens": account.num_tokens,
-                "truncated": account.num_truncated,
-                "dropped": account.num_dropped,
-            }
-    write_json(run_dir.data / "encoded.json", summary)
-    if not summary["train"]["num_examples"]:
+    tell = functools.partial(_tell_tokenised, reporter)
+    if not at_once and tokenise_a_sample(recipe, run_dir, renderer, _num_lines(run_dir.data / "train.jsonl")):
+        tokenise(recipe, run_dir, renderer, splits=("validation",), progress=tell)
+        return
+    tokenise(recipe, run_dir, renderer, splits=SPLITS, progress=tell)
+    summary = read_json(run_dir.data / "encoded.json")["train"]
+    if not summary["num_examples"]:
         Coach(recipe, run_dir, reporter).begin()
+        first = next(entry for entry in read_jsonl(run_dir.data / "tokenised.jsonl") if entry["action"] == "dropped")
         raise TooFewExamplesError(
             "no example is left to train on after tokenising",
-            why=f"{summary['train']['dropped']} examples were dropped; the first: {first['dropped']['reason']} (line {first['dropped']['line']})",
+            why=f"{summary['dropped']} examples were dropped; the first: {first['reason']} (line {first['line']})",
             fix="raise data.max_seq_len, or correct the data",
         )
 
@@ -314,14 +295,15 @@ def _tell_tokenised(reporter: Reporter, split: str, done: int) -> None:
 def _foresee(recipe: Recipe, run_dir: RunDir, base_dir: Path, placement: Placement) -> None:
     """Record the forecast by formula before anything is loaded; refuse what cannot fit."""
     from danlu.data.pack import TokenFile
+    from danlu.data.tokenise import train_counts, train_tokens
     from danlu.models.load import check_model_dir
 
     size = recipe.objective.group_size
-    tokens = TokenFile(run_dir.data / "train.tokens")
+    counts, tokens = train_counts(run_dir), train_tokens(run_dir)
     sums, labels = tokens.lengths.reshape(-1, size).sum(1), tokens.label_counts().reshape(-1, size).sum(1)
     num_validation = len(TokenFile(run_dir.data / "validation.tokens")) // size
     data_bytes = sum(file.stat().st_size for file in run_dir.data.glob("*.jsonl"))
-    lengths = Lengths(sums.tolist(), labels.tolist(), len(sums), num_validation, data_bytes)
+    lengths = Lengths(sums.tolist(), labels.tolist(), counts.get("num_rows", len(sums)), num_validation, data_bytes)
     found = forecasts.refuse_what_cannot_fit(
         recipe,
         check_model_dir(base_dir, needs_weights=False),
@@ -332,8 +314,7 @@ def _foresee(recipe: Recipe, run_dir: RunDir, base_dir: Path, placement: Placeme
     )
     if found is None or run_dir.read_record().get("forecast"):
         return
-    encoded = read_json(run_dir.data / "encoded.json")["train"]
-    share = encoded["truncated"] / max(1, encoded["num_examples"])
+    share = counts["truncated"] / max(1, counts["num_examples"])
     price = Settings.from_environment().price_per_hour
     run_dir.update_record(forecast=found.to_dict() | {"truncated_share": round(share, 4), "price_per_hour": price})
 

@@ -23,7 +23,7 @@ from danlu.errors import DanluError, DivergedError, MissingExtraError, NoEffectE
 from danlu.files import read_json, read_jsonl, write_json
 from danlu.recipe.load import with_settings
 from danlu.recipe.recipe import Recipe
-from danlu.recipe.sweep import SweepConfig, parse_range
+from danlu.recipe.sweep import SweepConfig, parse_range, ranked
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
 from danlu.services import pipeline, runs
@@ -86,7 +86,7 @@ class Sweep:
         runs.claim(run_dir, written, runs.local_paths(written, self.paths))
         if not run_dir.recipe.exists():
             self._copy_data(candidate)
-            pipeline.prepare_data(written, run_dir, self.reporter(candidate))
+            pipeline.prepare_data(written, run_dir, self.reporter(candidate), at_once=True)
         if not candidate.resolved.data.split.validation or not read_json(run_dir.data / "encoded.json")["validation"]["num_examples"]:
             raise NoEffectError(
                 "a sweep needs validation rows", why="members are ranked by their validation loss", fix="set data.split.validation to 0.1, or give more rows"
@@ -130,6 +130,7 @@ class Sweep:
                     return False
                 elif outcome != "paused":
                     candidate.state = "trained"
+            self.keep("running")
         return True
 
     def until(self, candidate: Candidate, rung: int | None) -> int | None:
@@ -175,12 +176,19 @@ class Sweep:
     def halve(self, alive: Sequence[Candidate], rung: int) -> list[Candidate]:
         """The members that go on after a rung: the better ones by their best validation loss up to it."""
         order = sorted((c for c in alive if c.state != "failed"), key=lambda c: best_loss(c.run_dir, self.until(c, rung)))
-        kept = order[: max(1, math.ceil(len(order) * self.config.keep))]
+        kept = order[: self.config.num_kept(len(order))]
         for candidate in order[len(kept) :]:
             candidate.state, candidate.note = "left", f"rung {rung + 1}"
         message = f"rung {rung + 1}: {len(kept)} of {len(alive)} members go on"
+        self.keep("running")
         self.tell("", "rung", {"message": message, "rung": rung + 1, "kept": [candidate.name for candidate in kept]})
         return [candidate for candidate in alive if candidate in kept]
+
+    def keep(self, state: str, **more: Any) -> list[dict[str, Any]]:
+        """Store the table in results.json, for whoever watches, and return it."""
+        table = self.table()
+        write_json(self.folder / "results.json", {"state": state, **more, "members": table})
+        return table
 
     def table(self) -> list[dict[str, Any]]:
         """Every member with its settings and result, best first: trained ones before those that were left."""
@@ -201,9 +209,7 @@ class Sweep:
                     "path": str(run_dir.path),
                 }
             )
-        order = {"trained": 0, "training": 1, "left": 1, "failed": 2}
-        rows.sort(key=lambda row: (order[str(row["state"])], math.inf if row["validation_loss"] is None else row["validation_loss"]))
-        return [{"rank": number, **row} for number, row in enumerate(rows, 1)]
+        return ranked(rows)
 
 
 def sweep(
@@ -236,11 +242,9 @@ def sweep(
         write_json(found / "sweep.json", {"created": time.time(), **record, **definition})
         work = Sweep(written, config, found, tell, paths=paths)
         is_whole = _search(work) if config.trials else _halving(work)
-        table = work.table()
         if not is_whole:
-            write_json(found / "results.json", {"state": "paused", "members": table})
-            return SweepResult(found, "paused", table)
-        return _finish(work, table)
+            return SweepResult(found, "paused", work.keep("paused"))
+        return _finish(work, work.table())
 
 
 def _finish(work: Sweep, table: list[dict[str, Any]]) -> SweepResult:
@@ -266,6 +270,7 @@ def _finish(work: Sweep, table: list[dict[str, Any]]) -> SweepResult:
 def _halving(work: Sweep) -> bool:
     """All combinations, with losers left at every rung."""
     alive = [work.add(f"{number:03d}", settings) for number, settings in enumerate(work.config.members(), 1)]
+    work.keep("running")
     for rung in range(work.config.rungs):
         if len(alive) == 1:
             break

@@ -22,7 +22,7 @@ from danlu.data.pack import EncodedExample, pack
 from danlu.errors import is_out_of_memory
 from danlu.models.virtual import VirtualTokens, virtual_tokens
 from danlu.training.batch import PackedBatch
-from danlu.training.kernels import attention, decoder, int8
+from danlu.training.kernels import attention, decoder, int8, sizes
 from danlu.training.kernels.cross_entropy import linear_cross_entropy
 from danlu.training.layout import layout_of
 from danlu.training.prompt import put_before, with_room
@@ -77,9 +77,13 @@ def hidden_at_labels(causal_lm: Any, batch: PackedBatch, virtual: VirtualTokens 
     parts = decoder.plan(core) if prefix is None else None
     if parts is not None:
         return decoder.hidden_at_labels(core, parts, layout_of(batch, may_share=embedded_TD is None), embedded_TD)
-    inputs = {"input_ids": batch.ids_T[None]} if embedded_TD is None else {"inputs_embeds": embedded_TD[None]}
-    with attention.packed(batch.lengths, prefix):
-        hidden = core(**inputs, position_ids=batch.positions_T[None] + num_before, use_cache=False).last_hidden_state
+    num_tokens = len(batch.ids_T)
+    count = sizes.filled(num_tokens, batch.ids_T.device)
+    fill = (count - num_tokens,) if count > num_tokens else ()  # an example behind the others that nobody reads
+    first = batch.ids_T if embedded_TD is None else embedded_TD
+    inputs = {"input_ids" if embedded_TD is None else "inputs_embeds": sizes.with_rows(first, count)[None]}
+    with attention.packed(batch.lengths + fill, prefix):
+        hidden = core(**inputs, position_ids=sizes.with_rows(batch.positions_T, count)[None] + num_before, use_cache=False).last_hidden_state
     return hidden[0].index_select(0, batch.label_rows_L)
 
 

@@ -14,11 +14,13 @@ Group = list[EncodedExample]
 
 
 def first_groups(tokens: TokenFile, group_size: int, *, max_tokens: int) -> list[Group]:
-    """The first examples of a token file, up to `max_tokens` tokens (at least one example)."""
+    """The first examples of a token file that are not empty, up to `max_tokens` tokens (at least one example)."""
     groups: list[Group] = []
     seen = 0
     for index in range(len(tokens) // group_size):
         group = tokens.group(index, group_size)
+        if not num_tokens_of(group):
+            continue
         if groups and seen + num_tokens_of(group) > max_tokens:
             break
         groups.append(group)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from danlu.training.batch import PackedBatch
+from danlu.training.kernels import sizes
 from danlu.training.kernels.attention import Span, spans_of
 
 MIN_SHARED = 32
@@ -31,20 +32,30 @@ class Layout:
     positions_T: Tensor
     spans: tuple[Span, ...]
     rows_L: Tensor
-    """Rows whose next token is trained on, none twice."""
+    """Rows whose next token is trained on, none twice, and behind them the last row (which nobody reads) as often as it takes."""
     places_L: Tensor | None = None
     """Which of `rows_L` belongs to each label; None where there is one for each."""
+
+    def filled(self) -> Layout:
+        """The same with rows behind it that nobody reads, in numbers that come again."""
+        num_tokens, num_labels, device = len(self.ids_T), len(self.rows_L), self.ids_T.device
+        if sizes.filled(num_tokens, device) == num_tokens and sizes.filled(num_labels, device) == num_labels:
+            return self
+        count = sizes.filled(num_tokens + 1, device)
+        fill = self.rows_L.new_full((sizes.filled(num_labels, device) - num_labels,), count - 1)
+        places = torch.arange(num_labels) if self.places_L is None else self.places_L
+        return Layout(sizes.with_rows(self.ids_T, count), sizes.with_rows(self.positions_T, count), self.spans, torch.cat([self.rows_L, fill]), places)
 
 
 def layout_of(batch: PackedBatch, *, may_share: bool = True) -> Layout:
     """The rows of `batch`, common beginnings once unless that is forbidden."""
     shared = _Shared(batch) if may_share and not batch.has_own_rows and len(batch.lengths) > 1 else None
     if shared is None or shared.num_rows == len(batch.ids_T):
-        return Layout(batch.ids_T, batch.positions_T, spans_of(batch.lengths), batch.label_rows_L)
+        return Layout(batch.ids_T, batch.positions_T, spans_of(batch.lengths), batch.label_rows_L).filled()
     kept = torch.from_numpy(np.concatenate(shared.kept))
     row_of = torch.from_numpy(shared.row_of)
     rows, places = torch.unique(row_of[batch.label_rows_L], return_inverse=True)
-    return Layout(batch.ids_T[kept], batch.positions_T[kept], tuple(shared.spans), rows, places)
+    return Layout(batch.ids_T[kept], batch.positions_T[kept], tuple(shared.spans), rows, places).filled()
 
 
 @dataclass

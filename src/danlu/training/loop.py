@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from danlu.data.on_demand import OnDemand
 from danlu.data.pack import EncodedExample, TokenFile, pack, step_batches
 from danlu.errors import CheckpointError, DivergedError, StorageError
 from danlu.models import headroom
@@ -61,12 +62,20 @@ class Loop:
     """One training run over token files."""
 
     def __init__(
-        self, recipe: Recipe, run_dir: RunDir, reporter: Reporter, model: nn.Module, nll: NllFunction, device: torch.device, world: World | None = None
+        self,
+        recipe: Recipe,
+        run_dir: RunDir,
+        reporter: Reporter,
+        model: nn.Module,
+        nll: NllFunction,
+        device: torch.device,
+        world: World | None = None,
+        train_set: TokenFile | OnDemand | None = None,
     ) -> None:
         self.recipe, self.run_dir, self.reporter, self.model, self.nll, self.device = recipe, run_dir, reporter, model, nll, device
         self.world = world or World(device)
         self.objective: Objective = recipe.objective  # type: ignore[assignment]
-        self.train_set = TokenFile(run_dir.data / "train.tokens")
+        self.train_set = TokenFile(run_dir.data / "train.tokens") if train_set is None else train_set
         self.validation_set = TokenFile(run_dir.data / "validation.tokens")
         self.optimizer = self.make_optimizer(model)
         self.num_examples = len(self.train_set) // self.objective.group_size
@@ -166,6 +175,8 @@ class Loop:
         """One optimizer step; False when memory ran out in the middle of moving the weights and the newest checkpoint was put back."""
         start = time.monotonic()
         groups, written = self._groups(indices)
+        if not groups:
+            return self._pass_over()
         sequences = [sequence for group in groups for sequence in group]
         share = [groups[i] for i in self.world.share([num_tokens_of(group) for group in groups])]
         longest = max(num_tokens_of(group) for group in groups)
@@ -212,8 +223,15 @@ class Loop:
     def _groups(self, indices: list[int]) -> tuple[list[Group], dict[str, float]]:
         """What the step is trained on: examples, or what the model wrote to them (with numbers on that)."""
         if self.rollouts is None:
-            return [self.train_set.group(i, self.objective.group_size) for i in indices], {}
+            return [group for group in self.train_set.groups(indices, self.objective.group_size) if num_tokens_of(group)], {}
+        assert isinstance(self.train_set, TokenFile)
         return self.rollouts.groups(self.model, self.state.step, indices, self.train_set, self.state.micro_batch_tokens)
+
+    def _pass_over(self) -> bool:
+        """A step of which tokenising has dropped every example: it has its place in the schedule and moves nothing."""
+        self.state.step += 1
+        self.reporter.event("empty_step", f"no example of step {self.state.step} can be used: it changes nothing", step=self.state.step)
+        return True
 
     def _check_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
@@ -254,9 +272,10 @@ class Loop:
         total = 0.0
         numbers: dict[str, float] = {}
         packs = pack([num_tokens_of(group) for group in groups], self.state.micro_batch_tokens)
+        others = first_groups(self.train_set.sample, self.objective.group_size, max_tokens=1) if self.world.is_sharded else []
         for number in range(self.world.num_passes(len(packs))):
             is_own = number < len(packs)
-            members = [groups[i] for i in packs[number]] if is_own else [self.train_set.group(0, self.objective.group_size)]
+            members = [groups[i] for i in packs[number]] if is_own else others
             batch = PackedBatch.from_examples([sequence for group in members for sequence in group], self.device)
             # Dropout depends on (seed, step, micro batch) only, so that a resumed run draws the same masks.
             draw = number * self.world.num_processes + self.world.process_rank

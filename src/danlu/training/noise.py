@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from danlu.training.batch import PackedBatch
 from danlu.training.forward import unwrap
+from danlu.training.kernels import sizes
 from danlu.training.objective import NllFunction
 
 
@@ -49,7 +50,7 @@ def draw(batch: PackedBatch, width: int, alpha: float) -> Tensor:
 
 
 def _like(noise_TD: Tensor, batch: PackedBatch, output: Tensor) -> Tensor:
-    """The noise in the shape the path embeds in: packed, or padded with none at padding."""
-    if output.numel() == noise_TD.numel():
-        return noise_TD.view_as(output).to(output.dtype)
+    """The noise in the shape the path embeds in: packed (rows that fill the batch up get none), or padded with none at padding."""
+    if output.ndim == 2 or len(output) == 1:
+        return sizes.with_rows(noise_TD, output.shape[-2]).view_as(output).to(output.dtype)
     return torch.nn.utils.rnn.pad_sequence(list(noise_TD.split(batch.lengths)), batch_first=True).to(output.dtype)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from danlu.data.on_demand import OnDemand
 from danlu.data.pack import TokenFile, divide, pack, step_batches
 from danlu.errors import ModelError, is_out_of_memory
 from danlu.models.forecast import Forecast, Lengths, cost, forecast
@@ -35,10 +36,10 @@ MAX_SCRATCH = 4 * 2**20
 """Elements of the matrix that the optimiser is tried on."""
 
 
-def lengths_of(tokens: TokenFile, group_size: int, *, num_validation: int = 0) -> Lengths:
-    """Tokens and label tokens of every example of a token file."""
-    totals = tokens.lengths.reshape(-1, group_size).sum(1)
-    return Lengths(totals.tolist(), tokens.label_counts().reshape(-1, group_size).sum(1).tolist(), len(totals), num_validation)
+def lengths_of(tokens: TokenFile | OnDemand, group_size: int, *, num_validation: int = 0) -> Lengths:
+    """Tokens and label tokens of every example of a training set, or of its sample."""
+    totals, labels = tokens.sample.lengths.reshape(-1, group_size).sum(1), tokens.sample.label_counts().reshape(-1, group_size).sum(1)
+    return Lengths(totals.tolist(), labels.tolist(), len(tokens) // group_size, num_validation)
 
 
 def formula(loop: Loop, *, process_bytes: int | None = None) -> Forecast | None:
@@ -86,7 +87,8 @@ def measured(loop: Loop, *, process_bytes: int | None = None, price_per_hour: fl
     counts = _step_tokens(loop)
     told = ("trained_parameters", "model_parameters", "peak_memory_bytes", "memory", "available_bytes", "fit")
     found: dict[str, Any] = {key: expected.to_dict()[key] for key in told} if expected is not None else {}
-    found |= {"num_steps": loop.num_steps, "num_tokens": round(float(loop.train_set.lengths.sum()) * loop.num_steps / loop.steps_per_epoch)}
+    tokens = float(loop.train_set.sample.lengths.sum()) * (len(loop.train_set) / len(loop.train_set.sample))
+    found |= {"num_steps": loop.num_steps, "num_tokens": round(tokens * loop.num_steps / loop.steps_per_epoch)}
     try:
         _reset_peak()
         wide = _widest(loop)
@@ -117,7 +119,7 @@ def _kernels_to_come(loop: Loop, seen: Sequence[Group]) -> int:
         return 0
     found = lengths_of(loop.train_set, loop.objective.group_size)
     batches = micro_batches(loop.recipe, found.tokens, found.labels, loop.state.micro_batch_tokens)
-    whole = kernels_bytes(loop.train_set.lengths.tolist(), (batch.tokens for batch in batches))
+    whole = kernels_bytes(loop.train_set.sample.lengths.tolist(), (batch.tokens for batch in batches))
     return max(0, whole - kernels_bytes([len(sequence.ids) for group in seen for sequence in group], range(3)))
 
 
@@ -136,21 +138,22 @@ def num_tokens(groups: Sequence[Group]) -> int:
 
 
 def _step_tokens(loop: Loop) -> list[tuple[list[int], int]]:
-    """(examples, tokens) of the first steps."""
-    lengths = loop.train_set.lengths.reshape(-1, loop.objective.group_size).sum(1)
+    """(examples, tokens) of the first steps, those of the sample where the training set has one; empty examples are left out."""
+    lengths = loop.train_set.sample.lengths.reshape(-1, loop.objective.group_size).sum(1)
     batches = step_batches(
-        loop.num_examples,
+        len(lengths),
         global_batch_size=int(loop.recipe.optim.global_batch_size),
         seed=loop.recipe.seed,
         start_step=0,
         num_steps=min(loop.num_steps, SIMULATED_STEPS),
     )
-    return [([int(i) for i in indices], int(lengths[indices].sum())) for indices in batches]
+    filled = ([int(i) for i in indices if lengths[i]] for indices in batches)
+    return [(indices, int(lengths[indices].sum())) for indices in filled if indices]
 
 
 def _widest(loop: Loop) -> list[Group]:
     """The micro batch with most tokens of the first steps."""
-    lengths = loop.train_set.lengths.reshape(-1, loop.objective.group_size).sum(1)
+    lengths = loop.train_set.sample.lengths.reshape(-1, loop.objective.group_size).sum(1)
     best: list[int] = []
     for indices, _ in _step_tokens(loop):
         for share in divide([int(lengths[i]) for i in indices], loop.world.num_processes):
@@ -159,7 +162,7 @@ def _widest(loop: Loop) -> list[Group]:
                 chosen = [own[i] for i in members]
                 if lengths[chosen].sum() > (lengths[best].sum() if best else 0):
                     best = chosen
-    return [loop.train_set.group(i, loop.objective.group_size) for i in best]
+    return [loop.train_set.sample.group(i, loop.objective.group_size) for i in best]
 
 
 def _usual(loop: Loop, counts: Sequence[tuple[list[int], int]]) -> list[Group]:
@@ -168,7 +171,7 @@ def _usual(loop: Loop, counts: Sequence[tuple[list[int], int]]) -> list[Group]:
     indices, _ = min(counts, key=lambda step: abs(step[1] - mean))
     chosen: list[Group] = []
     for index in indices:
-        group = loop.train_set.group(index, loop.objective.group_size)
+        group = loop.train_set.sample.group(index, loop.objective.group_size)
         if chosen and num_tokens([*chosen, group]) > 2 * loop.state.micro_batch_tokens:
             break
         chosen.append(group)

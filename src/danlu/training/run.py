@@ -13,6 +13,9 @@ from typing import Any
 import torch
 
 from danlu.data.chat import ChatRenderer
+from danlu.data.on_demand import OnDemand
+from danlu.data.pack import TokenFile
+from danlu.data.tokenise import is_complete
 from danlu.errors import NoEffectError
 from danlu.files import fsync_dir, storage_errors, write_json
 from danlu.models.adapters import ORIGIN, load_start
@@ -82,7 +85,7 @@ def run(
         _compute_in_int8(recipe, model, reporter, world)
     if world.is_sharded:
         nll = shard(model, nll, world)
-    loop = Loop(recipe, run_dir, reporter, model, nll, world.device, world)
+    loop = Loop(recipe, run_dir, reporter, model, nll, world.device, world, _train_set(recipe, run_dir, model_dir))
     loop.process_bytes = process_bytes
     if recipe.objective.is_online:
         loop.rollouts = _rollouts(recipe, run_dir, reporter, nll, model_dir, world)
@@ -90,6 +93,15 @@ def run(
         loop.after_step = after_step
     loop.until = until
     return complete(loop, loop.run(), model_dir)
+
+
+def _train_set(recipe: Recipe, run_dir: RunDir, model_dir: Path) -> TokenFile | OnDemand:
+    """The tokens of the training split; made as they are asked for where that was left for later."""
+    if is_complete(run_dir):
+        return TokenFile(run_dir.data / "train.tokens")
+    tokenizer = load_tokenizer(model_dir)
+    add_new_tokens(tokenizer, recipe.data.new_tokens)
+    return OnDemand(recipe, run_dir, ChatRenderer(tokenizer))
 
 
 def _rollouts(recipe: Recipe, run_dir: RunDir, reporter: Reporter, nll: NllFunction, model_dir: Path, world: World) -> Rollouts:

@@ -6,7 +6,7 @@ import logging
 from importlib import import_module
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from nicegui import app as pages_app
 from nicegui import core, ui
 from starlette.routing import Match, Mount
@@ -15,12 +15,14 @@ from starlette.types import Scope
 from danlu.services.platform.platform import Platform
 from danlu.web import run_feed, template
 from danlu.web.components import answering
+from danlu.web.packed import Packed
 from danlu.web.session import GetActor
 
 PAGES = (
-    "account", "advisor", "chat", "dataset", "datasets", "exports", "help", "home", "models", "new_run", "people", "project", "proof", "queue", "run",
-    "settings", "sign_in",
+    "account", "advisor", "chat", "compare_runs", "dataset", "datasets", "exports", "help", "home", "models", "new_run", "new_sweep", "people",
+    "project", "proof", "queue", "run", "settings", "sign_in", "sweeps",
 )  # fmt: skip
+"""In this order: of two addresses that fit the first one is taken, `/runs/compare` before `/runs/{run_id}`."""
 RECONNECT_SECONDS = 60.0
 """A page that was away for less goes on where it was; after that it is loaded again, and looks the same."""
 STATIC = Path(__file__).parent / "static"
@@ -30,6 +32,13 @@ def mount(app: FastAPI, platform: Platform, get_actor: GetActor) -> None:
     """See `danlu.web.mount`."""
     logging.getLogger("nicegui").setLevel(logging.ERROR)  # it warns of pages that are not there with the whole address, query included
     pages_app.on_page_exception(template.broken)
+    without_page = pages_app.exception_handlers[404]
+
+    @pages_app.exception_handler(404)
+    async def _nowhere(request: Request, error: Exception) -> Response:
+        is_file = request.scope.get("endpoint") not in (None, pages_app)
+        return await without_page(request, error) if is_file else await template.nowhere(request)  # type: ignore[misc]  # NiceGUI's is awaited
+
     # Only websockets: a connection of requests would go on after its session has ended, which the guard sees on websockets.
     pages_app.config.socket_io_js_transports = ["websocket"]
     core.sio.eio.transports = ["websocket"]
@@ -37,6 +46,7 @@ def mount(app: FastAPI, platform: Platform, get_actor: GetActor) -> None:
     for name in PAGES:
         import_module(f"danlu.web.pages.{name}")
     import_module("danlu.web.transfers")
+    pages_app.add_exception_handler(404, import_module("danlu.web.pages.sign_in").missing)
     pages_app.add_static_files("/studio-files", STATIC, max_cache_age=31_536_000)
     pages_app.on_shutdown(run_feed.stop)
     pages_app.on_shutdown(answering.stop_all)
@@ -48,6 +58,7 @@ def mount(app: FastAPI, platform: Platform, get_actor: GetActor) -> None:
         reconnect_timeout=RECONNECT_SECONDS,
         binding_refresh_interval=None,
         show_welcome_message=False,
+        gzip_middleware_factory=Packed,
     )
     app.router.routes[-1] = _Pages("/", app=pages_app)
 

@@ -123,7 +123,7 @@ class RunFeed:
 
     def _send(self, delta: Delta) -> None:
         for viewer in self.viewers:
-            if viewer.client.has_socket_connection and not viewer.client.is_deleted:
+            if not viewer.client.is_deleted:  # what a page that is connecting, or was cut off, has not heard waits for it
                 with viewer.client:
                     viewer.show(delta)
 

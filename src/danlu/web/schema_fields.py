@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -27,6 +27,8 @@ class FormField:
     help: str
     default: Any
     is_nullable: bool
+    variant: str = ""
+    """The method, objective or format that has it."""
 
     @property
     def name(self) -> str:
@@ -68,6 +70,26 @@ def with_value(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return {**values, first: with_value(inner, rest, value)}
 
 
+def with_changes(recipe: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with other values at dotted paths; a part of another type begins with that type's defaults."""
+    for path, value in changes.items():
+        whole = path.removesuffix(".type")
+        recipe = with_value(recipe, whole, {"type": value}) if whole != path else with_value(recipe, path, value)
+    return recipe
+
+
+def changes_to(base: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
+    """What makes `recipe` of `base`, by dotted path; what is left to be chosen (`auto`) stays as it is in `base`."""
+    found: dict[str, Any] = {}
+    for field in sorted(fields_of(recipe), key=lambda field: not field.path.endswith(".type")):
+        is_of_other_type = any(field.path.startswith(path.removesuffix("type")) for path in found if path.endswith(".type"))
+        value, before = value_at(recipe, field.path, field.default), field.default if is_of_other_type else value_at(base, field.path, field.default)
+        is_open = value == "auto" and not (field.path == "optim.num_epochs" and value_at(recipe, "optim.max_steps"))  # the two exclude each other
+        if value != before and not is_open:
+            found[field.path] = value
+    return found
+
+
 def _walk(node: dict[str, Any], schema: dict[str, Any], prefix: str, value: Any) -> Iterator[FormField]:
     for name, written in node.get("properties", {}).items():
         path = f"{prefix}{name}"
@@ -87,7 +109,8 @@ def _field(written: dict[str, Any], schema: dict[str, Any], path: str, value: An
         yield _made(path + ".type", "choice", tuple(dict.fromkeys(names)), written, False, default=_name(written.get("default")))
         for variant in chosen[:1]:
             inner = {**variant, "properties": {key: part for key, part in variant["properties"].items() if key != "type"}}
-            yield from _walk(inner, schema, f"{path}.", value)
+            name = str(variant["properties"]["type"]["const"])
+            yield from (field if field.variant else replace(field, variant=name) for field in _walk(inner, schema, f"{path}.", value))
     elif objects and not names and all(variant.get("type") in ("object", "null") for variant in variants):
         if value is not None or not any(variant.get("type") == "null" for variant in variants):
             yield from _walk(objects[0], schema, f"{path}.", value)

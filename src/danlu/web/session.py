@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from danlu.web.words import Label, Language, say
 P = ParamSpec("P")
 R = TypeVar("R")
 GetActor = Callable[[Request], Actor]
+LISTED_SECONDS = 0.5
 _THREADS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="danlu-pages")
 _LONG_THREADS = ThreadPoolExecutor(max_workers=24, thread_name_prefix="danlu-answers")
 """For answers of models: they take long, and must not keep pages waiting."""
@@ -49,6 +51,7 @@ class Session:
     """The request whose session the page uses: the one that opened it, or a later one of the same user (`Studio.renew`)."""
     told: dict[str, ui.element] = field(default_factory=dict)
     """Errors that are on show."""
+    _listed: tuple[float, list[Project]] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.signed_in_by = self.request
@@ -100,9 +103,11 @@ class Session:
         self.view = await self.do(views.change_view, ViewChange(**changes))
 
     async def projects(self) -> list[Project]:
-        """The projects to choose from, newest first."""
-        page = await self.do(projects.list_projects, limit=200)
-        return [project for project in page.items if not project.is_archived]
+        """The projects to choose from, newest first; asked once while a page is built, by frame and content."""
+        if self._listed is None or time.monotonic() - self._listed[0] > LISTED_SECONDS:
+            page = await self.do(projects.list_projects, limit=200)
+            self._listed = time.monotonic(), [project for project in page.items if not project.is_archived]
+        return self._listed[1]
 
     async def project(self) -> Project | None:
         """The project in the address, else the one looked at last, else the newest."""

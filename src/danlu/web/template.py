@@ -18,9 +18,9 @@ from weakref import WeakValueDictionary
 
 from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
-from nicegui import ui
+from nicegui import Client, ui
 
-from danlu.errors import DanluError, InternalError, SignInError
+from danlu.errors import DanluError, InternalError, NotFoundError, SignInError
 from danlu.services.platform import views
 from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
@@ -50,6 +50,7 @@ NAVIGATION: dict[str, list[Entry]] = {
         Entry("home", "/", "home"),
         Entry("datasets", "/datasets", "dataset"),
         Entry("runs", "/runs", "show_chart"),
+        Entry("sweeps", "/sweeps", "tune"),
         Entry("new_run", "/new-run", "add_circle_outline"),
         Entry("models", "/models", "layers"),
         Entry("exports", "/exports", "ios_share"),
@@ -124,6 +125,7 @@ def page(path: str, *, title: str, nav: str = "") -> Callable[[Callable[[Session
             try:
                 s = await STUDIO.visit(request)
             except SignInError:
+                ui.context.client.delete()  # nobody will look at it
                 return RedirectResponse(f"/sign-in?next={quote(_address(request), safe='/')}", status_code=303)
             except DanluError as error:  # the database is away
                 _refused(Session(STUDIO.opened(), request, STUDIO.actor, views.View()), error)
@@ -193,6 +195,17 @@ def broken() -> None:
     _refused(Session(STUDIO.opened(), request, STUDIO.actor, views.View()), _defect())
 
 
+async def nowhere(request: Request) -> Response:
+    """What is shown at an address that no page has."""
+    try:
+        s = await STUDIO.visit(request)
+    except DanluError:  # nobody is signed in, or the database is away
+        s = Session(STUDIO.opened(), request, STUDIO.actor, views.View())
+    with Client(ui.page(""), request=request) as client:
+        _refused(s, NotFoundError("there is no page at this address", why="the address is mistyped, or what was there is gone", fix="go to the home page"))
+    return client.build_response(request, 404)
+
+
 def _defect() -> InternalError:
     return InternalError("the page met a defect", why="a defect in Danlu; the server's log has its traceback", fix="load the page again; report it")
 
@@ -203,8 +216,9 @@ def _look(s: Session) -> None:
     client.page = copy.copy(client.page)
     client.page.language = "zh-CN" if s.language == "zh" else "en-US"
     client.page.dark = {"auto": None, "light": False, "dark": True}[s.view.theme]
+    lost = json.dumps([s.t("shell.lost"), s.t("shell.lost_text")])
     ui.add_head_html(
-        f'<script>document.documentElement.dataset.theme = "{s.view.theme}"</script>'
+        f'<script>document.documentElement.dataset.theme = "{s.view.theme}"; window.danluLost = {lost}</script>'
         f'<link rel="stylesheet" href="{asset("studio.css")}"><script src="{asset("studio.js")}"></script>'
     )
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import PurePosixPath
+from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import Request, Response
+from fastapi import Body, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from nicegui import app as pages_app
+from pydantic import StringConstraints
+from starlette.requests import ClientDisconnect
 
 from danlu.errors import ConflictError, DanluError, SignInError
 from danlu.services.platform import exports, uploads
@@ -17,6 +20,7 @@ from danlu.web.session import aside
 from danlu.web.template import STUDIO
 
 PLACES = Places()
+Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
 
 @pages_app.put("/studio-upload/{upload_id}", include_in_schema=False)
@@ -30,10 +34,23 @@ async def take_piece(request: Request, upload_id: str, offset: int) -> JSONRespo
         return await _taken(request, upload_id, offset)
 
 
-async def _taken(request: Request, upload_id: str, offset: int) -> JSONResponse:
-    chunk = await request.body()
+@pages_app.post("/studio-upload/{upload_id}/compare", include_in_schema=False)
+async def compare(request: Request, upload_id: str, size: int, length: int, pieces: Annotated[list[Digest], Body()]) -> JSONResponse:
+    """Tell whether what has arrived of an upload has these checksums: a file of the same name may be another one."""
     try:
+        await aside(lambda: _signed_in(request))
+        is_same = await aside(lambda: uploads.has_received(STUDIO.opened(), STUDIO.actor(request), upload_id, length=length, piece_bytes=size, sha256=pieces))
+    except DanluError as error:
+        return JSONResponse(error.to_dict(), status_code=error.http_status)
+    return JSONResponse({"is_same": is_same})
+
+
+async def _taken(request: Request, upload_id: str, offset: int) -> JSONResponse:
+    try:
+        chunk = await request.body()
         received = await aside(lambda: _append(request, upload_id, offset, chunk))
+    except ClientDisconnect:  # cut on the way: what came of the piece counts for nothing
+        return JSONResponse({}, status_code=400)
     except DanluError as error:
         return JSONResponse(error.to_dict(), status_code=error.http_status)
     return JSONResponse({"received_bytes": received})
@@ -54,7 +71,8 @@ def _signed_in(request: Request) -> str | None:
 def _append(request: Request, upload_id: str, offset: int, chunk: bytes) -> int:
     platform, actor = STUDIO.opened(), STUDIO.actor(request)
     try:
-        return uploads.append(platform, actor, upload_id, offset=offset, chunk=chunk, sha256=hashlib.sha256(chunk).hexdigest()).received_bytes
+        sha256 = request.headers.get("x-piece-sha256") or hashlib.sha256(chunk).hexdigest()  # pages that came by plain http cannot tell one
+        return uploads.append(platform, actor, upload_id, offset=offset, chunk=chunk, sha256=sha256).received_bytes
     except ConflictError:  # an answer was lost: go on where it stands
         upload = uploads.get_upload(platform, actor, upload_id)
         if upload.state != "open":

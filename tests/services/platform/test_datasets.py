@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from sqlalchemy import text
 
 from danlu.data import table_of_rows
-from danlu.errors import ConflictError, DataError, NoEffectError, NotFoundError, UnknownNameError
+from danlu.errors import ConflictError, DataError, FormatError, NoEffectError, NotFoundError, OutdatedError, UnknownNameError
 from danlu.services.platform import datasets, projects, rows, storage
 from danlu.services.platform.access import Actor
 from danlu.services.platform.datasets import DatasetChange, NewDataset
@@ -120,11 +120,41 @@ def test_a_page_of_a_million_rows_is_one_seek_away(tmp_path: Path) -> None:
     line = orjson.dumps([1, {"question": "q" * 100, "answer": "a" * 100}, None]) + b"\n"
     (folder / table_of_rows.LINES).write_bytes(line * 200_000)
     (np.arange(200_000, dtype=np.uint64) * len(line)).tofile(folder / table_of_rows.INDEX)
+    (folder / table_of_rows.COLUMNS).write_bytes(b'{"counts": {"question": 200000, "answer": 200000}, "has_more": false}')
 
     start = time.perf_counter()
     for offset in (0, 100_000, 199_950):
         assert len(table_of_rows.read_page(folder, offset=offset, limit=50).items) == 50
     assert time.perf_counter() - start < 0.4, "the goal for one page of a million; an idle machine needs about a millisecond"
+
+
+def test_a_row_is_found_by_the_number_that_findings_name(platform: Platform, project_id: str) -> None:
+    content = b'question,answer\nOne?,"1\n1\n1"\nTwo?,2\n\n\nThree?,"3\n3"\nFour?,4\n'
+    version = bring_in(platform, project_id, content, "rows.csv")
+    numbers = [row.number for row in rows.preview_rows(platform, OWNER, version.id).items]
+    assert numbers == [2, 5, 8, 10]
+
+    for wanted, place in [(-5, 0), (2, 0), (3, 1), (5, 1), (6, 2), (8, 2), (10, 3), (10**9, 4)]:
+        found = rows.preview_rows(platform, OWNER, version.id, limit=2, from_number=wanted)
+        assert (found.offset, [row.number for row in found.items]) == (place, numbers[place : place + 2])
+
+
+def test_the_first_rows_of_a_large_file_are_shown_before_it_has_been_read(platform: Platform, project_id: str) -> None:
+    content = orjson.dumps({"question": "q" * 1000, "answer": "a" * 1000}) + b"\n"
+    version = bring_in(platform, project_id, content * (rows.READ_AT_ONCE_BYTES // len(content) + 1))
+
+    head = rows.preview_rows(platform, OWNER, version.id, limit=20)
+    assert (len(head.items), head.total, head.next, list(head.columns)) == (20, None, None, ["question", "answer"])
+    rows.preview_rows(platform, OWNER, version.id, offset=20, limit=20)  # whoever goes on waits for the table
+    whole = rows.preview_rows(platform, OWNER, version.id, limit=20)
+    assert (whole.total, whole.next, whole.items) == (len(content * (rows.READ_AT_ONCE_BYTES // len(content) + 1)) // len(content), 20, head.items)
+
+
+def test_a_row_that_is_shown_in_part_says_so(platform: Platform, project_id: str) -> None:
+    version = bring_in(platform, project_id, orjson.dumps({"text": "x" * 30_000}) + b"\n" + orjson.dumps({"text": "y", "parts": ["z"] * 9000}) + b"\n")
+
+    long, list_ = rows.preview_rows(platform, OWNER, version.id).items
+    assert (long.is_cut, list_.is_cut) == (True, True) and len(long.row["text"]) < 30_000 if long.row else False
 
 
 def test_rows_are_replaced_and_deleted_in_a_new_version(platform: Platform, project_id: str) -> None:
@@ -140,6 +170,30 @@ def test_rows_are_replaced_and_deleted_in_a_new_version(platform: Platform, proj
     assert [one.number for one in datasets.list_dataset_versions(platform, OWNER, version.dataset_id).items] == [2, 1]
 
 
+def test_who_corrects_a_version_that_somebody_else_has_gone_past_is_told(platform: Platform, project_id: str) -> None:
+    version = bring_in(platform, project_id)
+    rows.edit_rows(platform, OWNER, version.id, RowEdits(delete=[3]), newest=1)
+
+    for correct in (
+        lambda: rows.edit_rows(platform, OWNER, version.id, RowEdits(delete=[2]), newest=1),
+        lambda: rows.map_columns(platform, OWNER, version.id, ColumnMapping(columns={"question": "prompt"}), newest=1),
+    ):
+        with pytest.raises(OutdatedError, match="has a newer version"):
+            correct()
+    assert len(datasets.list_dataset_versions(platform, OWNER, version.dataset_id).items) == 2
+    assert rows.edit_rows(platform, OWNER, version.id, RowEdits(delete=[2])).version.number == 3, "beside it, knowingly"
+
+
+def test_two_people_who_rename_a_dataset_do_not_overwrite_each_other(platform: Platform, project_id: str) -> None:
+    version = bring_in(platform, project_id)
+    seen = datasets.get_dataset(platform, OWNER, version.dataset_id).version
+    datasets.change_dataset(platform, OWNER, version.dataset_id, DatasetChange(name="mine"), version=seen)
+
+    with pytest.raises(OutdatedError, match="was changed by someone else"):
+        datasets.change_dataset(platform, OWNER, version.dataset_id, DatasetChange(name="yours"), version=seen)
+    assert datasets.get_dataset(platform, OWNER, version.dataset_id).name == "mine"
+
+
 @pytest.mark.parametrize(
     ("edits", "error"),
     [({}, NoEffectError), ({"delete": [99]}, DataError), ({"replace": {0: {"a": 1}}}, DataError), ({"delete": [1, 2, 3, 4, 5]}, DataError)],
@@ -150,6 +204,24 @@ def test_edits_that_make_no_sense_make_no_version(platform: Platform, project_id
     with pytest.raises(error):
         rows.edit_rows(platform, OWNER, version.id, RowEdits.model_validate(edits))
     assert len(datasets.list_dataset_versions(platform, OWNER, version.dataset_id).items) == 1
+
+
+def test_columns_are_those_of_all_rows_and_none_is_lost_by_naming_them(platform: Platform, project_id: str) -> None:
+    content = b"".join(orjson.dumps({"q": f"{n}?", "a": str(n)} | ({"late": n} if n > 90 else {})) + b"\n" for n in range(100))
+    version = bring_in(platform, project_id, content)
+    first = rows.preview_rows(platform, OWNER, version.id, limit=20)
+    assert (first.columns, first.has_more_columns) == ({"q": 100, "a": 100, "late": 9}, False)
+
+    made = rows.map_columns(platform, OWNER, version.id, ColumnMapping(columns={"q": "prompt", "a": "completion", "late": "late"}))
+
+    assert rows.preview_rows(platform, OWNER, made.version.id).columns == {"prompt": 100, "completion": 100, "late": 9}
+
+
+def test_rows_that_each_bring_columns_of_their_own_do_not_fill_the_memory(platform: Platform, project_id: str) -> None:
+    content = b"".join(orjson.dumps({"text": "t", f"column {n}": n, "x" * 2000: 1}) + b"\n" for n in range(1500))
+    found = rows.preview_rows(platform, OWNER, bring_in(platform, project_id, content).id, limit=1)
+
+    assert (len(found.columns), found.columns["text"], found.has_more_columns) == (1000, 1500, True)
 
 
 def test_columns_are_renamed_and_left_out(platform: Platform, project_id: str) -> None:
@@ -184,6 +256,8 @@ def test_a_split_is_foretold_as_training_will_make_it(platform: Platform, projec
     work(platform, "inspect")
     usable = (datasets.get_dataset_version(platform, OWNER, version.id).report or {})["usable"]
 
+    few = rows.preview_split(platform, OWNER, version.id, validation=0.1, test=0.2, max_examples=5)
+    assert (few.train, few.validation, few.test) == (usable - 10, 5, 5)
     split = rows.preview_split(platform, OWNER, version.id, validation=0.1, test=0.2, seed=3)
 
     assert split.train + split.validation + split.test == usable and split.test == round(usable * 0.2)
@@ -191,6 +265,52 @@ def test_a_split_is_foretold_as_training_will_make_it(platform: Platform, projec
     for shares in ({"validation": 0.5, "test": 0.5}, {"validation": -0.1}, {"test": float("nan")}):
         with pytest.raises(NoEffectError):
             rows.preview_split(platform, OWNER, version.id, **shares)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "says"),
+    [
+        (b"MZ\x90\x00\x03" + bytes(range(256)) * 40, FormatError, "is a binary file"),
+        (b"%PDF-1.7\n", FormatError, "is a PDF document"),
+        (b"question,answer\n", DataError, "holds no rows"),
+        (b"\n \n", DataError, "holds no text"),
+    ],
+)
+def test_what_is_no_data_is_told_by_the_preview_and_by_the_doctor(
+    platform: Platform, project_id: str, content: bytes, error: type[Exception], says: str
+) -> None:
+    version = bring_in(platform, project_id, content, "rows.csv")
+
+    if says != "holds no rows":  # a table of no rows is one
+        with pytest.raises(error, match=says):
+            rows.preview_rows(platform, OWNER, version.id)
+    with pytest.raises(error, match=says):
+        work(platform, "inspect")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "gb18030"])
+def test_text_in_other_encodings_is_data_like_any_other(platform: Platform, project_id: str, encoding: str) -> None:
+    lines = [orjson.dumps({"question": f"\u5f20\u5bb6\u754c\u5728\u54ea\u91cc\uff1f{n}", "answer": "\u5728\u6e56\u5357\u3002"}).decode() for n in range(30)]
+    version = bring_in(platform, project_id, "\n".join(lines).encode(encoding))
+
+    found = rows.preview_rows(platform, OWNER, version.id, limit=1)
+    assert (found.total, found.items[0].row) == (30, orjson.loads(lines[0]))
+
+
+@pytest.mark.parametrize(
+    ("row", "objective", "parts"),
+    [({"prompt": "Q?", "chosen": "good", "rejected": "bad"}, "dpo", ["good", "bad"]), ({"text": "Once upon a time."}, "pretrain", ["Once upon a time."])],
+)
+def test_an_example_is_shown_for_the_objective_that_the_data_fits(
+    platform: Platform, project_id: str, row: dict[str, str], objective: str, parts: list[str]
+) -> None:
+    version = bring_in(platform, project_id, b"".join(orjson.dumps(row | {"n": n}) + b"\n" for n in range(5)))
+    datasets.show_example(platform, OWNER, version.id, 3, datasets.ExampleView(objective=objective))
+
+    blocks = work(platform, "show_example")["blocks"]
+
+    trained = ["".join(token for token, is_trained in zip(one["tokens"], one["loss_mask"], strict=True) if is_trained) for one in blocks]
+    assert len(trained) == len(parts) and all(part[1:] in text for part, text in zip(parts, trained, strict=True))
 
 
 def test_an_example_is_shown_as_a_model_reads_it(platform: Platform, project_id: str) -> None:

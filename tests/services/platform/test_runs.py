@@ -8,17 +8,19 @@ import orjson
 import pytest
 from sqlalchemy import insert
 
-from danlu.errors import ConflictError, DanluError, ForbiddenError, NoEffectError, NotFoundError, RecipeError, UnknownNameError
-from danlu.services.platform import chat, inputs, jobs, models, projects, proofs, recipes, runs, sweeps, votes, watching
+from danlu.errors import ConflictError, DanluError, DataError, ForbiddenError, NoEffectError, NotFoundError, RecipeError, UnknownNameError
+from danlu.services.platform import chat, datasets, inputs, jobs, models, projects, proofs, recipes, runs, sweeps, votes, watching
 from danlu.services.platform.access import Actor
 from danlu.services.platform.chat import EngineChoice, Question
+from danlu.services.platform.datasets import NewDataset
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.projects import NewProject
 from danlu.services.platform.proofs import Comparison
 from danlu.services.platform.recipes import Preview, RecipeText
 from danlu.services.platform.runs import Duplicate, NewRun, NextRound, RunChange, Stop
+from danlu.services.platform.storage import cached
 from danlu.services.platform.sweeps import NewMerge, NewSweep
-from danlu.services.platform.votes import NewRating, NewVote
+from danlu.services.platform.votes import NewPairs, NewRating, NewVote
 from danlu.store import jobs as queue
 from danlu.store import tables
 from danlu.store.datasets import DATASET_VERSIONS, DATASETS
@@ -310,6 +312,7 @@ def test_runs_side_by_side_show_where_they_differ(platform: Platform, project: s
     found = proofs.compare_runs(platform, OWNER, project, Comparison(run_ids=[one.id, other.id]))
 
     assert [(row.path, row.values) for row in found.settings] == [("seed", [0, 7])]
+    assert found.same["method.rank"] == 8 and "seed" not in found.same
     assert found.metrics == {"nll_per_token": [{"delta": -0.2}, {"delta": 0.1}]}
     assert [verdict and verdict["label"] for verdict in found.verdicts] == ["improved", "regressed"]
     assert proofs.get_proof(platform, OWNER, one.id).verdict == {"label": "improved"}
@@ -334,7 +337,7 @@ def test_a_sweep_is_checked_before_it_is_queued(platform: Platform, project: str
 
     run = sweep(set={"method.rank": [2, 4]})
     assert runs.list_run_jobs(platform, OWNER, run.id)[0].kind == "sweep"
-    assert sweeps.get_sweep(platform, OWNER, run.id).members == []
+    assert [member.state for member in sweeps.get_sweep(platform, OWNER, run.id).members] == ["waiting", "waiting"]
     for error, values in (
         (RecipeError, {}),
         (RecipeError, {"set": {"method.rank": [2, -1]}}),
@@ -366,10 +369,12 @@ def test_votes_and_corrections_become_training_pairs(platform: Platform, project
         answers = [{"model": "a", "text": "good"}, {"model": "b", "text": "bad"}, {"model": "c", "text": "worse"}]
         votes.create_vote(platform, OWNER, project, NewVote.model_validate({"messages": asked, "answers": answers, "winner": winner, "is_blind": True}))
 
+    with pytest.raises(DataError, match="no pairs yet"):
+        votes.make_pairs_dataset(platform, OWNER, project, NewPairs())
     vote(0)
     vote(None)
-    for correction in ("right", None):
-        values = {"messages": asked, "answer": "wrong", "model": "danlu/tiny", "score": 1, "correction": correction}
+    for answer, correction in (("wrong", "right"), ("fine", None)):
+        values = {"messages": asked, "answer": answer, "model": "danlu/tiny", "score": 1, "correction": correction}
         votes.create_rating(platform, OWNER, project, NewRating.model_validate(values))
 
     pairs = [orjson.loads(line) for line in votes.export_pairs(platform, OWNER, project).splitlines()]
@@ -382,6 +387,33 @@ def test_votes_and_corrections_become_training_pairs(platform: Platform, project
     assert [example["messages"] for example in examples(tmp_path / "pairs.jsonl", needs="preference")] == [asked] * 3
     with pytest.raises(NotFoundError, match="no answer 3"):
         vote(3)
+    tally = votes.count_votes(platform, OWNER, project)
+    assert (tally.num_votes, tally.num_blind, tally.num_ties, tally.num_corrections, tally.num_pairs) == (2, 2, 1, 1, 3)
+    assert {one.model: (one.num_shown, one.num_better, one.num_equal) for one in tally.models} == {"a": (2, 1, 1), "b": (2, 0, 1), "c": (2, 0, 1)}
+
+    made = votes.make_pairs_dataset(platform, OWNER, project, NewPairs(name="preferences"))
+    assert cached(platform, made).read_text() == votes.export_pairs(platform, OWNER, project)
+    with pytest.raises(NoEffectError, match="preferences@1 has all pairs"):
+        votes.make_pairs_dataset(platform, OWNER, project, NewPairs(name="preferences"))
+    vote(1)
+    again = votes.make_pairs_dataset(platform, OWNER, project, NewPairs(name="preferences"))
+    assert (again.dataset_id, again.number, again.parent_id) == (made.dataset_id, 2, made.id)
+    datasets.create_dataset(platform, OWNER, project, NewDataset(example="danlu/support-en", name="support"))
+    with pytest.raises(ConflictError, match="another dataset"):
+        votes.make_pairs_dataset(platform, OWNER, project, NewPairs(name="support"))
+
+
+def test_the_newest_opinion_on_an_answer_replaces_the_earlier_one(platform: Platform, project: str) -> None:
+    def rate(score: int, correction: str | None = None, **more: str) -> None:
+        values = {"messages": [{"role": "user", "content": "q"}], "answer": "a", "model": "danlu/tiny", "score": score, "correction": correction}
+        votes.create_rating(platform, OWNER, project, NewRating.model_validate(values | more))
+
+    rate(2, "better")
+    rate(4)
+    rate(1, answer="another answer")
+
+    kept = votes.list_ratings(platform, OWNER, project).items
+    assert [(rating.answer, rating.score, rating.correction) for rating in reversed(kept)] == [("a", 4, "better"), ("another answer", 1, None)]
 
 
 def test_engines_are_shared_by_base_model_and_fail_with_their_reason(platform: Platform, project: str) -> None:

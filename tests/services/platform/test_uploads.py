@@ -14,7 +14,7 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from danlu.errors import ConflictError, DanluError, ForbiddenError, NoRoomError, NotFoundError, UploadError
+from danlu.errors import ConflictError, DanluError, ForbiddenError, NoRoomError, NotFoundError, SignInError, UploadError
 from danlu.services.platform import datasets, projects, storage, uploads
 from danlu.services.platform.access import NOBODY, Actor
 from danlu.services.platform.file_names import safe_file_name
@@ -58,6 +58,32 @@ def test_a_file_arrives_in_pieces_and_becomes_a_version(platform: Platform, proj
     second = begin(platform, project_id, dataset=version.dataset_id)
     send(platform, second, 0, len(CONTENT))
     assert uploads.finish_upload(platform, OWNER, second.id).number == 2
+
+
+def test_two_files_of_one_name_on_their_way_become_two_datasets(platform: Platform, project_id: str) -> None:
+    first, second = begin(platform, project_id), begin(platform, project_id)
+    for upload in (first, second):
+        send(platform, upload, 0, len(CONTENT))
+        uploads.finish_upload(platform, OWNER, upload.id)
+
+    assert sorted(one.name for one in datasets.list_datasets(platform, OWNER, project_id).items) == ["rows", "rows 2"]
+
+
+def test_another_file_of_the_same_name_does_not_go_on_with_what_has_arrived(platform: Platform, project_id: str) -> None:
+    upload = begin(platform, project_id, sha256=None)
+    send(platform, upload, 0, 1500)
+    right = [hashlib.sha256(CONTENT[start:end]).hexdigest() for start, end in ((0, 1000), (1000, 1500))]
+
+    def is_same(sha256: list[str], length: int = 1500, actor: Actor = OWNER) -> bool:
+        return uploads.has_received(platform, actor, upload.id, length=length, piece_bytes=1000, sha256=sha256)
+
+    assert is_same(right)
+    assert not is_same([right[0], "0" * 64]) and not is_same([*right, right[0]], 2500), "other content; more than has arrived"
+    for sha256, length in ((right, 900), ([], 1500), (right, -1)):
+        with pytest.raises(UploadError):
+            is_same(sha256, length)
+    with pytest.raises(SignInError):
+        is_same(right, actor=NOBODY)
 
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 500), (500, 100), (1500, 100)])

@@ -74,6 +74,8 @@ class ComparedRuns:
     runs: list[Run]
     settings: list[Difference]
     """Resolved settings in which they differ (written ones, while a run has not come that far)."""
+    same: dict[str, Any]
+    """Settings that all of them have alike, by dotted path."""
     metrics: dict[str, list[dict[str, Any] | None]]
     """Each metric by run."""
     verdicts: list[dict[str, Any] | None]
@@ -155,10 +157,11 @@ def compare_runs(call: Call, project_id: str, body: Comparison) -> ComparedRuns:
     paths = sorted({path for settings in flat for path in settings})
     rows = [Difference(path, [one.get(path) for one in flat]) for path in paths]
     settings = [row for row in rows if len({repr(value) for value in row.values}) > 1]
+    same = {row.path: row.values[0] for row in rows if row not in settings}
     reports = [found.report if (found := EVALUATIONS.find(call.connection, run_id=run.id)) is not None else {} for run in runs]
     names = dict.fromkeys(name for report in reports for name in report.get("metrics") or {})
     metrics = {name: [(report.get("metrics") or {}).get(name) for report in reports] for name in names}
-    return ComparedRuns(runs, settings, metrics, [report.get("verdict") for report in reports])
+    return ComparedRuns(runs, settings, same, metrics, [report.get("verdict") for report in reports])
 
 
 def evaluation_of(connection: Connection, run_id: str) -> Evaluation:

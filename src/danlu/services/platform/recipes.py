@@ -14,6 +14,7 @@ import orjson
 import yaml
 from pydantic import Field
 
+from danlu.data import findings
 from danlu.errors import DanluError, JobError, RecipeError, error_from
 from danlu.executors.local import KEPT_ENVIRONMENT
 from danlu.recipe.base import StrictModel
@@ -22,9 +23,10 @@ from danlu.recipe.recipe import Recipe
 from danlu.recipe.recommend import Goal
 from danlu.services.platform.inputs import find_inputs
 from danlu.services.platform.operations import Call, operation
+from danlu.services.platform.platform import Platform
 from danlu.services.platform.runs import check_starts
 from danlu.store import jobs
-from danlu.store.datasets import DATASET_VERSIONS
+from danlu.store.datasets import DATASET_VERSIONS, DatasetVersion
 
 PREVIEW_SECONDS = 60.0
 """A preview that takes longer is given up: a chat template or a tokenizer may be made to hang."""
@@ -90,6 +92,8 @@ class PreviewedRun:
     """What the data doctor said of the dataset version, where it was looked at."""
     free_disk_bytes: int
     num_jobs_ahead: int
+    split: dict[str, int] | None = None
+    """Examples for `train`, `validation` and `test`, and those `mixed_in` from elsewhere; duplicates are taken off where the data was looked over."""
 
 
 @operation("POST", "/recipes/check", right="user", status=200, is_logged=False)
@@ -127,7 +131,19 @@ def preview_run(call: Call, project_id: str, body: Preview) -> PreviewedRun:
         return PreviewedRun(False, [Obstacle(error.code, error.what, error.why, error.fix)], None, [], None, None, None, free, 0)
     problems = _problems(told["forecast"], free)
     rows = version.report if version is not None else None
-    return PreviewedRun(not problems, problems, told["recipe"], told["reasons"], told["forecast"], told["device"], rows, free, ahead)
+    split = _split(call.platform, version, told)
+    return PreviewedRun(not problems, problems, told["recipe"], told["reasons"], told["forecast"], told["device"], rows, free, ahead, split)
+
+
+def _split(platform: Platform, version: DatasetVersion | None, told: dict[str, Any]) -> dict[str, int]:
+    """What training would hold out: exactly where the doctor has left what it found, else by counting."""
+    counted: dict[str, int] = told["split"]
+    folder = platform.home / "cache" / version.digest if version is not None else None
+    if folder is None or not findings.has_findings(folder):
+        return counted | {"train": told["forecast"]["num_examples"] - counted["mixed_in"]}
+    shares, seed = told["recipe"]["data"]["split"], told["recipe"]["seed"]
+    known = findings.preview_split(folder, **shares, seed=seed)
+    return {"train": known.train, "validation": known.validation, "test": known.test, "mixed_in": counted["mixed_in"]}
 
 
 def _problems(forecast: dict[str, Any], free: int) -> list[Obstacle]:

@@ -14,16 +14,21 @@ from pydantic import Field
 from danlu.data import findings, table_of_rows
 from danlu.data.convert import examples
 from danlu.data.findings import Finding, SplitPreview
+from danlu.data.sources import named_only
 from danlu.data.table_of_rows import FileRow, Rows
-from danlu.errors import ConflictError, DataError, NoEffectError
+from danlu.errors import ConflictError, DataError, NoEffectError, OutdatedError
 from danlu.files import storage_errors
 from danlu.recipe.base import StrictModel
+from danlu.recipe.recipe import SplitConfig
 from danlu.services.platform.datasets import add_version
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.storage import cached, check_quota, keep_cached
-from danlu.store.datasets import DATASET_VERSIONS, DatasetVersion
+from danlu.store.datasets import DATASET_VERSIONS, DatasetVersion, newest_version
+from danlu.store.engine import Connection
 
 MAX_ROWS = 200
+READ_AT_ONCE_BYTES = 4 * 1024 * 1024
+"""Of a larger file that has not been read yet the first rows are shown, instead of keeping who asks waiting for all of them."""
 FindingKind = Literal["dropped", "fixed", "duplicate", "near_duplicate"]
 
 
@@ -79,14 +84,30 @@ class Findings:
 
 
 @operation("GET", "/dataset-versions/{dataset_version_id}/rows", right="viewer", own_transaction=True)
-def preview_rows(call: Call, dataset_version_id: str, offset: int = 0, limit: int = 50, contains: str | None = None, only_problems: bool = False) -> Rows:
-    """Rows from `offset` on (counted from 0); those that hold a text, or that cannot be read, when that is asked for.
+def preview_rows(
+    call: Call,
+    dataset_version_id: str,
+    offset: int = 0,
+    limit: int = 50,
+    contains: str | None = None,
+    only_problems: bool = False,
+    from_number: int | None = None,
+) -> Rows:
+    """Rows from `offset` on (counted from 0), or from the row numbered `from_number` on; those that hold a text, or that cannot be read.
 
     A search looks at 200,000 rows at a time: an empty page with `next` set means that it is not at the end.
     """
-    folder = _table(call, dataset_version_id)
     limit = max(1, min(limit, MAX_ROWS))
-    if contains or only_problems:
+    is_search = bool(contains or only_problems)
+    if offset <= 0 and from_number is None and not is_search:
+        path = cached(call.platform, _version(call, dataset_version_id))
+        if not table_of_rows.has_index(path.parent) and path.stat().st_size > READ_AT_ONCE_BYTES:
+            with named_only(path):
+                return table_of_rows.read_head(path, limit=limit)
+    folder = _table(call, dataset_version_id)
+    if from_number is not None:
+        offset = table_of_rows.place_of(folder, from_number)
+    if is_search:
         return table_of_rows.search(folder, offset=offset, limit=limit, text=(contains or "")[:1000], only_problems=only_problems)
     return table_of_rows.read_page(folder, offset=offset, limit=limit)
 
@@ -103,8 +124,10 @@ def list_findings(call: Call, dataset_version_id: str, offset: int = 0, limit: i
 
 
 @operation("GET", "/dataset-versions/{dataset_version_id}/split", right="viewer", own_transaction=True)
-def preview_split(call: Call, dataset_version_id: str, validation: float = 0.1, test: float = 0.1, seed: int = 0) -> SplitPreview:
-    """How many rows training would take and hold out, and which.
+def preview_split(
+    call: Call, dataset_version_id: str, validation: float = 0.1, test: float = 0.1, seed: int = 0, max_examples: int = SplitConfig().max_examples or 0
+) -> SplitPreview:
+    """How many rows training would take and hold out, and which; at most `max_examples` in each part that is held out, 0 for no limit.
 
     Raises:
         ConflictError: the version has not been looked over yet.
@@ -112,16 +135,18 @@ def preview_split(call: Call, dataset_version_id: str, validation: float = 0.1, 
     """
     if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
         raise NoEffectError("these shares leave nothing to train on", why=f"validation {validation}, test {test}", fix="take shares from 0 to 0.5")
-    return findings.preview_split(_looked_over(call, dataset_version_id), validation=validation, test=test, seed=seed % 2**31)
+    folder, most = _looked_over(call, dataset_version_id), max(0, max_examples) or None
+    return findings.preview_split(folder, validation=validation, test=test, seed=seed % 2**31, max_examples=most)
 
 
 @operation("POST", "/dataset-versions/{dataset_version_id}/edit", right="editor", own_transaction=True)
-def edit_rows(call: Call, dataset_version_id: str, body: RowEdits) -> Corrected:
+def edit_rows(call: Call, dataset_version_id: str, body: RowEdits, newest: int | None = None) -> Corrected:
     """Replace and delete rows; a new version.
 
     Raises:
         NoEffectError: nothing would change.
         DataError: a row of that number is not there.
+        OutdatedError: `newest`, the number of the newest version that is known, is not the newest any more.
     """
     removed = set(body.delete)
     if not removed and not body.replace:
@@ -133,15 +158,16 @@ def edit_rows(call: Call, dataset_version_id: str, body: RowEdits) -> Corrected:
     def change(row: FileRow) -> dict[str, Any] | None:
         return None if row.number in removed else body.replace.get(row.number, row.row)
 
-    return _correct(call, dataset_version_id, change, readable=set(body.replace) - removed)
+    return _correct(call, dataset_version_id, change, newest, readable=set(body.replace) - removed)
 
 
 @operation("POST", "/dataset-versions/{dataset_version_id}/columns", right="editor", own_transaction=True)
-def map_columns(call: Call, dataset_version_id: str, body: ColumnMapping) -> Corrected:
+def map_columns(call: Call, dataset_version_id: str, body: ColumnMapping, newest: int | None = None) -> Corrected:
     """Rename columns and leave the others out; a new version.
 
     Raises:
         DataError: two columns would have the same name, or no row has any of them.
+        OutdatedError: `newest`, the number of the newest version that is known, is not the newest any more.
     """
     if len(set(body.columns.values())) != len(body.columns) or not all(name.strip() for name in body.columns.values()):
         raise DataError("two columns would have the same name", why="each new name can be given once, and none can be empty", fix="choose other names")
@@ -149,16 +175,17 @@ def map_columns(call: Call, dataset_version_id: str, body: ColumnMapping) -> Cor
     def change(row: FileRow) -> dict[str, Any] | None:
         return {new: row.row[old] for old, new in body.columns.items() if old in row.row} if row.row is not None else None
 
-    return _correct(call, dataset_version_id, change)
+    return _correct(call, dataset_version_id, change, newest)
 
 
 @operation("POST", "/dataset-versions/{dataset_version_id}/fix", right="editor", own_transaction=True)
-def fix_rows(call: Call, dataset_version_id: str, body: Fixes) -> Corrected:
+def fix_rows(call: Call, dataset_version_id: str, body: Fixes, newest: int | None = None) -> Corrected:
     """Put right what the data doctor has found; a new version.
 
     Raises:
         ConflictError: the version has not been looked over yet.
         NoEffectError: there is nothing to put right.
+        OutdatedError: `newest`, the number of the newest version that is known, is not the newest any more.
     """
     folder = _looked_over(call, dataset_version_id)
     wanted = {"dropped": body.drop_unusable, "duplicate": body.drop_duplicates, "near_duplicate": body.drop_near_duplicates}
@@ -176,7 +203,7 @@ def fix_rows(call: Call, dataset_version_id: str, body: Fixes) -> Corrected:
             return None
         return row.row if clean is None else clean.row(row.number)
 
-    return _correct(call, dataset_version_id, change)
+    return _correct(call, dataset_version_id, change, newest)
 
 
 def _version(call: Call, dataset_version_id: str) -> DatasetVersion:
@@ -188,7 +215,8 @@ def _table(call: Call, dataset_version_id: str) -> Path:
     """Folder with the table of the rows, which is made when it is not there."""
     path = cached(call.platform, _version(call, dataset_version_id))
     if not table_of_rows.has_index(path.parent):
-        table_of_rows.index_rows(path, path.parent)
+        with named_only(path):
+            table_of_rows.index_rows(path, path.parent)
     return path.parent
 
 
@@ -217,11 +245,14 @@ class _Clean:
         return {key: value for key, value in self._next.items() if key != "line"}
 
 
-def _correct(call: Call, dataset_version_id: str, change: Callable[[FileRow], dict[str, Any] | None], *, readable: Collection[int] = ()) -> Corrected:
+def _correct(
+    call: Call, dataset_version_id: str, change: Callable[[FileRow], dict[str, Any] | None], newest: int | None, *, readable: Collection[int] = ()
+) -> Corrected:
     """Write what `change` makes of each row as a new version in JSON lines."""
     platform, version = call.platform, _version(call, dataset_version_id)
     folder = _table(call, dataset_version_id)
     with platform.database.reading() as connection:
+        _check_newest(connection, version, newest)
         check_quota(connection, platform, version.project_id, version.size_bytes)
     account = {"in": 0, "out": 0, "changed": 0, "removed": 0, "unreadable": 0}
 
@@ -250,6 +281,7 @@ def _correct(call: Call, dataset_version_id: str, change: Callable[[FileRow], di
     if stored.digest == version.digest:
         raise NoEffectError("nothing would change", why="every row stays as it is", fix="use the version as it is")
     with platform.database.writing() as connection:
+        _check_newest(connection, version, newest)
         made = add_version(
             connection,
             platform,
@@ -263,6 +295,17 @@ def _correct(call: Call, dataset_version_id: str, change: Callable[[FileRow], di
         corrected = Corrected(made, account["in"], account["out"], account["changed"], account["removed"], account["unreadable"])
         call.settle(connection, corrected)
     return corrected
+
+
+def _check_newest(connection: Connection, version: DatasetVersion, known: int | None) -> None:
+    """Nobody passes over a version that somebody else has made in between, unless knowingly."""
+    there = newest_version(connection, version.dataset_id)
+    if known is not None and there is not None and there.number != known:
+        raise OutdatedError(
+            f"{version.dataset_id} has a newer version",
+            why=f"version {there.number} was made since; a correction of version {version.number} would not hold what is new in it",
+            fix=f"look at version {there.number}, and repeat your change there; or leave `newest` out to go on beside it",
+        )
 
 
 def _write(path: Path, lines: Iterable[bytes]) -> None:

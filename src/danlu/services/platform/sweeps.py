@@ -8,15 +8,22 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from danlu.errors import ConflictError, NoEffectError, NotFoundError, RecipeError
-from danlu.files import read_json
+from danlu.recipe.base import StrictModel
 from danlu.recipe.load import validate, with_settings
-from danlu.recipe.sweep import SweepConfig
+from danlu.recipe.recipe import Recipe
+from danlu.recipe.sweep import SweepConfig, values_to_try
+from danlu.services.platform import sweep_members
 from danlu.services.platform.inputs import check_is_here, run_of
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.runs import Start, carrier, start
-from danlu.store.runs import Run
+from danlu.services.platform.watching import Curve
+from danlu.store.engine import Connection
+from danlu.store.jobs import JOBS, Job
+from danlu.store.rows import Page
+from danlu.store.runs import RUNS, Run
 
 MAX_MEMBERS = 256
+MAX_MISTAKES = 20
 
 
 class NewSweep(Start):
@@ -26,6 +33,17 @@ class NewSweep(Start):
     """What all members share, as in a recipe file."""
     sweep: dict[str, Any]
     """What they differ in: `{"set": {"method.rank": [4, 8]}}`, with `rungs` and `keep`, or `trials` and `space`."""
+
+
+class SweepPreview(StrictModel):
+    """A sweep to look at before it is submitted."""
+
+    recipe: dict[str, Any]
+    """What all members share; with nothing left `auto` more can be told (`preview_run` makes one)."""
+    sweep: dict[str, Any] = {}
+    """What they differ in; empty to be told only what is worth trying."""
+    num_steps: int | None = Field(None, ge=1)
+    """Steps of one member, where a preview has told them: for the steps at which members are compared."""
 
 
 class NewMerge(Start):
@@ -44,15 +62,81 @@ class NewMerge(Start):
 
 
 @dataclass(frozen=True)
+class SweepMember:
+    """One member of a sweep."""
+
+    rank: int
+    name: str
+    settings: dict[str, Any]
+    """What it differs in, by dotted path."""
+    validation_loss: float | None
+    """The lowest so far."""
+    best_step: int | None
+    steps: int
+    num_steps: int | None
+    state: str
+    """`waiting`, `training`, `trained`, `left` (others were better when they were compared) or `failed`."""
+    note: str
+    """Where it was left, or why it failed."""
+
+
+@dataclass(frozen=True)
 class SweepTable:
     """How the members of a sweep stand."""
 
     run_id: str
     state: str
-    """`running`, `paused`, `proving` or `finished`."""
+    """`running`, `proving` (the best is measured) or `finished`; else what its job is: `queued`, `paused`, `failed`, ..."""
     best: str | None
+    members: list[SweepMember]
+    """Best first."""
+    sweep: dict[str, Any]
+    """What it tries, as it was submitted."""
+    num_members: int
+    """How many there will be."""
+
+
+@dataclass(frozen=True)
+class ListedSweep:
+    """A sweep in the list."""
+
+    run: Run
+    """The run that its best member becomes."""
+    sweep: dict[str, Any]
+    """What it tries."""
+    num_members: int
+
+
+@dataclass(frozen=True)
+class MemberCurves:
+    """Loss in training and in validation of a member of a sweep."""
+
+    name: str
+    curves: list[Curve]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """When members are compared, and how many go on then."""
+
+    step: int
+    num_members: int
+
+
+@dataclass(frozen=True)
+class PreviewedSweep:
+    """What a sweep will try, and whether it can be submitted."""
+
+    is_ready: bool
+    mistakes: list[str]
+    num_members: int
     members: list[dict[str, Any]]
-    """Best first: `{rank, name, settings, validation_loss, best_step, steps, num_steps, state, note}`."""
+    """What each differs in; empty where Optuna chooses."""
+    rungs: list[Rung]
+    num_steps: int | None
+    """Steps of all members together, those that are left not counted any further; null where it is not known."""
+    suggestions: dict[str, list[Any]]
+    """Values worth trying by path."""
 
 
 @operation("POST", "/projects/{project_id}/sweeps", right="editor", own_transaction=True)
@@ -62,39 +146,72 @@ def submit_sweep(call: Call, project_id: str, body: NewSweep) -> Run:
     Raises:
         RecipeError: the recipe, the search, or a member does not validate.
     """
-    try:
-        config = SweepConfig.model_validate(body.sweep)
-    except ValidationError as error:
-        lines = "; ".join(f"{'.'.join(map(str, entry['loc'])) or 'sweep'}: {entry['msg'].removeprefix('Value error, ')}" for entry in error.errors())
-        raise RecipeError(f"the sweep cannot be understood: {lines}", why="it is checked before anything starts", fix="see docs/sweeps.md") from error
-    num_members = config.trials or 1
-    for values in config.set.values():
-        num_members *= len(values)
-    if num_members > MAX_MEMBERS:
-        raise NoEffectError(f"a sweep of {num_members} members is too much", why=f"at most {MAX_MEMBERS} are tried", fix="give fewer values, or use trials")
+    config = _config(body.sweep)
     written = validate(body.recipe, source="recipe")
     for settings in config.members() if config.set else []:
-        _check_member(settings)
         with_settings(written, settings)
-    for path in config.space:
-        _check_member({path: None})
     return start(call, project_id, body.recipe, body, kind="sweep", more={"sweep": config.model_dump(mode="json")})
+
+
+@operation("POST", "/projects/{project_id}/sweeps/preview", right="viewer", status=200, is_logged=False)
+def preview_sweep(call: Call, project_id: str, body: SweepPreview) -> PreviewedSweep:
+    """What a sweep would try and when its members would be compared; without values, which are worth trying.
+
+    Raises:
+        RecipeError: the recipe has mistakes.
+    """
+    written = validate(body.recipe, source="recipe")
+    suggestions = values_to_try(written.to_dict())
+    if not body.sweep:
+        return PreviewedSweep(False, [], 0, [], [], None, suggestions)
+    try:
+        config = _config(body.sweep)
+    except (RecipeError, NoEffectError) as error:
+        return PreviewedSweep(False, [f"{error.what} ({error.why})"], 0, [], [], None, suggestions)
+    members = config.members() if config.set else []
+    mistakes = _mistakes(written, members)
+    rungs, num_steps = _rungs(written, config, body.num_steps)
+    return PreviewedSweep(not mistakes, mistakes, config.num_members, members, rungs, num_steps, suggestions)
+
+
+@operation("GET", "/projects/{project_id}/sweeps", right="viewer")
+def list_sweeps(call: Call, project_id: str, limit: int = 50, after: str | None = None) -> Page[ListedSweep]:
+    """Sweeps of a project, newest first."""
+    page = JOBS.page(call.connection, limit=limit, after=after, project_id=project_id, kind="sweep")
+    runs = {run.id: run for run in RUNS.all(call.connection, id=[job.run_id for job in page.items], discarded_at=None)}
+    found = [(runs[job.run_id], SweepConfig.model_validate(job.payload["sweep"])) for job in page.items if job.run_id in runs]
+    return Page([ListedSweep(run, config.model_dump(mode="json"), config.num_members) for run, config in found], page.next)
 
 
 @operation("GET", "/runs/{run_id}/sweep", right="viewer")
 def get_sweep(call: Call, run_id: str) -> SweepTable:
-    """The members of a sweep, best first.
+    """The members of a sweep, best first, as they stand now.
 
     Raises:
         NotFoundError: the run is no sweep.
     """
-    job = carrier(call.connection, run_id)
-    if job.kind != "sweep":
-        raise NotFoundError(f"run {run_id} is no sweep", why=f"it is carried out by a job of kind {job.kind}", fix="submit a sweep")
-    path = call.platform.run_folder(run_id) / "sweep" / "results.json"
-    found: dict[str, Any] = read_json(path) if path.exists() else {"state": job.state, "members": []}
-    members = [{name: value for name, value in member.items() if name != "path"} for member in found["members"]]
-    return SweepTable(run_id, found["state"], found.get("best"), members)
+    job = _sweep_job(call.connection, run_id)
+    config = SweepConfig.model_validate(job.payload["sweep"])
+    said, best, members = sweep_members.table_of(call.platform.run_folder(run_id), config)
+    if job.state in ("running", "pausing", "cancelling"):
+        state = "proving" if said == "proving" else "running"
+    else:
+        state = "finished" if job.state == "succeeded" else job.state
+    return SweepTable(run_id, state, best, [SweepMember(**member) for member in members], config.model_dump(mode="json"), config.num_members)
+
+
+@operation("GET", "/runs/{run_id}/sweep/curves", right="viewer")
+def get_sweep_curves(call: Call, run_id: str, names: str | None = None) -> list[MemberCurves]:
+    """Loss of the members of a sweep in training and validation; only of those `names` (with commas between), or of all.
+
+    Raises:
+        NotFoundError: the run is no sweep.
+    """
+    _sweep_job(call.connection, run_id)
+    folder = call.platform.run_folder(run_id)
+    there = sorted(path.name for path in (folder / sweep_members.FOLDER / "runs").glob("*"))
+    wanted = there if names is None else [name for name in names.split(",") if name in there]
+    return [MemberCurves(name, list(sweep_members.measurements_of(folder, name).curves)) for name in wanted]
 
 
 @operation("POST", "/projects/{project_id}/merges", right="editor", own_transaction=True)
@@ -128,8 +245,67 @@ def submit_merge(call: Call, project_id: str, body: NewMerge) -> Run:
     return start(call, project_id, runs[0].recipe, how, kind="merge", more=more)
 
 
-def _check_member(settings: dict[str, Any]) -> None:
+def _config(values: dict[str, Any]) -> SweepConfig:
+    """What a sweep tries.
+
+    Raises:
+        RecipeError: it cannot be understood.
+        NoEffectError: it would try too much, or what members share.
+    """
+    try:
+        config = SweepConfig.model_validate(values)
+    except ValidationError as error:
+        lines = "; ".join(f"{'.'.join(map(str, entry['loc'])) or 'sweep'}: {entry['msg'].removeprefix('Value error, ')}" for entry in error.errors())
+        raise RecipeError(f"the sweep cannot be understood: {lines}", why="it is checked before anything starts", fix="see docs/sweeps.md") from error
+    if config.num_members > MAX_MEMBERS:
+        raise NoEffectError(
+            f"a sweep of {config.num_members} members is too much", why=f"at most {MAX_MEMBERS} are tried", fix="give fewer values, or use trials"
+        )
+    for path in (*config.set, *config.space):
+        _check_path(path)
+    return config
+
+
+def _mistakes(written: Recipe, members: list[dict[str, Any]]) -> list[str]:
+    """What is wrong with members, each told once."""
+    found: dict[str, None] = {}
+    if not written.data.split.validation:
+        found["data.split.validation: members are ranked by their validation loss; set it to 0.1"] = None
+    for settings in members:
+        try:
+            with_settings(written, settings)
+        except RecipeError as error:
+            found |= dict.fromkeys([line.strip() for line in error.what.splitlines()[1:]] or [error.what])
+    return list(found)[:MAX_MISTAKES]
+
+
+def _rungs(written: Recipe, config: SweepConfig, num_steps: int | None) -> tuple[list[Rung], int | None]:
+    """When members of so many steps are compared, and how many steps all of them take together."""
+    every = written.training.validate_every_steps
+    if num_steps is None or every == "auto":
+        return [], None
+    alive, before, total, rungs = config.num_members, 0, 0, []
+    for step in config.rung_steps(num_steps, int(every)) if config.set else []:
+        if alive == 1:
+            break
+        total, before, alive = total + alive * (step - before), step, config.num_kept(alive)
+        rungs.append(Rung(step, alive))
+    return rungs, total + alive * (num_steps - before)
+
+
+def _sweep_job(connection: Connection, run_id: str) -> Job:
+    """The job that carries out a sweep.
+
+    Raises:
+        NotFoundError: the run is no sweep.
+    """
+    job = carrier(connection, run_id)
+    if job.kind != "sweep":
+        raise NotFoundError(f"run {run_id} is no sweep", why=f"it is carried out by a job of kind {job.kind}", fix="submit a sweep")
+    return job
+
+
+def _check_path(path: str) -> None:
     """Names of files and models are the same for all members: they were found, and checked, before."""
-    for path in settings:
-        if path.split(".")[0] in ("dataset", "base_model", "start_from") or path.startswith(("data.mix", "data.replay", "evaluation")):
-            raise NoEffectError(f"{path} cannot be swept", why="members share data, base model and what is measured", fix="submit runs of their own")
+    if path.split(".")[0] in ("dataset", "base_model", "start_from") or path.startswith(("data.mix", "data.replay", "evaluation")):
+        raise NoEffectError(f"{path} cannot be swept", why="members share data, base model and what is measured", fix="submit runs of their own")

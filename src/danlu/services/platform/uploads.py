@@ -11,9 +11,10 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -139,6 +140,34 @@ def append(platform: Platform, actor: Actor, upload_id: str, *, offset: int, chu
             return UPLOADS.update(connection, upload_id, received_bytes=offset + len(chunk), expires_at=time.time() + KEPT_SECONDS)
 
 
+def has_received(platform: Platform, actor: Actor, upload_id: str, *, length: int, piece_bytes: int, sha256: Sequence[str]) -> bool:
+    """Whether the first `length` bytes of an upload have these checksums, piece by piece: only then may another file of its name go on with it.
+
+    Raises:
+        SignInError, ForbiddenError, NotFoundError: the actor may not.
+        UploadError: there cannot be so many pieces of that size.
+    """
+    with platform.database.reading() as connection:
+        access.check(connection, actor, "editor", {"upload_id": upload_id})
+        upload = UPLOADS.get(connection, upload_id)
+    if length < 1 or not 1 <= piece_bytes <= MAX_CHUNK_BYTES or len(sha256) != -(-length // piece_bytes):
+        raise UploadError(
+            f"{len(sha256)} checksums for {length:,} bytes in pieces of {piece_bytes:,}",
+            why="each piece has one",
+            fix=f"take pieces of {MAX_CHUNK_BYTES:,} bytes",
+        )
+    if upload.state != "open" or length > upload.received_bytes:
+        return False
+    with storage_errors(_folder(platform, upload_id)), (_folder(platform, upload_id) / "data").open("rb") as file:
+        left = length
+        for wanted in sha256:
+            piece = file.read(min(piece_bytes, left))
+            left -= len(piece)
+            if hashlib.sha256(piece).hexdigest() != wanted:
+                return False
+    return True
+
+
 @operation("POST", "/uploads/{upload_id}/finish", right="editor", own_transaction=True)
 def finish_upload(call: Call, upload_id: str) -> DatasetVersion:
     """Verify the whole file and make it a dataset version; asked again, the same one is returned.
@@ -199,20 +228,40 @@ def remove_expired(platform: Platform, *, now: float) -> int:
 
 def _name_for(connection: Connection, project_id: str, body: NewUpload, file_name: str) -> str:
     """Name of the dataset that the file becomes; told to be taken now, not after gigabytes."""
-    stem = file_name.partition(".")[0].replace("@", "_") or "data"
-    wanted = body.name or stem
-    for number in range(2, 1000):
-        if body.dataset is not None or DATASETS.find(connection, project_id=project_id, name=wanted) is None:
+    if body.name is None and body.dataset is None:
+        return _free_name(connection, project_id, file_name)
+    wanted = body.name or _stem(file_name)
+    if body.dataset is None and DATASETS.find(connection, project_id=project_id, name=wanted) is not None:
+        raise ConflictError(
+            f"{wanted!r} exists already", why="a dataset of this project has this name", fix="choose another name, or upload a new version of it"
+        )
+    return wanted
+
+
+def _stem(file_name: str) -> str:
+    return file_name.partition(".")[0].replace("@", "_") or "data"
+
+
+def _free_name(connection: Connection, project_id: str, file_name: str) -> str:
+    """The file's name for a dataset, with a number where that is taken.
+
+    Raises:
+        ConflictError: a thousand of them are.
+    """
+    stem = _stem(file_name)
+    for wanted in (stem, *(f"{stem[:190]} {number}" for number in range(2, 1000))):
+        if DATASETS.find(connection, project_id=project_id, name=wanted) is None:
             return wanted
-        if body.name is not None:
-            break
-        wanted = f"{stem[:190]} {number}"
-    raise ConflictError(f"{wanted!r} exists already", why="a dataset of this project has this name", fix="choose another name, or upload a new version of it")
+    raise ConflictError(f"{stem!r} exists already", why="a thousand datasets of this project have this name", fix="choose another name")
 
 
 def _make_version(connection: Connection, platform: Platform, actor: Actor, upload: Upload, stored: Stored) -> DatasetVersion:
+    name, stem = upload.name, _stem(upload.file_name)
+    is_own = name != stem and not re.fullmatch(rf"{re.escape(stem[:190])} \d+", name)
+    if upload.dataset_id is None and not is_own and DATASETS.find(connection, project_id=upload.project_id, name=name) is not None:
+        name = _free_name(connection, upload.project_id, upload.file_name)  # nobody chose it, and another file has taken it since
     version = add_version(
-        connection, platform, upload.project_id, stored, file_name=upload.file_name, dataset_id=upload.dataset_id, name=upload.name, created_by=actor.user_id
+        connection, platform, upload.project_id, stored, file_name=upload.file_name, dataset_id=upload.dataset_id, name=name, created_by=actor.user_id
     )
     UPLOADS.update(connection, upload.id, state="finished", dataset_version_id=version.id)
     return version

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
 from pydantic import Field
 
-from danlu.errors import NotFoundError
+from danlu.errors import ConflictError, DataError, NoEffectError, NotFoundError
 from danlu.recipe.base import StrictModel
+from danlu.services.platform.datasets import add_version
+from danlu.services.platform.file_names import DatasetName
 from danlu.services.platform.inputs import run_of
 from danlu.services.platform.operations import Call, operation
+from danlu.services.platform.storage import cached_file, check_quota
+from danlu.store.datasets import DATASETS, DatasetVersion, newest_version
+from danlu.store.engine import Connection
 from danlu.store.rows import MAX_PAGE, Page
 from danlu.store.votes import RATINGS, VOTES, Rating, Vote
 
 MAX_CHARS = 100_000
+PAIRS_FILE = "pairs.jsonl"
 
 
 class Turn(StrictModel):
@@ -60,6 +68,40 @@ class NewRating(StrictModel):
     """A better answer."""
 
 
+class NewPairs(StrictModel):
+    """What the pairs of a project are to be called."""
+
+    name: DatasetName = "votes"
+    """Name of the dataset; where the project has one of this name, the pairs become its next version."""
+
+
+@dataclass(frozen=True)
+class ModelTally:
+    """How one model fared in the votes."""
+
+    model: str
+    num_shown: int
+    """Votes in which it answered."""
+    num_better: int
+    num_equal: int
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The votes and ratings of a project, counted."""
+
+    num_votes: int
+    num_blind: int
+    """Votes that were cast without seeing the names of the models."""
+    num_ties: int
+    num_ratings: int
+    num_corrections: int
+    num_pairs: int
+    """Rows that `export_pairs` gives."""
+    models: list[ModelTally]
+    """The most often shown first."""
+
+
 @operation("POST", "/projects/{project_id}/votes", right="reviewer")
 def create_vote(call: Call, project_id: str, body: NewVote) -> Vote:
     """Keep which answer was found better."""
@@ -83,13 +125,20 @@ def delete_vote(call: Call, vote_id: str) -> None:
 
 @operation("POST", "/projects/{project_id}/ratings", right="reviewer")
 def create_rating(call: Call, project_id: str, body: NewRating) -> Rating:
-    """Keep what someone thinks of an answer, with the model that wrote it."""
+    """Keep what someone thinks of an answer, with the model that wrote it; of the same answer, one's newest opinion replaces the earlier one.
+
+    A correction stays until another one is given.
+    """
+    connection, values, created_by = call.connection, body.model_dump(mode="json"), call.actor.user_id
+    same = RATINGS.all(connection, project_id=project_id, created_by=created_by, model=body.model, answer=body.answer)
+    before = next((one for one in same if one.messages == values["messages"]), None)
+    if before is not None:
+        return RATINGS.update(connection, before.id, score=body.score, correction=body.correction or before.correction)
     try:
-        run_id = run_of(call.connection, project_id, body.model).id
+        run_id = run_of(connection, project_id, body.model).id
     except NotFoundError:  # a base model: nothing of this project wrote it
         run_id = None
-    values = body.model_dump(mode="json")
-    return RATINGS.insert(call.connection, project_id=project_id, run_id=run_id, created_by=call.actor.user_id, **values)
+    return RATINGS.insert(connection, project_id=project_id, run_id=run_id, created_by=created_by, **values)
 
 
 @operation("GET", "/projects/{project_id}/ratings", right="viewer")
@@ -104,25 +153,100 @@ def delete_rating(call: Call, rating_id: str) -> None:
     RATINGS.delete(call.connection, rating_id)
 
 
+@operation("GET", "/projects/{project_id}/votes/tally", right="viewer")
+def count_votes(call: Call, project_id: str) -> Tally:
+    """How the models fared, and how many training pairs the votes and corrections make."""
+    votes, ratings = _all(VOTES, call.connection, project_id), _all(RATINGS, call.connection, project_id)
+    shown: Counter[str] = Counter()
+    better: Counter[str] = Counter()
+    equal: Counter[str] = Counter()
+    for vote in votes:
+        models = {answer["model"] for answer in vote.answers}
+        shown.update(models)
+        if vote.winner is None:
+            equal.update(models)
+        else:
+            better[vote.answers[vote.winner]["model"]] += 1
+    return Tally(
+        num_votes=len(votes),
+        num_blind=sum(vote.is_blind for vote in votes),
+        num_ties=sum(vote.winner is None for vote in votes),
+        num_ratings=len(ratings),
+        num_corrections=sum(bool(rating.correction) for rating in ratings),
+        num_pairs=len(_pairs(votes, ratings)),
+        models=[ModelTally(model, number, better[model], equal[model]) for model, number in shown.most_common()],
+    )
+
+
 @operation("GET", "/projects/{project_id}/pairs", right="viewer")
 def export_pairs(call: Call, project_id: str) -> str:
     """Votes and corrections as JSONL rows `{messages, chosen, rejected}`: a data file for preference objectives. Ties make no pair."""
+    return _lines(call.connection, project_id).decode()
+
+
+@operation("POST", "/projects/{project_id}/pairs", right="editor", own_transaction=True)
+def make_pairs_dataset(call: Call, project_id: str, body: NewPairs) -> DatasetVersion:
+    """Make a dataset of the votes and corrections, or the next version of the one that they were before.
+
+    Raises:
+        DataError: there is no pair yet.
+        ConflictError: another dataset has this name.
+        NoEffectError: nothing was added since the newest version.
+        NoRoomError: it would not fit.
+    """
+    platform = call.platform
+    with platform.database.reading() as connection:
+        content = _lines(connection, project_id)
+        check_quota(connection, platform, project_id, len(content))
+    if not content:
+        raise DataError("there are no pairs yet", why="ties and answers that are the same make none", fix="vote on some answers, or correct them")
+    stored = platform.artifacts.put_bytes(content)
+    cached_file(platform, stored.digest, PAIRS_FILE)
+    with platform.database.writing() as connection:
+        dataset = DATASETS.find(connection, project_id=project_id, name=body.name)
+        newest = newest_version(connection, dataset.id) if dataset is not None else None
+        if newest is not None and newest.file_name != PAIRS_FILE:
+            raise ConflictError(f"{body.name!r} is another dataset", why="it was not made of votes", fix="choose another name")
+        if newest is not None and newest.digest == stored.digest:
+            raise NoEffectError(f"{body.name}@{newest.number} has all pairs already", why="nothing was voted on since it was made", fix="use it as it is")
+        made = add_version(
+            connection,
+            platform,
+            project_id,
+            stored,
+            file_name=PAIRS_FILE,
+            dataset_id=None if dataset is None else dataset.id,
+            name=body.name,
+            parent_id=None if newest is None else newest.id,
+            created_by=call.actor.user_id,
+        )
+        call.settle(connection, made)
+        return made
+
+
+def _lines(connection: Connection, project_id: str) -> bytes:
+    pairs = _pairs(_all(VOTES, connection, project_id), _all(RATINGS, connection, project_id))
+    return b"".join(orjson.dumps(pair, option=orjson.OPT_APPEND_NEWLINE) for pair in pairs)
+
+
+def _pairs(votes: list[Vote], ratings: list[Rating]) -> list[dict[str, Any]]:
+    """One for each answer that lost to another, and one for each correction."""
     rows: list[dict[str, Any]] = []
-    for vote in _all(VOTES, call, project_id):
+    for vote in votes:
         for place, answer in enumerate(vote.answers):
             if vote.winner is not None and place != vote.winner and answer["text"] != vote.answers[vote.winner]["text"]:
                 rows.append(_pair(vote.messages, vote.answers[vote.winner]["text"], answer["text"]))
-    for rating in _all(RATINGS, call, project_id):
+    for rating in ratings:
         if rating.correction and rating.correction != rating.answer:
             rows.append(_pair(rating.messages, rating.correction, rating.answer))
-    return b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows).decode()
+    return rows
 
 
-def _all(noun: Any, call: Call, project_id: str) -> list[Any]:
+def _all(noun: Any, connection: Connection, project_id: str) -> list[Any]:
     found: list[Any] = []
     after: str | None = None
     while True:
-        page = noun.page(call.connection, limit=MAX_PAGE, after=after, project_id=project_id)
+        page = noun.page(connection, limit=MAX_PAGE, after=after, project_id=project_id)
         found += page.items
         after = page.next
         if after is None:

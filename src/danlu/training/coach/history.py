@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from danlu.data.pack import TokenFile
+from danlu.data.tokenise import is_complete, train_counts, train_tokens
 from danlu.files import read_json, read_jsonl
 from danlu.recipe.recipe import Recipe
 from danlu.run_dir import RunDir
@@ -41,6 +41,8 @@ class DataFacts:
     num_validation: int = 0
     num_shortened: int = 0
     """Training examples that were cut or left out because they are too long."""
+    is_estimate: bool = False
+    """Whether the training examples were counted on a sample, because the others are tokenised while training goes on."""
     num_unlabelled: int = 0
     """Rows dropped because nothing in them is trained on."""
     num_probed: int = 0
@@ -54,7 +56,7 @@ class DataFacts:
     def read(cls, recipe: Recipe, run_dir: RunDir) -> DataFacts:
         """Count what the data stage left in the run folder."""
         account, encoded = (_optional(run_dir.data / f"{name}.json") for name in ("accounting", "encoded"))
-        train = encoded.get("train", {})
+        train = train_counts(run_dir)
         reasons: dict[str, int] = (account.get("reasons") or {}).get("dropped", {})
         unlabelled = sum(number for reason, number in reasons.items() if reason in NO_LABEL)
         unlabelled += sum(e["reason"] in NO_LABEL and e["split"] == "train" for e in read_jsonl(run_dir.data / "tokenised.jsonl"))
@@ -68,6 +70,7 @@ class DataFacts:
             num_train_tokens=train.get("num_tokens", 0),
             num_validation=encoded.get("validation", {}).get("num_examples", 0),
             num_shortened=train.get("truncated", 0) + train.get("dropped", 0),
+            is_estimate="num_rows" in train,
             num_unlabelled=unlabelled,
             num_probed=num_probed,
             num_with_template_text=num_with_template_text,
@@ -93,9 +96,9 @@ def _is_baked(message: Row) -> bool:
 
 
 def _end_token_share(run_dir: RunDir) -> float | None:
-    if not (run_dir.data / "train.tokens").exists():
+    if is_complete(run_dir) and not (run_dir.data / "train.tokens").exists():
         return None
-    tokens = TokenFile(run_dir.data / "train.tokens")
+    tokens = train_tokens(run_dir)
     last = [int(e.ids[e.mask][-1]) for e in (tokens[i] for i in range(min(len(tokens), PROBED_ROWS))) if e.mask.any()]
     return float(np.unique(last, return_counts=True)[1].max() / len(last)) if last else None
 

@@ -137,14 +137,15 @@ def _too_long(history: History) -> Iterator[Diagnosis]:
     data, length = history.data, history.recipe.data.max_seq_len
     if not data.num_train or data.num_shortened < SHORTENED_SHARE * data.num_train or length == "auto":
         return
+    about, about_zh = ("About ", "约") if data.is_estimate else ("", "")
     longer = min(2 * int(length), history.model_max_seq_len or 2 * int(length))
     changes = {"data.max_seq_len": longer} if longer > int(length) else {}
     yield Diagnosis(
         "many_shortened",
         "warning",
         (
-            f"{data.num_shortened} training examples do not fit in {length} tokens and were cut or left out.",
-            f"有 {data.num_shortened} 条训练样例超过 {length} 个词元，被截短或排除。",
+            f"{about}{data.num_shortened} training examples do not fit in {length} tokens and were cut or left out.",
+            f"{about_zh}有 {data.num_shortened} 条训练样例超过 {length} 个词元，被截短或排除。",
         ),
         ("What is cut is not learnt, and the answer may refer to it.", "被截掉的内容学不到，而回答可能正依赖它。"),
         (f"Set data.max_seq_len={longer}; it costs memory and time.", f"请设 data.max_seq_len={longer}（会占用更多内存和时间）。")

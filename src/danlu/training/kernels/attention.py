@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from danlu.training.kernels import gemm
+from danlu.training.kernels import gemm, sizes
 
 NAME = "danlu_packed"
 BLOCK_ROWS = 256
@@ -75,19 +75,23 @@ def spans_of(lengths: tuple[int, ...]) -> tuple[Span, ...]:
 
 
 def attend(query_THC: Tensor, key_TKC: Tensor, value_TKC: Tensor, spans: tuple[Span, ...], window: int | None) -> Tensor:
-    """Causal attention inside each span [T, H, C]; queries come already scaled. Not differentiable by itself."""
+    """Causal attention inside each span [T, H, C], zero in rows behind the last; queries come already scaled. Not differentiable by itself."""
     out_THC = query_THC.new_empty(*query_THC.shape[:2], value_TKC.shape[2])
+    num_heads = key_TKC.shape[1]
     for span in spans:
         own, begin = slice(span.start, span.stop), span.num_before
-        q, k, v = (_by_head(x, key_TKC.shape[1]) for x in (query_THC[own], span.keys(key_TKC), span.keys(value_TKC)))
-        group = q.shape[1] // (span.stop - span.start)
-        outputs = out_THC[own].view(span.stop - span.start, q.shape[0], group, v.shape[2])
-        for first, last, low in _blocks(begin, k.shape[1], window):
+        rows_filled = sizes.filled(span.stop - span.start, query_THC.device)
+        q = _by_head(query_THC[own], num_heads, rows_filled)
+        k, v = (_by_head(span.keys(x), num_heads, begin + rows_filled) for x in (key_TKC, value_TKC))
+        group = query_THC.shape[1] // num_heads
+        outputs = out_THC[own].view(span.stop - span.start, num_heads, group, v.shape[2])
+        for first, last, low in _blocks(begin, span.stop - span.start, rows_filled, window):
             hidden = _hidden(first, last, low, group, window, q)
-            for head in range(q.shape[0]):
+            for head in range(num_heads):
                 rows = slice((first - begin) * group, (last - begin) * group)
                 weights = _weights(q[head, rows], k[head, low:last], hidden)
-                outputs[first - begin : last - begin, head] = gemm.nn(weights, v[head, low:last]).view(last - first, group, -1)
+                outputs[first - begin : last - begin, head] = gemm.nn(weights, v[head, low:last]).view(last - first, group, -1)[: len(outputs) - first + begin]
+    out_THC[_end(spans) :] = 0.0
     return out_THC
 
 
@@ -99,11 +103,13 @@ def attend_backward(
     num_heads = key_TKC.shape[1]
     for span in spans:
         own, begin = slice(span.start, span.stop), span.num_before
-        q, k, v, g = (_by_head(x, num_heads) for x in (query_THC[own], span.keys(key_TKC), span.keys(value_TKC), grad_THC[own]))
+        rows_filled = sizes.filled(span.stop - span.start, query_THC.device)
+        q, g = (_by_head(x[own], num_heads, rows_filled) for x in (query_THC, grad_THC))
+        k, v = (_by_head(span.keys(x), num_heads, begin + rows_filled) for x in (key_TKC, value_TKC))
         dk, dv = torch.zeros_like(k), torch.zeros_like(v)
-        group = q.shape[1] // (span.stop - span.start)
+        group = query_THC.shape[1] // num_heads
         dq = d_query[own].view(span.stop - span.start, num_heads, group, q.shape[2])
-        for first, last, low in _blocks(begin, k.shape[1], window):
+        for first, last, low in _blocks(begin, span.stop - span.start, rows_filled, window):
             hidden = _hidden(first, last, low, group, window, q)
             for head in range(num_heads):
                 rows, keys = slice((first - begin) * group, (last - begin) * group), slice(low, last)
@@ -111,17 +117,30 @@ def attend_backward(
                 dv[head, keys] += gemm.tn(weights, g[head, rows])
                 d_weights = gemm.nt(g[head, rows], v[head, keys])
                 d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
-                dq[first - begin : last - begin, head] = gemm.nn(d_scores, k[head, keys]).view(last - first, group, -1)
+                dq[first - begin : last - begin, head] = gemm.nn(d_scores, k[head, keys]).view(last - first, group, -1)[: len(dq) - first + begin]
                 dk[head, keys] += gemm.tn(d_scores, q[head, rows])
-        span.put(_by_token(dk, k.shape[1]), d_key)
-        span.put(_by_token(dv, k.shape[1]), d_value)
+        length = begin + len(dq)
+        span.put(_by_token(dk, k.shape[1])[:length], d_key)
+        span.put(_by_token(dv, k.shape[1])[:length], d_value)
+    for gradient in (d_query, d_key, d_value):
+        gradient[_end(spans) :] = 0.0
     return d_query, d_key, d_value
 
 
-def _by_head(x_LHC: Tensor, num_heads: int) -> Tensor:
-    """[L, K*G, C] -> [K, L*G, C]: the query heads of one key/value head follow each other for each position."""
+def _end(spans: tuple[Span, ...]) -> int:
+    """The row behind the last one that belongs to a span."""
+    return max((span.stop for span in spans), default=0)
+
+
+def _by_head(x_LHC: Tensor, num_heads: int, filled: int) -> Tensor:
+    """[L, K*G, C] -> [K, filled*G, C]: the query heads of one key/value head follow each other for each position.
+
+    The positions of zeros behind come later than all others, which do not see them.
+    """
     length, heads, width = x_LHC.shape
-    return x_LHC.reshape(length, num_heads, heads // num_heads, width).transpose(0, 1).reshape(num_heads, -1, width).contiguous()
+    x = x_LHC.new_zeros(num_heads, filled, heads // num_heads, width)
+    x[:, :length] = x_LHC.reshape(length, num_heads, heads // num_heads, width).transpose(0, 1)
+    return x.view(num_heads, -1, width)
 
 
 def _by_token(x: Tensor, length: int) -> Tensor:
@@ -129,10 +148,10 @@ def _by_token(x: Tensor, length: int) -> Tensor:
     return x.view(x.shape[0], length, -1, x.shape[2]).transpose(0, 1).reshape(length, -1, x.shape[2])
 
 
-def _blocks(begin: int, length: int, window: int | None) -> Iterator[tuple[int, int, int]]:
-    """(first query, last query + 1, first key that any of them sees) of the queries from `begin` on."""
-    for first in range(begin, length, BLOCK_ROWS):
-        yield first, min(first + BLOCK_ROWS, length), 0 if window is None else max(0, first - window + 1)
+def _blocks(begin: int, count: int, filled: int, window: int | None) -> Iterator[tuple[int, int, int]]:
+    """(first query, last query + 1, first key that any of them sees) of `count` queries from `begin` on; the last block goes on to `filled`."""
+    for first in range(begin, begin + count, BLOCK_ROWS):
+        yield first, min(first + BLOCK_ROWS, begin + filled), 0 if window is None else max(0, first - window + 1)
 
 
 def _hidden(first: int, last: int, low: int, group: int, window: int | None, like: Tensor) -> tuple[int, Tensor]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from danlu.training.kernels import gemm, int8
+from danlu.training.kernels import gemm, int8, sizes
 
 CHUNK_BYTES = 16 * 2**20
 """Most memory of one chunk of float32 logits: half of a usual last-level cache."""
@@ -83,6 +83,11 @@ def _chunks(num_rows: int, vocabulary: int) -> Iterator[slice]:
         yield slice(start, start + rows)
 
 
+def _filled(x: Tensor) -> Tensor:
+    """A chunk with rows of zeros behind it, up to a number that comes again; they have no part in any result."""
+    return sizes.with_rows(x, sizes.filled(len(x), x.device))
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     """Gradients are stored for an upstream gradient of one per row and scaled in backward."""
 
@@ -95,18 +100,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight_VD) if needs_weight and not weighs_rows else None
         grad_bias = torch.zeros_like(bias_V) if needs_bias and not weighs_rows and bias_V is not None else None
         for rows in _chunks(len(labels_L), len(weight_VD)):
-            hidden, labels = hidden_LD[rows], labels_L[rows, None]
+            count = len(labels_L[rows])
+            hidden, labels = _filled(hidden_LD[rows]), _filled(labels_L[rows, None])
             log_probabilities, slope = how.log_softmax(hidden, weight_VD, bias_V)
-            nll_L[rows] = log_probabilities.gather(1, labels)[:, 0].neg_()
+            nll_L[rows] = log_probabilities.gather(1, labels)[:count, 0].neg_()
             if grad_hidden is None and grad_weight is None and grad_bias is None:
                 continue
             gradient = how.gradient(log_probabilities, slope, labels).to(hidden.dtype)
             if grad_hidden is not None:
-                grad_hidden[rows] = gemm.nn(gradient, weight_VD)
+                grad_hidden[rows] = gemm.nn(gradient, weight_VD)[:count]
             if grad_weight is not None:
                 grad_weight += gemm.tn(gradient, hidden)
             if grad_bias is not None:
-                grad_bias += gradient.sum(0)
+                grad_bias += gradient[:count].sum(0)
         ctx.how = how
         kept = (hidden_LD, weight_VD, bias_V, labels_L) if needs_head else (None, None, None, None)
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias, *kept)
@@ -136,10 +142,11 @@ def _head_gradients(
     grad_weight = torch.zeros_like(weight_VD) if needs_weight else None
     grad_bias = torch.zeros_like(bias_V) if needs_bias and bias_V is not None else None
     for rows in _chunks(len(labels_L), len(weight_VD)):
-        log_probabilities, slope = how.log_softmax(hidden_LD[rows], weight_VD, bias_V)
-        gradient = how.gradient(log_probabilities, slope, labels_L[rows, None]).mul_(upstream_L[rows, None]).to(hidden_LD.dtype)
+        hidden, labels, upstream = (_filled(x) for x in (hidden_LD[rows], labels_L[rows, None], upstream_L[rows, None]))
+        log_probabilities, slope = how.log_softmax(hidden, weight_VD, bias_V)
+        gradient = how.gradient(log_probabilities, slope, labels).mul_(upstream).to(hidden_LD.dtype)
         if grad_weight is not None:
-            grad_weight += gemm.tn(gradient, hidden_LD[rows])
+            grad_weight += gemm.tn(gradient, hidden)
         if grad_bias is not None:
             grad_bias += gradient.sum(0)
     return grad_weight, grad_bias

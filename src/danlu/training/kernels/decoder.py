@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from danlu.training.kernels import sizes
 from danlu.training.kernels.attention import Span, attend, attend_backward
 from danlu.training.kernels.norm import inverse_rms_of, rms_norm, rms_norm_again, rms_norm_backward, rotate
 from danlu.training.kernels.projection import (
@@ -92,7 +93,7 @@ def plan(decoder: Any) -> list[tuple[AttentionPart, FeedForwardPart]] | None:
 
 def hidden_at_labels(decoder: Any, parts: Sequence[tuple[AttentionPart, FeedForwardPart]], layout: Layout, embedded_TD: Tensor | None = None) -> Tensor:
     """The decoder's last hidden state at the label rows of `layout` [L, D]; `embedded_TD` is read instead of the tokens where given."""
-    hidden_TD = decoder.embed_tokens(layout.ids_T) if embedded_TD is None else embedded_TD
+    hidden_TD = decoder.embed_tokens(layout.ids_T) if embedded_TD is None else sizes.with_rows(embedded_TD, len(layout.ids_T))
     cos, sin = decoder.rotary_emb(hidden_TD[None], position_ids=layout.positions_T[None])
     half = cos.shape[-1] // 2
     cos_T1c, sin_T1c = (x[0, :, None, :half].contiguous() for x in (cos, sin))

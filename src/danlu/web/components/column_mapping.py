@@ -1,4 +1,7 @@
-"""Saying in the head of the preview what each column of a table is; saving makes a new version with the names that are read."""
+"""Saying in the head of the preview what each column of a file is; saving makes a new version with the names that are read.
+
+The columns are those of all rows, not of the ones on show: what is not named when it is saved would be left out.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ from danlu.data.examples import ANSWERS, PROMPTS
 from danlu.services.platform import rows
 from danlu.services.platform.rows import ColumnMapping
 from danlu.store.datasets import DatasetVersion
-from danlu.web.components.elements import badge, box, button, paragraph
+from danlu.web.components.elements import Text, badge, box, button, paragraph
 from danlu.web.components.fields import choice
 from danlu.web.components.messages import guarded
+from danlu.web.components.newer_version import told_of_newer
 from danlu.web.session import Session
 
 Readiness = Literal["ready", "review", "required"]
@@ -31,6 +35,7 @@ USUAL: dict[str, tuple[str, ...]] = {
 KEEP, LEAVE_OUT = "keep", "leave_out"
 ENOUGH = ({"prompt", "completion"}, {"text"}, {"prompt", "chosen", "rejected"})
 """Columns of which one set has to be there."""
+MOST_SHOWN = 40
 TONES: dict[Readiness, Any] = {"ready": "good", "review": "warn", "required": "bad"}
 
 
@@ -54,9 +59,12 @@ def guess(names: list[str]) -> tuple[dict[str, str], bool]:
 class ColumnRoles:
     """The choices in the head of the table, and what comes of them."""
 
-    def __init__(self, s: Session, version: DatasetVersion, names: list[str]) -> None:
-        self.s, self.version = s, version
-        self.roles, self.is_sure = guess(names)
+    def __init__(self, s: Session, version: DatasetVersion, newest: int, columns: dict[str, int], total: int) -> None:
+        self.s, self.version, self.newest, self.columns, self.total = s, version, newest, columns, total
+        self.roles, self.is_sure = guess(list(columns))
+        chosen = [name for name, role in self.roles.items() if role != KEEP]
+        self.shown = list(dict.fromkeys([*chosen, *columns]))[:MOST_SHOWN]
+        """Columns that are asked about; the others stay as they are."""
         self.status = box()
 
     @property
@@ -68,6 +76,8 @@ class ColumnRoles:
 
     def head(self, name: str) -> None:
         """The choice for one column."""
+        if self.columns[name] < self.total:
+            Text(self.s.t("datasets.map_in_rows", number=f"{self.columns[name]:,}", total=f"{self.total:,}"), "div", "dl-small dl-muted")
         options = {role: self.s.t(f"datasets.role_{role}") for role in (KEEP, *USUAL, LEAVE_OUT)}
         made = choice(self.s.t("datasets.role_of", name=name), options, self.roles[name], partial(self._chosen, name))
         made.style("min-width: 132px")
@@ -83,9 +93,12 @@ class ColumnRoles:
         with self.status, box("dl-row").style("padding: 0 16px 12px"):
             badge(s.t(f"datasets.map_{self.readiness}"), TONES[self.readiness])
             paragraph(s.t(f"datasets.map_{self.readiness}_text"), "dl-muted dl-small")
-            button(s.t("datasets.map_save"), guarded(s, self._save), why_not=s.t("datasets.map_required_text") if self.readiness == "required" else None)
+            if len(self.shown) < len(self.columns):
+                paragraph(s.t("datasets.map_others", number=len(self.columns) - len(self.shown)), "dl-muted dl-small")
+            save = guarded(s, lambda: told_of_newer(s, self.version.dataset_id, self.newest, self._save))
+            button(s.t("datasets.map_save"), save, why_not=s.t("datasets.map_required_text") if self.readiness == "required" else None)
 
-    async def _save(self) -> None:
+    async def _save(self, newest: int | None) -> None:
         columns = {name: name if role == KEEP else role for name, role in self.roles.items() if role != LEAVE_OUT}
-        made = await self.s.do(rows.map_columns, self.version.id, ColumnMapping(columns=columns))
+        made = await self.s.do(rows.map_columns, self.version.id, ColumnMapping(columns=columns), newest=newest)
         ui.navigate.to(f"/datasets/{self.version.dataset_id}?version={made.version.number}")

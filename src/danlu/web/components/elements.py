@@ -158,14 +158,28 @@ def empty(symbol: str, title: str, text: str) -> ui.element:
     return made
 
 
+def no_project(s: Session, symbol: str) -> None:
+    """What a page of a project teaches where there is none yet."""
+    with empty(symbol, s.t("home.no_project_title"), s.t("home.project_text")):
+        button(s.t("home.no_project_go"), href="/", classes="primary")
+
+
 def bar(share: float, label: str, tone: Tone = "") -> ui.element:
     """How much of something is used or done."""
-    made = box(f"dl-bar {tone}").props("role=progressbar aria-valuemin=0 aria-valuemax=100")
-    made._props["aria-valuenow"] = str(round(100 * min(1.0, max(0.0, share))))
+    made = box("dl-bar").props("role=progressbar aria-valuemin=0 aria-valuemax=100")
     made._props["aria-label"] = label
     with made:
-        box().style(f"width: {100 * min(1.0, max(0.0, share)):.1f}%")
+        box()
+    move_bar(made, share, tone)
     return made
+
+
+def move_bar(made: ui.element, share: float, tone: Tone = "") -> None:
+    """Show another share in a bar."""
+    percent = 100 * min(1.0, max(0.0, share))
+    made.classes(replace=f"dl-bar {tone}")
+    made.props(f"aria-valuenow={percent:.0f}")
+    made.default_slot.children[0].style(replace=f"width: {percent:.1f}%")
 
 
 def fold(title: str) -> ui.element:

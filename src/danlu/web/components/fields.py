@@ -7,6 +7,8 @@ from typing import Any
 
 from nicegui import ui
 
+from danlu.web.components.elements import Text, box
+
 
 def text_field(label: str, value: str = "", *, maxlength: int | None = None, on_change: Callable[..., Any] | None = None) -> ui.input:
     """One line of text."""
@@ -22,6 +24,13 @@ def choice(label: str, options: dict[Any, str], value: Any, on_change: Callable[
     made = ui.select(options, value=value, on_change=on_change).props("outlined dense options-dense").style("min-width: 160px")
     made._props["aria-label"] = label
     return made
+
+
+def labelled_choice(label: str, options: dict[Any, str], value: Any, on_change: Callable[..., Any] | None = None) -> ui.select:
+    """One of several, with its label above it: for choices whose values do not say what they are about."""
+    with box("dl-field"):
+        Text(label, "span", "dl-small dl-muted").props("aria-hidden=true")
+        return choice(label, options, value, on_change)
 
 
 def text_area(label: str, value: str = "", *, rows: int = 8, is_code: bool = False, on_change: Callable[..., Any] | None = None) -> ui.textarea:

@@ -6,8 +6,11 @@ from typing import Any
 
 from nicegui import ui
 
+from danlu.services.platform import runs
+from danlu.services.platform.runs import Stop
 from danlu.store.jobs import Job
 from danlu.web.components.elements import Text, box, link, moment, state_badge
+from danlu.web.components.messages import choose
 from danlu.web.session import Session
 from danlu.web.words import CATALOGUE
 
@@ -24,11 +27,22 @@ def _subject(payload: dict[str, Any]) -> str:
     return str(recipe.get("dataset") or payload.get("name") or payload.get("path") or "").rpartition("/")[2][:120]
 
 
-def job_line(s: Session, job: Job) -> ui.element:
-    """Name, state and time; further parts are added by the caller."""
+async def ask_to_stop(s: Session, run_id: str, back_to: str) -> None:
+    """Ask what becomes of a run, and do it; after it was discarded, go `back_to` the list."""
+    outcomes = {"going": (s.t("run.keep_going"), "primary"), "keep": (s.t("run.stop_keep"), ""), "discard": (s.t("run.discard"), "danger")}
+    chosen = await choose(s, s.t("run.stop_title"), s.t("run.stop_text"), outcomes)
+    if chosen == "keep":
+        await s.do(runs.stop_run, run_id, Stop(outcome="keep"))
+    elif chosen == "discard":
+        await s.do(runs.stop_run, run_id, Stop(outcome="discard"))
+        ui.navigate.to(back_to)
+
+
+def job_line(s: Session, job: Job, run_name: str = "") -> ui.element:
+    """Name (the run's, where the caller knows it), state and time; further parts are added by the caller."""
     with box("", "li") as made, box():
         if job.run_id is not None:
-            link(job_name(s, job), f"/runs/{job.run_id}", "dl-strong")
+            link(run_name or job_name(s, job), f"/{'sweeps' if job.kind == 'sweep' else 'runs'}/{job.run_id}", "dl-strong")
         else:
             Text(job_name(s, job), "span", "dl-strong")
         with box("dl-row dl-small dl-muted"):

@@ -5,10 +5,11 @@ const ALPHA = 0.9;
 
 export default {
   template: `<div class="dl-chart" :class="{ small: small }" role="img" :aria-label="label"></div>`,
-  props: { series: Array, label: String, x: String, y: String, small: Boolean, log: Boolean },
-  data: () => ({ isLog: false, isSmooth: true }),
+  props: { series: Array, points_json: String, label: String, x: String, y: String, small: Boolean, log: Boolean },
+  data: () => ({ isLog: false, isSmooth: true, lines: [] }),
   async mounted() {
-    this.points = this.series.map((line) => line.points.slice());
+    this.lines = this.series;
+    this.points = JSON.parse(this.points_json);
     this.isLog = this.log;
     await new Promise((done) => setTimeout(done, 0));
     this.chart = echarts.init(this.$el, null, { renderer: "canvas" });
@@ -33,7 +34,7 @@ export default {
       });
       this.draw();
     },
-    restart(all) { this.points = all; this.draw(); },
+    replace(series, points) { this.lines = series; this.points = points; this.draw(); },
     set_log(value) { this.isLog = value; this.draw(); },
     set_smooth(value) { this.isSmooth = value; this.draw(); },
     png(name) { window.danlu.save(name, "image/png", this.chart.getDataURL({ pixelRatio: 2, backgroundColor: window.danlu.token("--surface") })); },
@@ -42,7 +43,7 @@ export default {
       const columns = this.points.map((points) => new Map(points));
       const quoted = (text) => `"${String(text).replaceAll('"', '""')}"`;
       const rows = steps.map((step) => [step, ...columns.map((column) => column.get(step) ?? "")].join(","));
-      window.danlu.save(name, "text/csv", [["step", ...this.series.map((line) => quoted(line.name))].join(","), ...rows].join("\n"));
+      window.danlu.save(name, "text/csv", [["step", ...this.lines.map((line) => quoted(line.name))].join(","), ...rows].join("\n"));
     },
     smoothed(points) {
       let mean = 0, weight = 0;
@@ -56,19 +57,20 @@ export default {
       if (!this.chart) return;
       const token = window.danlu.token, ink = token("--ink"), muted = token("--muted"), line = token("--line");
       const made = [];
-      this.series.forEach((kind, i) => {
+      this.lines.forEach((kind, i) => {
         const color = token(`--chart-${kind.color}`), points = this.points[i];
         const isSmooth = kind.smooth && this.isSmooth && points.length > 4;
         const base = { type: "line", name: kind.name, showSymbol: points.length < 3 || kind.dots, symbolSize: 5, sampling: "lttb", animation: false, itemStyle: { color } };
-        made.push({ ...base, id: `raw-${i}`, data: points, lineStyle: { color, width: isSmooth ? 1 : 1.75, opacity: isSmooth ? 0.3 : 1, type: kind.dash ? "dashed" : "solid" },
+        made.push({ ...base, id: `raw-${i}`, data: points, lineStyle: { color, width: isSmooth ? 1 : 1.75, opacity: isSmooth ? 0.3 : 1, type: kind.dash || "solid" },
           tooltip: { show: true } });
         made.push({ ...base, id: `smooth-${i}`, showSymbol: false, data: isSmooth ? this.smoothed(points) : [], lineStyle: { color, width: 1.75 }, tooltip: { show: false } });
       });
       this.chart.setOption({
         textStyle: { fontFamily: getComputedStyle(document.body).fontFamily, color: ink },
         grid: { left: 8, right: 16, top: 36, bottom: 28, containLabel: true },
-        legend: { top: 0, left: 0, icon: "roundRect", itemWidth: 12, itemHeight: 3, textStyle: { color: ink, fontSize: 12 }, data: this.series.map((kind) => kind.name),
-          selectedMode: this.series.length > 1, inactiveColor: muted },
+        legend: { top: 0, left: 0, icon: "roundRect", itemWidth: 12, itemHeight: 3, textStyle: { color: ink, fontSize: 12 }, data: this.lines.map((kind) => kind.name),
+          selectedMode: this.lines.length > 1, inactiveColor: muted, type: this.lines.length > 2 ? "scroll" : "plain", pageIconColor: ink, pageIconInactiveColor: line,
+          pageTextStyle: { color: muted } },
         tooltip: { trigger: "axis", confine: true, backgroundColor: token("--surface"), borderColor: line, textStyle: { color: ink, fontSize: 12 },
           valueFormatter: (value) => (value === undefined ? "" : Math.abs(value) >= 1000 ? Math.round(value).toLocaleString() : Number(value).toPrecision(4)) },
         dataZoom: [{ type: "inside", filterMode: "none", zoomOnMouseWheel: "ctrl", moveOnMouseWheel: false }],

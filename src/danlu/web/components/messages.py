@@ -11,7 +11,8 @@ from typing import Any
 from nicegui import ui
 
 import danlu
-from danlu.errors import DanluError, ForbiddenError, SignInError
+from danlu.data import reasons
+from danlu.errors import DanluError, ForbiddenError, SignInError, chinese
 from danlu.web.components.elements import Text, box, button, fold, paragraph
 from danlu.web.session import Session
 
@@ -28,21 +29,40 @@ def diagnostics(s: Session, error: DanluError) -> str:
     return redacted(f"Danlu {danlu.__version__}\n{s.request.url.path}\n{error}")
 
 
+def in_language(s: Session, sentence: str) -> str:
+    """A sentence of an error, a mistake or a reason in the language of the page."""
+    return chinese.in_chinese(sentence, reasons.in_chinese) if s.language == "zh" else sentence
+
+
+def in_error_words(s: Session, error: DanluError) -> chinese.Told:
+    """An error in the language of the page."""
+    return chinese.told(error, reasons.in_chinese) if s.language == "zh" else chinese.Told(s.t("error.title"), error.what, error.why, error.fix)
+
+
 def error_panel(s: Session, error: DanluError, *, where: str = "dl-card") -> ui.element:
-    """What happened and how to go on; the reason folded."""
-    # LIMIT: the sentences of errors are English in every language (docs/limits.md#the-studios-pages)
+    """What happened and how to go on; the reason folded, and on a Chinese page the words of the log."""
+    told = in_error_words(s, error)
     made = box(where, "section").props("role=alert")
     with made:
-        Text(s.t("error.title"), "h2", "dl-bad")
-        paragraph(error.what, "dl-text")
+        Text(told.title, "h2", "dl-bad")
+        if told.what != told.title:
+            paragraph(told.what, "dl-text")
         with box("dl-row top"):
             Text(s.t("error.fix"), "span", "dl-muted")
-            Text(error.fix, "span", "dl-strong dl-text")
+            Text(told.fix, "span", "dl-strong dl-text")
         with fold(s.t("error.why")):
-            paragraph(f"{error.why} ({error.code})", "dl-text dl-muted")
+            paragraph(f"{told.why} ({error.code})", "dl-text dl-muted")
+        if told.what != error.what:
+            original(s, str(error))
         with box("dl-row"):
             copy_button(s, diagnostics(s, error), s.t("error.copy"))
     return made
+
+
+def original(s: Session, text: str) -> None:
+    """What was said in English, folded: for the log, for a search, for whoever helps."""
+    with fold(s.t("error.original")):
+        Text(text, "p", "dl-text dl-muted dl-mono dl-small").props("lang=en")
 
 
 def copy_button(s: Session, text: str, label: str) -> ui.element:
@@ -55,9 +75,10 @@ def copy_button(s: Session, text: str, label: str) -> ui.element:
 
 def toast(s: Session, text: str, *, tone: str = "") -> None:
     """Say something briefly."""
-    with s.toasts, box(f"dl-toast {tone}").props("role=status") as made:
-        Text(text)
-    ui.timer(4.0, made.delete, once=True)
+    with s.toasts:
+        with box(f"dl-toast {tone}").props("role=status") as made:
+            Text(text)
+        ui.timer(4.0, made.delete, once=True)  # here: what was pressed can be gone from the page by now
 
 
 def error_toast(s: Session, error: DanluError) -> None:
@@ -85,7 +106,8 @@ async def confirm(s: Session, title: str, text: str, *, do: str, danger: bool = 
 
 async def choose(s: Session, title: str, text: str, outcomes: dict[str, tuple[str, str]]) -> str | None:
     """Ask which of several outcomes is wanted; None when the dialog is closed."""
-    with ui.dialog() as dialog, box("dl-dialog").props("role=dialog aria-modal=true") as content:
+    # Not where the button is: a list that is drawn anew while the question is open would take it away.
+    with s.toasts, ui.dialog() as dialog, box("dl-dialog").props("role=dialog aria-modal=true") as content:
         content._props["aria-label"] = title
         Text(title, "h2")
         paragraph(text, "dl-text dl-muted")

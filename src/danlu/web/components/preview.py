@@ -7,9 +7,11 @@ from typing import Any
 
 from nicegui import ui
 
+from danlu.errors import error_from
 from danlu.services.platform.recipes import Obstacle, PreviewedRun
 from danlu.web import numbers
 from danlu.web.components.elements import Text, badge, bar, box, button, fold, note, pairs, paragraph
+from danlu.web.components.messages import in_error_words, original
 from danlu.web.session import Session
 from danlu.web.words import CATALOGUE
 
@@ -70,9 +72,13 @@ def preview_card(s: Session, found: PreviewedRun, apply: Apply) -> None:
 
 def _problem(s: Session, problem: Obstacle, apply: Apply) -> None:
     key = f"preview.problem_{problem.code}"
-    with note(s.t(key) if key in CATALOGUE else problem.what, "bad"):
-        Text(problem.why, "div", "dl-small dl-text")
-        Text(problem.fix, "div", "dl-small dl-text")
+    error = error_from({"code": problem.code, "what": problem.what, "why": problem.why, "fix": problem.fix})
+    told = in_error_words(s, error)
+    with note(s.t(key) if key in CATALOGUE else told.what, "bad"):
+        Text(told.why, "div", "dl-small dl-text")
+        Text(told.fix, "div", "dl-small dl-text")
+        if told.what != problem.what:
+            original(s, str(error))
         if problem.changes:
             with box("dl-row"):
                 button(s.t("preview.fixes"), lambda: apply(problem.changes), classes="small")

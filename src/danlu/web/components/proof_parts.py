@@ -50,8 +50,9 @@ def forest(s: Session, metrics: dict[str, Any]) -> None:
                         state_badge(s, entry["label"])
                     _cell(s, "base", words.value(entry["base"], entry["unit"]))
                     _cell(s, "tuned", words.value(entry["tuned"], entry["unit"]))
-                    with _labelled(s, "change", ""):
-                        ui.html(_interval(entry, _spoken(s, name, entry)), sanitize=False).style("flex: 1; min-width: 0")
+                    with _labelled(s, "change", ""), box().style("flex: 1; min-width: 0"):
+                        ui.html(_interval(entry, _spoken(s, name, entry)), sanitize=False)
+                        Text(_change(entry), "div", "dl-small dl-muted dl-center")
                     _cell(s, "wins", f"{entry['wins']} / {entry['ties']} / {entry['losses']}")
                     _cell(s, "p", words.p_value(entry["p"]))
 
@@ -59,6 +60,12 @@ def forest(s: Session, metrics: dict[str, Any]) -> None:
 def _spoken(s: Session, name: str, entry: dict[str, Any]) -> str:
     base, tuned = words.value(entry["base"], entry["unit"]), words.value(entry["tuned"], entry["unit"])
     return s.t("proof.summary_metric", name=s.pick(words.name(name)), base=base, tuned=tuned, verdict=s.t(f"state.{entry['label']}"))
+
+
+def _change(entry: dict[str, Any]) -> str:
+    """The change as a number, with its interval."""
+    delta, *ends = (words.signed(number, entry["unit"]) for number in (entry["delta"], *entry["ci"]))
+    return delta if None in entry["ci"] else f"{delta} [{', '.join(ends)}]"
 
 
 def _labelled(s: Session, key: str, classes: str) -> ui.element:

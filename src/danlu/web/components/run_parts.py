@@ -11,7 +11,7 @@ from nicegui.element import Element
 from danlu.services.platform.watching import RunForecast
 from danlu.store.measurements import Point, RunEvent
 from danlu.web import numbers
-from danlu.web.components.elements import Text, badge, bar, box, button, card, fold, note, paragraph
+from danlu.web.components.elements import Text, badge, bar, box, button, card, fold, move_bar, note, paragraph
 from danlu.web.components.line_chart import Line, LineChart, Values
 from danlu.web.session import Session
 from danlu.web.words import CATALOGUE
@@ -147,11 +147,16 @@ class LogView(Element, component="log_view.js"):
     def __init__(self, s: Session, text: str) -> None:
         super().__init__()
         self._props.update(text=text, label=s.t("run.log"), search=s.t("run.log_search"), matches=s.t("run.log_matches"), empty=s.t("run.log_empty"))
+        ui.context.client.on_connect(self._let_go)
+
+    def _let_go(self) -> None:
+        """The browser has the text now."""
+        with self._props.suspend_updates():
+            self._props["text"] = ""
 
     def append(self, text: str) -> None:
         """Show what is new."""
         if text:
-            self._props["text"] += text
             self.run_method("append", text)
 
 
@@ -171,18 +176,19 @@ def forecast_card(s: Session, found: RunForecast) -> None:
                 with box("", "tr"):
                     key = f"run.forecast_{row.name}"
                     Text(s.t(key) if key in CATALOGUE else row.name, "td")
-                    Text(_quantity(s, row.name, row.forecast), "td", "right")
-                    Text(_quantity(s, row.name, row.actual), "td", "right")
+                    Text(quantity(s, row.name, row.forecast), "td", "right")
+                    Text(quantity(s, row.name, row.actual), "td", "right")
 
 
-def _quantity(s: Session, name: str, value: float | None) -> str:
+def quantity(s: Session, name: str, value: float | None) -> str:
+    """A number of a forecast with its unit."""
     if name.endswith("_bytes"):
         return numbers.size(value)
     return numbers.duration(value, s.language) if name.endswith("_seconds") else numbers.count(value)
 
 
 class Progress:
-    """Stage, step, loss, speed and the time that is left."""
+    """Stage, step, loss, speed and the time that is left. Drawn once; after that only its words change, since many may look twice a second."""
 
     def __init__(self, s: Session) -> None:
         self.s, self.stage = s, ""
@@ -190,7 +196,18 @@ class Progress:
         self.newest: dict[str, Any] = {}
         with box("dl-card", "section"):
             self.title = Text("", "div", "dl-strong")
-            self.place = box("dl-col")
+            with box("dl-col") as self.place:
+                with box("dl-row between dl-small dl-muted"):
+                    self.told, self.left = Text(""), Text("")
+                self.bar = bar(0, s.t("run.progress"))
+                with box("dl-facts", "dl"):
+                    self.facts = [self._fact(s.t(key)) for key in ("run.loss_now", "run.validation_now", "run.speed_now", "preview.memory")]
+        self.place.set_visibility(False)
+
+    def _fact(self, name: str) -> Text:
+        with box():
+            Text(name, "dt")
+            return Text("", "dd", "dl-num")
 
     def append(self, state: str, points: list[Point], events: list[RunEvent], summary: dict[str, Any] | None) -> None:
         """Show what is new."""
@@ -209,25 +226,20 @@ class Progress:
         step, total = newest.get("step", 0), newest.get("num_steps") or 0
         known = f"run.stage_{self.stage}"
         self.title.text = s.t("run.waiting") if state == "queued" else s.t(known) if known in CATALOGUE and state == "running" else s.t(f"state.{state}")
-        self.place.clear()
-        with self.place:
-            if not total:
-                return
-            told = s.t("run.step_of", step=step, total=total)
-            with box("dl-row between dl-small dl-muted"):
-                Text(told)
-                speed, tokens = newest.get("tokens_per_second"), newest.get("num_tokens")
-                if state == "running" and self.stage == "training" and speed and tokens and step:
-                    left = tokens / step * (total - step) / speed
-                    Text(s.t("run.left", time=numbers.duration(left, s.language)))
-            bar(step / total, told, "good" if state == "succeeded" else "")
-            with box("dl-facts", "dl"):
-                for name, value in (
-                    (s.t("run.loss_now"), numbers.short(newest.get("loss"))),
-                    (s.t("run.validation_now"), numbers.short(self.losses.get("validation"))),
-                    (s.t("run.speed_now"), s.t("run.tokens_per_second", number=numbers.count(newest.get("tokens_per_second")))),
-                    (s.t("preview.memory"), numbers.size(newest.get("peak_memory_bytes"))),
-                ):
-                    with box():
-                        Text(name, "dt")
-                        Text(value, "dd", "dl-num")
+        self.place.set_visibility(bool(total))
+        if not total:
+            return
+        self.told.text = s.t("run.step_of", step=step, total=total)
+        speed, tokens = newest.get("tokens_per_second"), newest.get("num_tokens")
+        is_training = state == "running" and self.stage == "training"
+        left = numbers.duration(tokens / step * (total - step) / speed, s.language) if is_training and speed and tokens and step else None
+        self.left.text = "" if left is None else s.t("run.left", time=left)
+        move_bar(self.bar, step / total, "good" if state == "succeeded" else "")
+        values = (
+            numbers.short(newest.get("loss")),
+            numbers.short(self.losses.get("validation")),
+            s.t("run.tokens_per_second", number=numbers.count(newest.get("tokens_per_second"))),
+            numbers.size(newest.get("peak_memory_bytes")),
+        )
+        for fact, value in zip(self.facts, values, strict=True):
+            fact.text = value

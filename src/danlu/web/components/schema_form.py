@@ -11,17 +11,17 @@ from nicegui import ui
 from danlu.web import numbers
 from danlu.web.components.elements import Text, badge, box, fold, help_tip
 from danlu.web.components.fields import choice, text_field
-from danlu.web.components.messages import guarded
+from danlu.web.components.messages import guarded, in_language
 from danlu.web.schema_fields import GROUPS, FormField, fields_of, value_at
 from danlu.web.session import Session
-from danlu.web.words.recipe import HELP_ZH
+from danlu.web.words.recipe import help_zh
 
 Change = Callable[[str, Any], Awaitable[None]]
 
 
 def field_help(s: Session, field: FormField) -> str:
     """One sentence on a setting."""
-    return HELP_ZH.get(field.path.removesuffix(".type"), HELP_ZH.get(field.name, "")) if s.language == "zh" else field.help
+    return help_zh(field.path, field.variant) if s.language == "zh" else field.help
 
 
 class SchemaForm:
@@ -46,7 +46,7 @@ class SchemaForm:
         """Show each mistake beside its field."""
         for path, place in self.notes.items():
             found = [line for line in mistakes if line.strip().startswith(f"{path.removesuffix('.type')}:")]
-            place.text = " ".join(line.strip().partition(": ")[2] for line in found)
+            place.text = " ".join(in_language(self.s, line).strip().removeprefix(path.removesuffix(".type")).lstrip(":\uff1a ") for line in found)
 
     def _group(self, group: str, fields: list[FormField], recipe: dict[str, Any], changed: set[str]) -> None:
         with fold(self.s.t(f"form.group_{group}")) as made:

@@ -13,7 +13,7 @@ from danlu.services.platform.keys import KeyView, NewKey
 from danlu.services.platform.sessions import SessionView
 from danlu.services.platform.users import PasswordChange
 from danlu.web.components.elements import Text, badge, box, button, card, empty, moment, note, paragraph
-from danlu.web.components.fields import choice, password_field, text_field
+from danlu.web.components.fields import labelled_choice, password_field, text_field
 from danlu.web.components.messages import confirm, copy_button, guarded
 from danlu.web.components.tabs import settings_head
 from danlu.web.session import Session
@@ -79,11 +79,11 @@ async def _new_key(s: Session, draw: Redraw) -> None:
                 copy_button(s, key.secret, s.t("account.key_copy"))
         await draw()
 
-    with box("dl-row"):
+    with box("dl-row bottom"):
         name = text_field(s.t("account.key_name"), maxlength=100)
-        role = choice(s.t("account.key_role"), {one: s.t(f"people.role_{one}") for one in get_args(Role)}, "viewer")
-        project = choice(s.t("account.key_project"), projects, "")
-        days = choice(s.t("account.key_valid"), valid, 90)
+        role = labelled_choice(s.t("account.key_role"), {one: s.t(f"people.role_{one}") for one in get_args(Role)}, "viewer")
+        project = labelled_choice(s.t("account.key_project"), projects, "")
+        days = labelled_choice(s.t("account.key_valid"), valid, 90)
         button(s.t("account.make_key"), guarded(s, make), classes="primary")
     made = box()
 

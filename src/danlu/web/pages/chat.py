@@ -8,10 +8,11 @@ from typing import Any
 from nicegui import ui
 
 from danlu.services.platform import views
-from danlu.web.components.conversation import Conversation, answerers, no_project
-from danlu.web.components.elements import Text, box, button, paragraph
+from danlu.web.components.conversation import Conversation, answerers
+from danlu.web.components.elements import Text, box, button, no_project, paragraph
 from danlu.web.components.fields import choice
-from danlu.web.components.messages import guarded
+from danlu.web.components.messages import guarded, toast
+from danlu.web.components.votes_card import VotesCard
 from danlu.web.session import Session
 from danlu.web.template import page
 
@@ -40,39 +41,39 @@ async def _show(s: Session, draft_name: str, title: str, text: str, num_panes: i
             paragraph(text, "dl-sub")
         corner = box("dl-row")
     if project is None:
-        no_project(s)
+        no_project(s, "chat_bubble_outline" if num_panes == 1 else "compare")
         return
     names = await answerers(s, project.id)
     talk = Conversation(s, project.id, names, f"{draft_name}-{project.id}", min(num_panes, max(1, len(names))))
     talk.restore((await s.do(views.get_draft, talk.draft_name)).values)
-    asked = [name for name in (s.query("models") or s.query("model") or "").split(",") if name in names]
-    for pane, name in zip(talk.panes, asked, strict=False):
-        if pane.model != name:
-            pane.model, pane.answers, talk.questions = name, [], []
-    if not talk.questions:
-        for pane in talk.panes:
-            pane.answers = []
+    talk.parameters.take(s.request.query_params)
+    talk.is_blind = talk.is_blind or (num_panes > 1 and s.query("blind") == "1")
+    talk.choose([name for name in (s.query("models") or s.query("model") or "").split(",") if name in names][: len(talk.panes)])
     with corner:
         _corner(s, talk, num_panes)
     talk.draw()
+    if num_panes > 1:
+        counted = VotesCard(s, project.id, names)
+        talk.on_vote = counted.draw
+        await counted.draw()
 
 
 def _corner(s: Session, talk: Conversation, num_panes: int) -> None:
     if num_panes > 1:
 
         async def blind(event: Any) -> None:
-            talk.is_blind = bool(event.value)
-            await talk.keep()
-            ui.run_javascript("location.reload()")
+            await talk.hide_names(bool(event.value))
+
+        def other_number(event: Any) -> None:
+            chosen = ",".join(pane.model for pane in talk.panes[: event.value])
+            ui.navigate.to(f"/compare?project={talk.project_id}&panes={event.value}&models={chosen}")
 
         ui.checkbox(s.t("chat.blind"), value=talk.is_blind, on_change=guarded(s, blind)).props("dense")
-        choice(
-            s.t("chat.compare_title"), {number: str(number) for number in NUM_PANES}, num_panes, lambda event: ui.navigate.to(f"/compare?panes={event.value}")
-        ).style("min-width: 72px")
+        Text(s.t("chat.num_panes"), "span", "dl-muted")
+        choice(s.t("chat.num_panes"), {number: str(number) for number in NUM_PANES}, num_panes, other_number).style("min-width: 72px")
 
     def share() -> None:
-        path = "/chat?model=" if num_panes == 1 else "/compare?models="
-        models = ",".join(pane.model for pane in talk.panes)
-        ui.run_javascript(f"window.danlu.copy(location.origin + {json.dumps(path + models)})")
+        ui.run_javascript(f"window.danlu.copy(location.origin + {json.dumps(talk.address())})")
+        toast(s, s.t("chat.shared"), tone="good")
 
-    button(s.t("chat.share"), share, classes="small", symbol="link")
+    button(s.t("chat.share_link"), share, classes="small", symbol="link")

@@ -11,7 +11,7 @@ from danlu import bundled
 from danlu.services.platform import datasets
 from danlu.services.platform.datasets import NewDataset
 from danlu.web.components.data_table import DataTable
-from danlu.web.components.drop_zone import DropZone
+from danlu.web.components.drop_zone import DropZone, open_uploads
 from danlu.web.components.elements import Text, box, button, card, empty, paragraph
 from danlu.web.components.messages import guarded
 from danlu.web.session import Session
@@ -45,6 +45,7 @@ async def show(s: Session) -> None:
         if not first.items:
             paragraph(s.t("datasets.empty_text"), "dl-muted")
         DropZone(s, project.id)
+        await open_uploads(s, project.id, box("dl-col"))
     _examples(s, project.id)
 
 

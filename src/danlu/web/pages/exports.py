@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 from urllib.parse import quote
 
+from danlu.errors import error_from
 from danlu.services.platform import exports, jobs, runs
 from danlu.services.platform.exports import ExportContent, NewExport
+from danlu.store.jobs import Job
 from danlu.web import numbers
-from danlu.web.components.elements import Text, badge, box, button, card, fold, link, moment, paragraph
-from danlu.web.components.fields import choice
-from danlu.web.components.messages import confirm, guarded, toast
+from danlu.web.components.elements import Text, badge, box, button, card, fold, link, moment, no_project, paragraph
+from danlu.web.components.fields import labelled_choice
+from danlu.web.components.messages import confirm, error_panel, guarded, toast
 from danlu.web.live import refresh_every
 from danlu.web.session import Session
 from danlu.web.template import page
 
 FORMS = ("adapter", "merged")
 SHOWN = 50
+SHOWN_FAILURES = 5
+FAILURE_SECONDS = 24 * 3600.0
+"""So long it is told that an export failed."""
+Found = tuple[list[ExportContent], int, list[Job]]
+"""(exports, how many are on their way, jobs that failed)."""
 
 
 @page("/exports", title="models.exports", nav="exports")
@@ -28,24 +36,30 @@ async def show(s: Session) -> None:
         Text(s.t("models.exports"), "h1")
         paragraph(s.t("models.export_text"), "dl-sub")
     if project is None:
-        with box("dl-card", "section"):
-            paragraph(s.t("chat.tried_none"), "dl-muted")
-            link(s.t("home.title"), "/")
+        no_project(s, "ios_share")
         return
     finished = (await s.do(runs.list_runs, project.id, state="succeeded", limit=SHOWN)).items
     names = {run.id: run.name or run.id for run in finished}
     with card(s.t("models.export")):
         if not names:
             paragraph(s.t("models.export_none"), "dl-muted")
+            with box("dl-row"):
+                button(s.t("shell.nav_new_run"), href="/new-run", classes="primary")
         else:
             _form(s, names)
     place = box("dl-col wide")
 
-    async def read() -> tuple[list[ExportContent], int]:
+    known: dict[str, ExportContent] = {}
+
+    async def read() -> Found:
         found = await s.do(exports.list_exports, project.id, limit=SHOWN)
-        contents = [await s.do(exports.get_export, one.id) for one in found.items]
+        for one in found.items:
+            if one.id not in known:  # what is in an export never changes
+                known[one.id] = await s.do(exports.get_export, one.id)
         waiting = await s.do(jobs.list_queue, project_id=project.id)
-        return contents, sum(job.kind == "export" for job in waiting)
+        failed = await s.do(jobs.list_jobs, project.id, state="failed", kind="export", limit=SHOWN_FAILURES)
+        recent = [job for job in failed.items if (job.finished_at or 0) > time.time() - FAILURE_SECONDS]
+        return [known[one.id] for one in found.items], sum(job.kind == "export" for job in waiting), recent
 
     await refresh_every(2.0, read, lambda found: _draw(s, place, found, names))
 
@@ -58,21 +72,28 @@ def _form(s: Session, names: dict[str, str]) -> None:
         await s.do(exports.submit_export, chosen["run"], NewExport(type=chosen["form"]))
         toast(s, s.t("models.export_started"), tone="good")
 
-    with box("dl-row"):
-        choice(s.t("models.run"), names, chosen["run"], lambda event: chosen.update(run=event.value))
-        choice(s.t("models.form"), {name: s.t(f"models.export_{name}") for name in FORMS}, chosen["form"], lambda event: chosen.update(form=event.value))
+    with box("dl-row bottom"):
+        labelled_choice(s.t("models.run"), names, chosen["run"], lambda event: chosen.update(run=event.value))
+        labelled_choice(
+            s.t("models.form"), {name: s.t(f"models.export_{name}") for name in FORMS}, chosen["form"], lambda event: chosen.update(form=event.value)
+        )
         button(s.t("models.export"), guarded(s, start), classes="primary")
     for name in FORMS:
         paragraph(f"{s.t(f'models.export_{name}')}{s.t('basic.colon')}{s.t(f'models.export_{name}_text')}", "dl-small dl-muted")
 
 
-def _draw(s: Session, place: Any, found: tuple[list[ExportContent], int], names: dict[str, str]) -> None:
-    contents, waiting = found
+def _draw(s: Session, place: Any, found: Found, names: dict[str, str]) -> None:
+    contents, waiting, failed = found
     place.clear()
     with place:
+        for job in failed:
+            with error_panel(s, error_from({"code": "", "what": "", "why": "", "fix": ""} | (job.error or {}))), box("dl-row"):
+                button(s.t("models.export_again"), guarded(s, partial(s.do, jobs.resume_job, job.id)), classes="small")
+                Text(names.get(job.run_id or "", job.run_id or ""), "span", "dl-muted dl-small")
+                moment(job.finished_at).classes("dl-muted dl-small")
         if waiting:
             paragraph(s.t("models.export_started"), "dl-muted")
-        if not contents and not waiting:
+        if not contents and not waiting and names:
             paragraph(s.t("models.export_empty"), "dl-muted")
         for content in contents:
             _export(s, content, names)

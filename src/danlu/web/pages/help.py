@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from danlu.web.components.elements import Text, box, card, fold, paragraph
+from nicegui import ui
+
+from danlu.web.components.elements import Text, box, button, card, fold, paragraph
+from danlu.web.components.messages import guarded
 from danlu.web.session import Session
 from danlu.web.template import page
 from danlu.web.words import CATALOGUE
@@ -14,7 +17,14 @@ QUESTIONS = ("q_close", "q_how_many", "q_network", "q_stop")
 @page("/help", title="help.title", nav="help")
 async def show(s: Session) -> None:
     """One page to read."""
-    Text(s.t("help.title"), "h1")
+    with box("dl-head"):
+        Text(s.t("help.title"), "h1")
+
+        async def again() -> None:
+            await s.prefer(has_seen_tour=False)
+            ui.navigate.to("/")
+
+        button(s.t("settings.tour_again"), guarded(s, again))
     with card(s.t("help.how")), box("dl-col", "ol").style("padding-left: 20px"):
         for step in STEPS:
             Text(s.t(f"help.{step}"), "li")

@@ -11,13 +11,14 @@ from danlu.services.platform.views import Draft, get_draft, save_draft
 from danlu.store.jobs import Job
 from danlu.store.projects import Project
 from danlu.store.runs import Run
-from danlu.web.components.elements import Text, box, button, card, empty, icon, link, moment, paragraph, state_badge
+from danlu.web.components.elements import Text, box, button, card, empty, link, moment, paragraph, state_badge
 from danlu.web.components.fields import text_field
 from danlu.web.components.jobs import job_line
 from danlu.web.components.messages import guarded
+from danlu.web.components.tour import tour
 from danlu.web.live import queue_key, refresh_every
 from danlu.web.session import Session
-from danlu.web.template import page
+from danlu.web.template import asset, page
 
 EXAMPLE = "danlu/zhangjiajie"
 LISTED = 6
@@ -33,16 +34,25 @@ async def show(s: Session) -> None:
             Text(s.t("home.title"), "h1")
             paragraph(s.t("home.intro"), "dl-sub")
         if found:
-            button(s.t("shell.nav_new_run"), href="/new-run", classes="primary", symbol="add")
+            button(s.t("shell.nav_new_run"), href="/new-run", classes="primary", symbol="add")._props["data-tour"] = "start"
     if not s.view.has_seen_tour:
-        _tour(s)
+        tour(s, {name: asset(name) for name in ("tour.css", "tour.js")}, is_empty=not found)
     if not found:
         _first(s)
         return
     with box("dl-grid2"):
         with card(s.t("home.active"), "flush"):
             place = box()
-            await refresh_every(2.0, lambda: s.do(jobs.list_queue), lambda queue: _active(s, place, queue), queue_key)
+            names: dict[str, str] = {}
+
+            async def read() -> list[Job]:
+                queue = await s.do(jobs.list_queue)
+                for job in queue[:LISTED]:
+                    if job.run_id is not None and job.run_id not in names:
+                        names[job.run_id] = (await s.do(runs.get_run, job.run_id)).name
+                return queue
+
+            await refresh_every(2.0, read, lambda queue: _active(s, place, queue, names), queue_key)
         await _waiting(s, found)
     with card(s.t("home.projects"), "flush"):
         with box("dl-list", "ul"):
@@ -50,24 +60,6 @@ async def show(s: Session) -> None:
                 await _project(s, project)
         with box().style("padding: 12px 16px; border-top: 1px solid var(--line)"):
             await _new_project(s)
-
-
-def _tour(s: Session) -> None:
-    with card(s.t("home.tour_title")) as made:
-        with box("dl-grid3"):
-            for number, name, symbol in ((1, "data", "description"), (2, "train", "model_training"), (3, "proof", "fact_check")):
-                with box("dl-row top").style("flex-wrap: nowrap"):
-                    icon(symbol).style("font-size: 22px; color: var(--accent)")
-                    with box():
-                        Text(f"{number}. {s.t(f'home.tour_{name}')}", "h3")
-                        paragraph(s.t(f"home.tour_{name}_text"), "dl-muted")
-
-        async def close() -> None:
-            await s.prefer(has_seen_tour=True)
-            made.delete()
-
-        with box("dl-row"):
-            button(s.t("home.tour_close"), guarded(s, close), classes="small")
 
 
 def _first(s: Session) -> None:
@@ -78,7 +70,7 @@ def _first(s: Session) -> None:
         ui.navigate.to(f"/datasets/{dataset.id}")
 
     with empty("auto_awesome", s.t("home.first_title"), s.t("home.first_text")):
-        button(s.t("home.example"), guarded(s, example), classes="primary")
+        button(s.t("home.example"), guarded(s, example), classes="primary")._props["data-tour"] = "start"
     with card(s.t("home.new_project")):
         paragraph(s.t("home.project_text"), "dl-muted")
         _project_form(s, "")
@@ -110,7 +102,7 @@ def _project_form(s: Session, name: str) -> None:
         button(s.t("home.create"), guarded(s, create))
 
 
-def _active(s: Session, place: ui.element, queue: list[Job]) -> None:
+def _active(s: Session, place: ui.element, queue: list[Job], names: dict[str, str]) -> None:
     place.clear()
     with place:
         if not queue:
@@ -118,7 +110,7 @@ def _active(s: Session, place: ui.element, queue: list[Job]) -> None:
             return
         with box("dl-list", "ul"):
             for job in queue[:LISTED]:
-                job_line(s, job)
+                job_line(s, job, names.get(job.run_id or "", ""))
 
 
 async def _waiting(s: Session, found: list[Project]) -> None:
@@ -128,7 +120,8 @@ async def _waiting(s: Session, found: list[Project]) -> None:
         page = await s.do(runs.list_runs, project.id, limit=LISTED)
         waiting += [run for run in page.items if run.state in WAITING]
     waiting.sort(key=lambda run: -run.updated_at)
-    with card(s.t("home.waiting"), "flush"):
+    with card(s.t("home.waiting"), "flush") as made:
+        made._props["data-tour"] = "waiting"
         if not waiting:
             paragraph(s.t("home.waiting_none"), "dl-muted").style("padding: 0 16px 16px")
             return

@@ -1,13 +1,16 @@
-"""Base models, and the versions of own models."""
+"""Base models, and the versions of own models with where they came from."""
 
 from __future__ import annotations
 
 from functools import partial
+from urllib.parse import quote
 
 from danlu.services.platform import models
+from danlu.services.platform.models import BaseModelChoice, Lineage
+from danlu.store.projects import Project
 from danlu.store.runs import Model
 from danlu.web import numbers
-from danlu.web.components.elements import Text, badge, box, button, card, link, moment, paragraph, state_badge
+from danlu.web.components.elements import Text, badge, box, button, card, link, moment, no_project, paragraph, state_badge
 from danlu.web.components.messages import confirm, guarded
 from danlu.web.session import Session
 from danlu.web.template import page
@@ -19,26 +22,38 @@ SHOWN = 100
 async def show(s: Session) -> None:
     """The catalogue, and what was kept in this project."""
     project = await s.project()
-    Text(s.t("models.title"), "h1")
-    with card(s.t("models.base")):
-        paragraph(s.t("models.base_text"), "dl-muted dl-small")
-        with box("dl-col"):
+    with box("dl-col"):
+        Text(s.t("models.title"), "h1")
+        paragraph(s.t("models.intro"), "dl-sub")
+    with card(s.t("models.base"), "flush"):
+        paragraph(s.t("models.base_text"), "dl-muted dl-small").style("padding: 0 16px 12px")
+        with box("dl-list", "ul"):
             for base in await s.do(models.list_base_models):
-                with box("dl-row between"):
-                    with box("dl-row"):
-                        Text(base.name, "span", "dl-strong")
-                        if base.is_embedded:
-                            badge(s.t("models.embedded"))
-                    Text(numbers.size(base.size_bytes), "span", "dl-muted")
+                _base(s, base, project)
     if project is None:
+        no_project(s, "layers")
         return
     found = await s.do(models.list_models, project.id, limit=SHOWN)
     with card(s.t("models.own"), "flush"):
         if not found.items:
-            paragraph(s.t("models.own_empty"), "dl-muted").style("padding: 0 16px 16px")
+            with box("dl-col").style("padding: 0 16px 16px"):
+                paragraph(s.t("models.own_empty"), "dl-muted")
+                with box("dl-row"):
+                    button(s.t("shell.nav_runs"), href="/runs", classes="small")
         with box("dl-list", "ul"):
             for model in found.items:
                 _line(s, model)
+
+
+def _base(s: Session, base: BaseModelChoice, project: Project | None) -> None:
+    with box("", "li"):
+        with box(), box("dl-row"):
+            Text(base.name, "span", "dl-strong dl-text")
+            if base.is_embedded:
+                badge(s.t("models.embedded"))
+            Text(numbers.size(base.size_bytes), "span", "dl-muted dl-small")
+        if project is not None:
+            button(s.t("shell.nav_chat"), href=f"/chat?project={project.id}&model={quote(base.name, safe='/')}", classes="small")
 
 
 def _line(s: Session, model: Model) -> None:
@@ -47,15 +62,46 @@ def _line(s: Session, model: Model) -> None:
             await s.do(models.delete_model, model.id)
             line.delete()
 
+    async def origin() -> None:
+        if origins.default_slot.children:
+            origins.clear()
+            return
+        found = await s.do(models.get_lineage, model.id)
+        with origins:
+            _origin(s, found)
+
     with box("", "li") as line:
         with box():
-            Text(f"{model.name}@{model.number}", "span", "dl-strong")
+            Text(f"{model.name}@{model.number}", "span", "dl-strong dl-text")
             with box("dl-row dl-small dl-muted"):
                 if model.verdict:
                     state_badge(s, model.verdict)
-                Text(s.t(f"models.export_{model.kind}") if model.kind == "adapter" else model.kind)
+                Text(s.t("models.export_adapter" if model.kind == "adapter" else "models.whole"))
                 moment(model.created_at)
         with box("dl-row"):
-            link(s.t("models.column_run"), f"/runs/{model.run_id}")
+            button(s.t("models.origin"), guarded(s, origin), classes="small")
             button(s.t("shell.nav_chat"), href=f"/chat?project={model.project_id}&model={model.run_id}", classes="small")
             button(s.t("models.delete"), guarded(s, partial(delete)), classes="small danger")
+        origins = box().style("flex: 1 1 100%")
+
+
+def _origin(s: Session, found: Lineage) -> None:
+    """Where a model came from, and what was made of it."""
+    method = found.recipe.get("method")
+    data = found.dataset.name if found.dataset is not None else str(found.recipe.get("dataset", "")).rpartition("/")[2]
+    with box("dl-pairs left", "dl"):
+        for key, value in (("base_model", found.run.base_model.rpartition("/")[2]), ("data", data)):
+            Text(s.t(f"models.{key}"), "dt")
+            Text(value, "dd")
+        Text(s.t("models.method"), "dt")
+        Text(str(method.get("type")) if isinstance(method, dict) else str(method), "dd")
+        for key, runs in (("column_run", [found.run]), ("rounds", found.rounds)):
+            if runs:
+                Text(s.t(f"models.{key}"), "dt")
+                with box("", "dd"), box("dl-row"):
+                    for run in runs:
+                        link(run.name or run.id, f"/runs/{run.id}")
+        if found.exports:
+            Text(s.t("models.exports"), "dt")
+            with box("", "dd"):
+                link(s.t("models.num_exports", count=len(found.exports)), f"/exports?project={found.model.project_id}")

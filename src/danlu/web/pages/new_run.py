@@ -12,7 +12,7 @@ from nicegui import ui
 
 from danlu import bundled
 from danlu.recipe.recommend import GOALS, Goal
-from danlu.services.platform import datasets, models, recipes, runs, views
+from danlu.services.platform import datasets, models, recipes, runs, sweeps, views
 from danlu.services.platform.jobs import Priority
 from danlu.services.platform.models import BaseModelChoice
 from danlu.services.platform.recipes import Preview, PreviewedRun, RecipeText
@@ -21,12 +21,13 @@ from danlu.services.platform.views import Draft
 from danlu.store.datasets import Dataset
 from danlu.store.projects import Project
 from danlu.web import numbers
+from danlu.web.components.data_settings import DataSettings, Doors
 from danlu.web.components.elements import Text, badge, box, button, card, empty, fold, note, paragraph, segmented
 from danlu.web.components.fields import choice, text_area, text_field
-from danlu.web.components.messages import guarded
+from danlu.web.components.messages import guarded, in_language
 from danlu.web.components.preview import preview_card, waiting_card
 from danlu.web.components.schema_form import SchemaForm
-from danlu.web.schema_fields import FormField, fields_of, value_at, with_value
+from danlu.web.schema_fields import FormField, changes_to, fields_of, value_at, with_changes
 from danlu.web.session import Session
 from danlu.web.template import page
 
@@ -48,6 +49,8 @@ class Entered:
     priority: str = "standard"
     changes: dict[str, Any] = field(default_factory=dict)
     """Settings by dotted path that differ from what is recommended."""
+    copied: dict[str, Any] = field(default_factory=dict)
+    """Recipe of an earlier run, until what it differs in from what is recommended stands in `changes`."""
 
     @classmethod
     def from_draft(cls, values: dict[str, Any]) -> Entered:
@@ -74,6 +77,8 @@ async def show(s: Session) -> None:
         form.entered.dataset, form.entered.step = str(s.query("dataset")), "model"
     elif s.query("from"):
         await form.take_from(str(s.query("from")), s.query("changes"))
+    elif s.query("base"):
+        form.entered.base_model, form.entered.step = str(s.query("base")), "model" if form.entered.dataset else "data"
     form.body = box("dl-col wide")
     await form.draw()
 
@@ -91,18 +96,22 @@ class Form:
         """Counts previews, so that an old answer never replaces a newer one."""
         self.yaml: ui.textarea | None = None
         self.schema: SchemaForm | None = None
+        self.rows = DataSettings(s, project, Doors(self._change, self._change_all))
 
     async def take_from(self, run_id: str, changes: str | None) -> None:
         """Begin with the recipe of an earlier run, and what its coach recommends."""
         run = await self.s.do(runs.get_run, run_id)
         entered = self.entered
         entered.dataset, entered.base_model, entered.step = run.recipe["dataset"], run.base_model, "review"
-        entered.changes = {
-            item.path: value_at(run.recipe, item.path) for item in fields_of(run.recipe) if value_at(run.recipe, item.path, item.default) != item.default
-        }
+        entered.name, entered.changes, entered.copied = "", {}, run.recipe
+        if any(job.kind == "sweep" for job in await self.s.do(runs.list_run_jobs, run_id)):  # what the best member differs in from what all shared
+            table = await self.s.do(sweeps.get_sweep, run_id)
+            entered.changes = next((dict(member.settings) for member in table.members if member.name == table.best), {})
         with suppress(ValueError):  # an address that someone has cut
             told = json.loads(changes or "{}")
             entered.changes |= told if isinstance(told, dict) else {}
+        await self.keep()
+        ui.run_javascript("history.replaceState(null, '', '/new-run')")  # what is changed now is not taken from that run again by a reload
 
     async def keep(self) -> None:
         """Remember what was entered."""
@@ -205,6 +214,7 @@ class Form:
                         Text(s.t("new_run.priority"), "span", "dl-label")
                         choice(s.t("new_run.priority"), names, entered.priority, guarded(s, self._prioritised))
                     self.start = button(s.t("new_run.start"), guarded(s, self._start), classes="primary", symbol="play_arrow")
+                    button(s.t("new_run.sweep"), href="/sweeps/new?draft=new-run", symbol="tune")
                     button(s.t("basic.back"), guarded(s, partial(self.go, "model")), classes="quiet")
         with self.main, box("dl-card", "section"):
             waiting_card(s)
@@ -225,10 +235,16 @@ class Form:
 
     async def _recommend(self) -> None:
         """What is recommended for this data, model and goal; then what it would take with the changes."""
-        written = self._written()
-        if "objective.type" in self.entered.changes:
-            written["objective"] = self.entered.changes["objective.type"]
-        self.recommended = await self.s.do(recipes.preview_run, self.project.id, Preview(recipe=written, goal=cast(Goal, self.entered.goal)))
+        written, entered = self._written(), self.entered
+        if entered.copied.get("objective"):
+            written["objective"] = entered.copied["objective"]
+        if "objective.type" in entered.changes:
+            written["objective"] = entered.changes["objective.type"]
+        self.recommended = await self.s.do(recipes.preview_run, self.project.id, Preview(recipe=written, goal=cast(Goal, entered.goal)))
+        await self.rows.load()
+        if entered.copied and self.recommended.recipe is not None:
+            entered.changes, entered.copied = changes_to(self.recommended.recipe, entered.copied) | entered.changes, {}
+            await self.keep()
         self._draw_settings()
         if self.entered.changes and self.recommended.recipe is not None:
             await self._preview()
@@ -238,10 +254,7 @@ class Form:
     def _recipe(self) -> dict[str, Any]:
         """The recommended recipe with the changes."""
         values = dict(self.recommended.recipe or {}) if self.recommended is not None else self._written()
-        for path, value in self.entered.changes.items():
-            whole = path.removesuffix(".type")
-            values = with_value(values, whole, {"type": value}) if whole != path else with_value(values, path, value)
-        return values
+        return with_changes(values, self.entered.changes)
 
     async def _change(self, path: str, value: Any) -> None:
         base = dict(self.recommended.recipe or {}) if self.recommended is not None else {}
@@ -257,7 +270,13 @@ class Form:
         await self._preview()
 
     async def _take(self, changes: dict[str, Any]) -> None:
-        self.entered.changes |= changes
+        await self._change_all(changes, ())
+
+    async def _change_all(self, changes: dict[str, Any], back: tuple[str, ...]) -> None:
+        """Several settings at once; those of `back`, and what lies below a path that gets a value, are first as recommended."""
+        whole = (*back, *changes)
+        kept = {path: value for path, value in self.entered.changes.items() if not any(path == one or path.startswith(f"{one}.") for one in whole)}
+        self.entered.changes = kept | changes
         await self.keep()
         self._draw_settings()
         await self._preview()
@@ -273,17 +292,21 @@ class Form:
         self.beside.clear()
         with self.beside:
             if not checked.is_valid:
-                note("\n".join(line.strip() for line in checked.mistakes[1:]), "bad", self.s.t("new_run.line_mistakes"))
+                self._mistakes(checked.mistakes)
                 return
             waiting_card(self.s)
         found = await self.s.do(recipes.preview_run, self.project.id, Preview(recipe=self._recipe()))
         if mine == self.asked:
             self._draw_preview(found)
 
+    def _mistakes(self, mistakes: list[str]) -> None:
+        note("\n".join(in_language(self.s, line.strip()) for line in mistakes), "bad", self.s.t("new_run.line_mistakes"))
+
     def _draw_preview(self, found: PreviewedRun) -> None:
         self.beside.clear()
         with self.beside:
             preview_card(self.s, found, guarded(self.s, self._take))
+        self.rows.tell(found.split)
 
     def _draw_settings(self) -> None:
         s, recommended = self.s, self.recommended
@@ -305,6 +328,7 @@ class Form:
                     if self.entered.changes:
                         Text(s.t("new_run.advanced_changed", number=len(self.entered.changes)), "span", "dl-muted dl-small")
                         button(s.t("new_run.back_to_recommended"), guarded(s, self._reset), classes="small")
+            self.rows.draw(self._recipe())
             if s.view.is_advanced:
                 with card(s.t("new_run.all_settings")):
                     self.schema = SchemaForm(s, self._recipe(), set(self.entered.changes), self._change)
@@ -359,7 +383,7 @@ class Form:
         if checked.recipe is None:
             self.beside.clear()
             with self.beside:
-                note("\n".join(line.strip() for line in checked.mistakes), "bad", self.s.t("new_run.line_mistakes"))
+                self._mistakes(checked.mistakes)
             return
         base, whole = dict(self.recommended.recipe or {}), checked.recipe
         self.entered.dataset, self.entered.base_model = whole["dataset"], whole["base_model"]

@@ -18,7 +18,7 @@ from danlu.services.platform.users import NewUser, UserChange, UserView
 from danlu.store.members import Member
 from danlu.store.projects import Project
 from danlu.web.components.elements import Text, badge, box, button, card, moment, note, paragraph
-from danlu.web.components.fields import choice, password_field, text_field
+from danlu.web.components.fields import choice, labelled_choice, password_field, text_field
 from danlu.web.components.messages import confirm, copy_button, guarded
 from danlu.web.components.tabs import settings_head
 from danlu.web.session import Session, aside
@@ -179,10 +179,10 @@ def _user(s: Session, user: UserView, draw: Redraw, told: ui.element) -> None:
 async def _invitations(s: Session, draw_users: Redraw) -> None:
     names = {"": s.t("people.invite_project_none")} | {project.id: project.name for project in await s.projects()}
     roles = {one: s.t(f"people.role_{one}") for one in get_args(Role)}
-    with box("dl-row") as row:
+    with box("dl-row bottom") as row:
         email = text_field(s.t("people.email"), maxlength=254)
-        project = choice(s.t("people.invite_project"), names, next(reversed(names)) if len(names) == 2 else "")
-        role = choice(s.t("people.role"), roles, "editor")
+        project = labelled_choice(s.t("people.invite_project"), names, next(reversed(names)) if len(names) == 2 else "")
+        role = labelled_choice(s.t("people.role"), roles, "editor")
     told = box()
     place = box("dl-list", "ul")
 

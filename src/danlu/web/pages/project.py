@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from nicegui import ui
+
 from danlu.services.platform import runs
 from danlu.store.runs import Run
-from danlu.web.components.data_table import DataTable
+from danlu.web.components.data_table import Choice, DataTable
 from danlu.web.components.elements import STATE_TONES, Text, box, button, empty, paragraph
+from danlu.web.pages.compare_runs import MOST_RUNS
 from danlu.web.session import Session
 from danlu.web.template import page
 
@@ -45,8 +48,20 @@ async def show(s: Session) -> None:
         {"name": "base", "label": s.t("project.column_base")},
         {"name": "created", "label": s.t("project.column_created"), "type": "time"},
     ]
+    place = box("dl-row dl-noprint")
+    choice = Choice(s.t("compare_runs.tick"), lambda: _compare_button(s, place, choice))
+    choice.on_change()
     with box("dl-card flush", "section"):
-        DataTable(s, s.t("project.title"), columns, read, ([_row(s, run) for run in first.items], first.next))
+        DataTable(s, s.t("project.title"), columns, read, ([_row(s, run) for run in first.items], first.next), choice=choice)
+
+
+def _compare_button(s: Session, place: ui.element, choice: Choice) -> None:
+    """The way to the page that puts the ticked runs side by side; grey until it can."""
+    place.clear()
+    why_not = None if 2 <= len(choice.keys) <= MOST_RUNS else s.t("compare_runs.go_why_not")
+    with place:
+        href = f"/runs/compare?runs={','.join(choice.keys)}"
+        button(s.t("compare_runs.go", number=len(choice.keys)), href=href, symbol="stacked_line_chart", why_not=why_not)
 
 
 def _row(s: Session, run: Run) -> dict[str, Any]:

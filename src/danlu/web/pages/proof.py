@@ -42,6 +42,7 @@ async def show(s: Session) -> None:
         button(s.t("models.export"), href=f"/exports?project={run.project_id}&run={run.id}")
         button(s.t("proof.download_html"), guarded(s, partial(_download, s, run, "html")), symbol="download")
         button(s.t("proof.download_json"), guarded(s, partial(_download, s, run, "json")))
+        button(s.t("proof.print"), symbol="print").on("click", js_handler="() => window.print()")
     verdict_banner(s, proof)
     if proof.warnings:
         with card(s.t("proof.warnings")):

@@ -71,8 +71,9 @@ def _order(s: Session, line: ui.element, job: Job, waiting: list[Job], act: Call
     same = [other for other in waiting if other.priority == job.priority]
     rank = same.index(job)
 
-    async def move(before: str | None) -> None:
+    async def move(before: str | None, button: str) -> None:
         await act(jobs.move_job, job.id, Move(before=before))
+        line.client.run_javascript(f"window.danlu.focus('[data-move=\"{button} {job.id}\"]', '[data-job=\"{job.id}\"] button:enabled')")
 
     async def change(event: Any) -> None:
         await act(jobs.move_job, job.id, Move(priority=event.value))
@@ -80,22 +81,30 @@ def _order(s: Session, line: ui.element, job: Job, waiting: list[Job], act: Call
     with box("dl-row"):
         names = {name: s.t(f"queue.{name}") for name in get_args(Priority)}
         choice(s.t("queue.class"), names, job.priority, guarded(s, change)).style("min-width: 120px")
-        _arrow(s.t("queue.up"), "arrow_upward", guarded(s, partial(move, same[rank - 1].id)) if rank else None)
+        _arrow(s.t("queue.up"), "arrow_upward", f"up {job.id}", guarded(s, partial(move, same[rank - 1].id, "up")) if rank else None)
         after = same[rank + 2].id if rank + 2 < len(same) else None
-        _arrow(s.t("queue.down"), "arrow_downward", guarded(s, partial(move, after)) if rank + 1 < len(same) else None)
-    line.props("draggable=true")
-    line.on("dragstart", js_handler=f"(e) => e.dataTransfer.setData('text/plain', '{job.id}')")
-    line.on("dragover", js_handler="(e) => e.preventDefault()")
+        _arrow(s.t("queue.down"), "arrow_downward", f"down {job.id}", guarded(s, partial(move, after, "down")) if rank + 1 < len(same) else None)
 
     async def dropped(event: Any) -> None:
-        if event.args in {other.id for other in waiting} - {job.id}:
-            await act(jobs.move_job, event.args, Move(before=job.id, priority=job.priority))
+        """Dropped on the upper half of this job: before it. On the lower half: behind it."""
+        moved, is_behind = event.args
+        if moved not in {other.id for other in waiting} - {job.id}:
+            return
+        behind = [other.id for other in same[rank + 1 :] if other.id != moved]
+        before = job.id if not is_behind else next(iter(behind), None)
+        await act(jobs.move_job, moved, Move(before=before, priority=job.priority))
 
-    line.on("drop", guarded(s, dropped), js_handler="(e) => { e.preventDefault(); emit(e.dataTransfer.getData('text/plain')); }")
+    line.props("draggable=true")
+    line._props["data-job"] = job.id
+    line.on("dragstart", js_handler=f"(e) => e.dataTransfer.setData('text/plain', '{job.id}')")
+    line.on("dragover", js_handler="(e) => window.danlu.over(e)")
+    line.on("dragleave", js_handler="(e) => window.danlu.over(e)")
+    line.on("drop", guarded(s, dropped), js_handler="(e) => emit([e.dataTransfer.getData('text/plain'), window.danlu.over(e)])")
 
 
-def _arrow(label: str, symbol: str, on_click: Callable[..., Any] | None) -> None:
+def _arrow(label: str, symbol: str, name: str, on_click: Callable[..., Any] | None) -> None:
     made = box("dl-btn small", "button").props("type=button")
+    made._props["data-move"] = name
     made._props["aria-label"] = label
     made._props["title"] = label
     if on_click is None:

@@ -8,14 +8,14 @@ import yaml
 from nicegui import ui
 from pydantic import ValidationError
 
-from danlu.errors import ConflictError, DanluError
+from danlu.errors import ConflictError, error_from
 from danlu.services.platform import models, runs, watching
 from danlu.services.platform.models import NewModel
-from danlu.services.platform.runs import Stop
 from danlu.store.runs import Run
-from danlu.web.components.elements import Text, box, button, card, facts, fold, moment, state_badge
+from danlu.web.components.elements import Text, box, button, card, facts, fold, moment, note, state_badge
 from danlu.web.components.fields import text_field
-from danlu.web.components.messages import choose, error_panel, guarded, toast
+from danlu.web.components.jobs import ask_to_stop
+from danlu.web.components.messages import error_panel, guarded, toast
 from danlu.web.components.run_parts import Coach, Curves, LogView, Progress, Samples, forecast_card
 from danlu.web.run_feed import Delta, watch_run
 from danlu.web.session import Session
@@ -33,13 +33,14 @@ class View:
     """The open page."""
 
     def __init__(self, s: Session, run: Run) -> None:
-        self.s, self.run = s, run
+        self.s, self.run, self.is_sweep = s, run, False
         self.head = box("dl-col wide")
         self.body = box("dl-col wide")
 
     def take(self, delta: Delta) -> None:
         """Show what is new; the first time, everything."""
         before, self.run = self.run, delta.run
+        self.is_sweep = any(job.kind == "sweep" for job in delta.jobs)
         if delta.is_first or (before.state, before.name, before.verdict, before.error) != (delta.run.state, delta.run.name, delta.run.verdict, delta.run.error):
             self._draw_head()
         if delta.is_first:
@@ -98,9 +99,10 @@ class View:
             recipe = run.resolved or run.recipe
             pairs = [(s.t("run.base"), run.base_model), (s.t("run.data"), str(recipe["dataset"])), (s.t("run.method"), _type(recipe.get("method")))]
             facts([(name, value.rpartition("/")[2] if value.startswith("/") else value) for name, value in pairs])
+            if self.is_sweep:
+                note(s.t("sweeps.this_is"))
             if run.error:
-                error = DanluError(run.error.get("what", ""), why=run.error.get("why", ""), fix=run.error.get("fix", ""))
-                error_panel(s, error)
+                error_panel(s, error_from({"code": "", "what": "", "why": "", "fix": ""} | run.error))
 
     def _buttons(self) -> None:
         s, run = self.s, self.run
@@ -113,13 +115,17 @@ class View:
         if run.state in ("paused", "failed", "cancelled"):
             button(s.t("run.continue"), guarded(s, partial(s.do, runs.resume_run, run.id)), classes="primary", symbol="play_arrow")
         if run.state in ("queued", "running"):
-            button(s.t("run.stop"), guarded(s, self._stop), classes="danger")
+            button(s.t("run.stop"), guarded(s, partial(ask_to_stop, s, run.id, "/runs")), classes="danger")
+        if self.is_sweep:
+            button(s.t("sweeps.open"), href=f"/sweeps/{run.id}", symbol="tune")
+        else:
+            button(s.t("sweeps.try_settings"), href=f"/sweeps/new?from={run.id}")
         button(s.t("run.again"), href=f"/new-run?from={run.id}")
 
     async def _register(self) -> None:
         """Ask for a name and keep the result under it."""
         s = self.s
-        with ui.dialog() as dialog, box("dl-dialog").props("role=dialog aria-modal=true") as content:
+        with s.toasts, ui.dialog() as dialog, box("dl-dialog").props("role=dialog aria-modal=true") as content:
             content._props["aria-label"] = s.t("models.register")
             Text(s.t("models.register"), "h2")
             field = text_field(s.t("models.register_name"), self.run.name.replace("@", " ").replace("/", " ")[:100], maxlength=100)
@@ -136,16 +142,6 @@ class View:
                 raise ConflictError(f"{str(name)[:60]!r} cannot be a name", why=told, fix="leave out @, / and line breaks") from error
             made = await s.do(models.register_model, self.run.id, body)
             toast(s, s.t("models.register_done", name=f"{made.name}@{made.number}"), tone="good")
-
-    async def _stop(self) -> None:
-        s = self.s
-        outcomes = {"going": (s.t("run.keep_going"), "primary"), "keep": (s.t("run.stop_keep"), ""), "discard": (s.t("run.discard"), "danger")}
-        chosen = await choose(s, s.t("run.stop_title"), s.t("run.stop_text"), outcomes)
-        if chosen == "keep":
-            await s.do(runs.stop_run, self.run.id, Stop(outcome="keep"))
-        elif chosen == "discard":
-            await s.do(runs.stop_run, self.run.id, Stop(outcome="discard"))
-            ui.navigate.to("/runs")
 
 
 def _type(part: object) -> str:

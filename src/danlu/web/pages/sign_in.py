@@ -1,4 +1,5 @@
-"""Pages for who is not signed in: plain HTML with forms of their own, since a websocket can set no cookie and lives no longer than a session.
+"""Pages for who is not signed in, and the one for addresses that lead nowhere: plain HTML, since a websocket can set no cookie and lives no
+longer than a session, and since whatever a stranger asks for must cost the server next to nothing.
 
 They send nothing but what `/api/v1/session` takes (api/sign_in.py); a person who is signed in already is passed on.
 """
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from fastapi import Request, Response
+from fastapi import HTTPException, Request, Response
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -65,6 +67,13 @@ async def renew(request: Request, page_id: str) -> Response:
         return JSONResponse(error.to_dict(), status_code=error.http_status)
 
 
+async def missing(request: Request, error: Exception) -> Response:
+    """Tell a person that there is no such page, and a program that there is no such file."""
+    if "text/html" not in request.headers.get("accept", ""):
+        return await http_exception_handler(request, error if isinstance(error, HTTPException) else HTTPException(404))
+    return _shown(_visit(request), "missing", path="", fields=(), is_new=False, status=404)
+
+
 def _visit(request: Request) -> Session:
     language = request.query_params.get("language")
     return Session(STUDIO.opened(), request, STUDIO.actor, View(language="zh" if language == "zh" else "en" if language == "en" else None))
@@ -74,7 +83,7 @@ def _next(request: Request) -> str:
     return local_page(request.query_params.get("next", "/")[:MAX_NEXT])
 
 
-def _shown(s: Session, kind: str, *, path: str, fields: tuple[str, ...], is_new: bool, failure: str = "") -> Response:
+def _shown(s: Session, kind: str, *, path: str, fields: tuple[str, ...], is_new: bool, failure: str = "", status: int = 200) -> Response:
     name = kind.replace("-", "_")
     other = dict(s.request.query_params) | {"language": "en" if s.language == "zh" else "zh"}
     values: dict[str, Any] = {
@@ -85,7 +94,7 @@ def _shown(s: Session, kind: str, *, path: str, fields: tuple[str, ...], is_new:
         "failure": failure,
         "language": s.language,
         "title": s.t("sign_in.title" if kind == "sign-in" else f"sign_in.{name}_title"),
-        "intro": "" if kind == "sign-in" else s.t(f"sign_in.{name}_{'text' if kind == 'done' else 'intro'}"),
+        "intro": "" if kind == "sign-in" else s.t(f"sign_in.{name}_{'intro' if fields else 'text'}"),
         "action": s.t("sign_in.sign_in" if kind == "sign-in" else "sign_in.make" if "name" in fields else "sign_in.reset_title"),
         "has_provider": kind in ("sign-in", "invitation") and s.platform.settings.network.oidc_issuer is not None,
         "next": _next(s.request),
@@ -105,4 +114,4 @@ def _shown(s: Session, kind: str, *, path: str, fields: tuple[str, ...], is_new:
         "css": asset("studio.css"),
         "js": asset("sign_in.js"),
     }
-    return HTMLResponse(_HTML.get_template("sign_in.html.j2").render(values), headers={"Cache-Control": "no-store"})
+    return HTMLResponse(_HTML.get_template("sign_in.html.j2").render(values), status, headers={"Cache-Control": "no-store"})

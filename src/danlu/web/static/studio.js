@@ -42,6 +42,9 @@ window.danlu = (() => {
   document.addEventListener("scroll", hide, true);
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") { hide(); document.body.classList.remove("dl-nav-open"); }
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.target.closest?.("input, textarea, select, [role=dialog]")) return;
+    const meant = document.querySelector(`main [aria-keyshortcuts="${CSS.escape(event.key)}"]`);
+    if (meant) { event.preventDefault(); meant.click(); }
   });
 
   // A session that ends in mid-page: the page stays as it is, and goes on once the same user has signed in again in another tab.
@@ -78,14 +81,58 @@ window.danlu = (() => {
     clearInterval(listen);
     window.socket.on("disconnect", look);
   }, 500);
+
+  // A server that is gone: it is said in our words, and what was typed and not sent outlives the page that has to be loaded again.
+  document.addEventListener("DOMContentLoaded", () => {
+    document.querySelectorAll("#popup > span").forEach((span, i) => { span.textContent = window.danluLost?.[i] ?? span.textContent; });
+  });
+  const KEPT = "danlu typed ", FIELDS = "textarea, input:not([type=password], [type=file], [type=search], [type=checkbox], [type=radio])";
+  const typed = new Set();
+  let wasAway = false;
+  const place = (field) => `${KEPT}${location.pathname} ${field.getAttribute("aria-label") ?? field.name}`;
+  document.addEventListener("input", (event) => { if (event.target.matches?.(FIELDS)) typed.add(event.target); }, true);
+  addEventListener("pagehide", () => {
+    if (wasAway) for (const field of typed) if (field.isConnected && field.value) sessionStorage.setItem(place(field), field.value);
+  });
+  const putBack = () => {
+    for (const field of document.querySelectorAll(`main :is(${FIELDS})`)) {
+      const text = sessionStorage.getItem(place(field));
+      if (text === null) continue;
+      sessionStorage.removeItem(place(field));
+      if (field.value) continue; // the server has a draft of it
+      field.value = text;
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+    }
+  };
+  const listenToServer = setInterval(() => {
+    if (!window.socket?.connected) return;
+    clearInterval(listenToServer);
+    putBack();
+    window.socket.on("disconnect", () => { wasAway = true; });
+    window.socket.on("connect", () => setTimeout(() => { wasAway = !window.socket.connected; }, 5000));
+  }, 200);
   const signOut = async () => {
     const session = await (await fetch("/api/v1/session")).json();
     if (session.csrf_token) await fetch("/api/v1/session", { method: "DELETE", headers: { "x-csrf-token": session.csrf_token } });
     location.assign("/sign-in");
   };
 
+  // A line of a list that something is dragged over says where it would land; returns whether that is behind it.
+  const overLine = (event) => {
+    const line = event.currentTarget, place = line.getBoundingClientRect();
+    const isBehind = event.clientY > place.top + place.height / 2, isOver = event.type === "dragover";
+    if (event.type !== "dragleave") event.preventDefault();
+    line.classList.toggle("over-top", isOver && !isBehind);
+    line.classList.toggle("over-bottom", isOver && isBehind);
+    return isBehind;
+  };
+  const focus = (...selectors) => {
+    const found = selectors.map((selector) => document.querySelector(selector)).find((element) => element && !element.disabled);
+    found?.focus();
+  };
+
   return {
-    relative, absolute, signInAgain, signOut,
+    over: overLine, focus, relative, absolute, signInAgain, signOut,
     menu: () => document.body.classList.toggle("dl-nav-open"),
     copy: async (text) => {
       if (navigator.clipboard && isSecureContext) return navigator.clipboard.writeText(text);

@@ -9,8 +9,8 @@ Language = Literal["en", "zh"]
 Label = tuple[str, str]
 """(English, Chinese)."""
 MODULES = (
-    "account", "advisor", "basic", "chart", "chat", "datasets", "error", "form", "glossary", "help", "home", "models", "new_run",
-    "people", "preview", "project", "proof", "queue", "run", "settings", "shell", "sign_in", "state",
+    "account", "advisor", "basic", "chart", "chat", "compare_runs", "datasets", "error", "form", "glossary", "help", "home", "models", "new_run",
+    "people", "preview", "project", "proof", "queue", "run", "settings", "shell", "sign_in", "state", "sweeps",
 )  # fmt: skip
 
 

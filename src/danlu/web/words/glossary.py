@@ -46,6 +46,11 @@ WORDS = {
     "run_means": ("One execution of a recipe, from data to proof.", "配方的一次执行，从数据到证明。"),
     "step": ("Step", "步"),
     "step_means": ("One adjustment of the weights after a batch of examples.", "看完一批样例后对权重的一次调整。"),
+    "sweep": ("Sweep", "参数搜索"),
+    "sweep_means": (
+        "The same training with several settings side by side; the worse ones stop early, the best becomes the result.",
+        "用多组设置做同样的训练；落后的提前停止，最好的成为结果。",
+    ),
     "token": ("Token", "词元"),
     "token_means": (
         "A piece of text as the model reads it: about three quarters of an English word, or one Chinese character.",

@@ -2,11 +2,13 @@
 
 WORDS = {
     "base": ("Base models", "基座模型"),
+    "base_model": ("Base model", "基座模型"),
     "base_text": (
         "What training can start from. Put a model folder into the folder models of the home folder, and it appears here.",
         "训练可以从这些模型开始。把模型文件夹放进主目录的 models 文件夹，就会出现在这里。",
     ),
     "column_run": ("From run", "来自训练"),
+    "data": ("Data", "数据"),
     "delete": ("Delete", "删除"),
     "delete_text": ("The run it came from stays.", "它来自的训练会保留。"),
     "delete_title": ("Delete this?", "删除它？"),
@@ -15,6 +17,7 @@ WORDS = {
     "export": ("Export", "导出"),
     "export_adapter": ("Adapter", "适配器"),
     "export_adapter_text": ("The small file beside the base model, as PEFT reads it.", "基座模型之外的小文件，PEFT 可直接读取。"),
+    "export_again": ("Try again", "重试"),
     "export_empty": ("Nothing exported yet. Choose a finished run and a form above.", "还没有导出。请在上面选择已完成的训练和形式。"),
     "export_merged": ("Merged model", "合并后的模型"),
     "export_merged_text": ("One whole model that any tool loads.", "完整的模型，任何工具都能加载。"),
@@ -26,6 +29,10 @@ WORDS = {
     ),
     "exports": ("Exports", "导出"),
     "form": ("Form", "形式"),
+    "intro": ("What training starts from, and what you have made of it.", "训练的起点，以及你训练出的模型。"),
+    "method": ("Method", "方法"),
+    "num_exports": ("{count} verified", "{count} 个，均已验证"),
+    "origin": ("Where it came from", "来历"),
     "own": ("Own models", "自己的模型"),
     "own_empty": (
         "A finished run can be kept as a model with a name and a version, on its own page.",
@@ -34,7 +41,9 @@ WORDS = {
     "register": ("Keep as a model", "保存为模型"),
     "register_done": ("Kept as {name}.", "已保存为 {name}。"),
     "register_name": ("Name of the model", "模型名称"),
+    "rounds": ("Earlier rounds", "之前的轮次"),
     "run": ("Run", "训练"),
     "title": ("Models", "模型"),
     "verified": ("verified", "已验证"),
+    "whole": ("Whole model", "完整模型"),
 }

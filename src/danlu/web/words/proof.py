@@ -34,6 +34,7 @@ WORDS = {
         "Loss on general conversations: {base} before, {tuned} after ({change}).",
         "通用对话上的损失：训练前 {base}，训练后 {tuned}（{change}）。",
     ),
+    "print": ("Print", "打印"),
     "rests_on": ("Rests on {count} held-out rows that the model has never seen.", "依据：{count} 条模型没见过的留出样例。"),
     "run": ("Back to the run", "返回训练"),
     "summary_metric": ("{name}: {base} to {tuned}, {verdict}.", "{name}：{base} → {tuned}，{verdict}。"),

@@ -1,6 +1,20 @@
-"""Help on the settings of a recipe, in Chinese; the English is the field's own description. By path, or by name where plugins share it."""
+"""Help on the settings of a recipe, in Chinese; the English is the field's own description.
+
+By path. Where methods, objectives or formats have settings of their own, by path with their name in it (`method.full.init`), or without
+it where the same sentence holds for all that have it.
+"""
+
+from danlu.web.words.recipe_parts import PARTS_ZH
 
 WORDS: dict[str, tuple[str, str]] = {}
+
+
+def help_zh(path: str, variant: str = "") -> str:
+    """One sentence on a setting; `variant` is the method, objective or format it belongs to. Empty where there is none (a plugin of others)."""
+    path = path.removesuffix(".type")
+    group, _, name = path.rpartition(".")
+    return HELP_ZH.get(f"{group}.{variant}.{name}") or HELP_ZH.get(path, "")
+
 
 HELP_ZH = {
     "optim.optimizer": "用什么方法调整权重。adamw 通用；adamw_8bit 和 adafactor 省内存；lion 学习率要小 3 到 10 倍；muon 用于 full 和 freeze。",
@@ -25,7 +39,9 @@ HELP_ZH = {
     "data.split.test": "只在最后的证明中使用的比例。",
     "data.split.max_examples": "每个留出集最多的样例数；数据多时其余用于训练更好。",
     "data.mix": "混入训练的其他数据集，按训练样例的比例，如 {general: 0.1}。",
-    "data.replay": "混入上一轮的训练行，避免遗忘。",
+    "data.replay": "混入上一轮的训练行，避免遗忘，如 {run: my-run, share: 0.2}。",
+    "data.replay.run": "上一轮的训练：编号或文件夹。它的留出样例绝不参与训练。",
+    "data.replay.share": "加入它的多少训练行，按新训练样例的比例。",
     "data.max_seq_len": "每条样例最多的词元数；更长的会被截短并列出。",
     "data.truncation": "oldest_turns 先去掉最早的对话轮次；drop 直接不用这条样例。",
     "data.near_duplicates": "drop 每组近似重复只留一条；无论哪种，同组不会分到不同的集合。",
@@ -44,17 +60,6 @@ HELP_ZH = {
     "training.sample_max_new_tokens": "试答的最大长度。",
     "training.sample_time_share": "试答最多占训练时间的比例。",
     "method": "改变哪些权重：lora、qlora、full 等。",
-    "method.rank": "更新的秩。越大学得越多，也越占内存。",
-    "method.alpha": "更新按 alpha / rank 缩放。",
-    "method.dropout": "训练时随机丢弃输入的比例。",
-    "method.target_modules": "哪些线性层加适配器；all-linear 为全部。",
-    "method.layers": "哪些层加适配器，从 0 开始；-1 为最后一层。",
-    "method.rank_pattern": "个别层使用的其他秩，按层名结尾匹配。",
-    "method.alpha_pattern": "个别层使用的其他 alpha，写法相同。",
-    "method.use_rslora": "改按 alpha / sqrt(rank) 缩放，使更高的秩不被压低。",
-    "method.use_dora": "把每行权重的长度和方向分开训练（DoRA）。",
-    "method.lora_plus_ratio": "B 的学习率是 A 的多少倍（LoRA+）。",
-    "method.init": "适配器的初始值。",
     "objective": "学什么：sft 学对话中的回答，pretrain 学纯文本，dpo、orpo、simpo、kto 学偏好，reward 学打分，grpo 学奖励。",
     "evaluation.suites": "训练前后测什么；不填则由目标决定。",
     "evaluation.metrics": "在留出样例上对生成文本计算的指标；空列表则不生成。",
@@ -63,4 +68,4 @@ HELP_ZH = {
     "start_from": "从哪次已完成的训练或哪个适配器的权重开始。",
     "export": "训练结束时导出什么；之后也可以再导出。",
     "seed": "决定划分、顺序和随机数的种子。",
-}
+} | PARTS_ZH

@@ -12,8 +12,8 @@ WORDS = {
     "disk": ("Free disk", "可用磁盘"),
     "tab": ("Studio", "工作室"),
     "title": ("Settings", "设置"),
-    "tour": ("First steps", "入门提示"),
-    "tour_again": ("Show the first steps again", "再次显示入门提示"),
-    "tour_text": ("The short introduction on the home page.", "首页上的简短介绍。"),
+    "tour": ("Tour", "入门引导"),
+    "tour_again": ("Take the tour again", "再看一遍引导"),
+    "tour_text": ("A minute on the home page: what to do first, and where things are.", "在首页花一分钟：先做什么，东西在哪里。"),
     "version": ("Version", "版本"),
 }

@@ -35,6 +35,8 @@ WORDS = {
     "invitation_intro": ("Choose what you sign in with.", "设置你的登录信息。"),
     "invitation_title": ("Accept an invitation", "接受邀请"),
     "make": ("Make the account", "创建账户"),
+    "missing_text": ("The address is mistyped, or what stood there was deleted.", "地址可能输错了，或者原来的内容已被删除。"),
+    "missing_title": ("There is no such page", "没有这个页面"),
     "name": ("Name", "用户名"),
     "new_password": ("New password", "新密码"),
     "open": ("Sign in", "去登录"),
