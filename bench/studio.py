@@ -164,9 +164,7 @@ async def viewers(server: Server, run_id: str, count: int, seconds: float) -> li
     late: list[float] = []
     ready = asyncio.Semaphore(0)
     looking = [asyncio.create_task(_look(server, run_id, number, written, late, ready)) for number in range(count)]
-    for _ in looking:
-        async with asyncio.timeout(120):
-            await ready.acquire()
+    await _all_ready(looking, ready)
     await asyncio.sleep(2)
     late.clear()
     began, used = time.perf_counter(), server.cpu_seconds
@@ -192,14 +190,29 @@ async def viewers(server: Server, run_id: str, count: int, seconds: float) -> li
     ]
 
 
+async def _all_ready(looking: list[asyncio.Task[None]], ready: asyncio.Semaphore) -> None:
+    """Wait until everybody hears the server; what stops one of them stops the bench."""
+
+    async def count() -> None:
+        for _ in looking:
+            await ready.acquire()
+
+    counting = asyncio.create_task(count())
+    done, _ = await asyncio.wait([counting, *looking], timeout=300, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+    if counting not in done:
+        raise SystemExit("the viewers could not connect within five minutes")
+
+
 async def _look(server: Server, run_id: str, number: int, written: dict[int, float], late: list[float], ready: asyncio.Semaphore) -> None:
     """One viewer: loads the page of the run and listens as a browser does, without drawing it."""
     url = f"http://{server.host}:{server.port}"
     await asyncio.sleep(number * 0.05)
     async with httpx.AsyncClient(timeout=60) as client:
         page = (await client.get(f"{url}/runs/{run_id}")).text
-    name = re.search(r'"client_id":\s*"([^"]+)"', page)
-    assert name is not None, page[:500]
+    name = re.search(r"""client_id['"]:\s*['"]([\w-]+)""", page)
+    assert name is not None, "the page does not say what it is called"
     asked = f"client_id={name[1]}&next_message_id=0&implicit_handshake=true&document_id={uuid4()}&tab_id={uuid4()}&EIO=4&transport=websocket"
     heard = 0
     async with connect(f"{url.replace('http', 'ws')}/_nicegui_ws/socket.io/?{asked}", additional_headers={"Origin": url}, max_size=None) as socket:
@@ -214,7 +227,7 @@ async def _look(server: Server, run_id: str, number: int, written: dict[int, flo
             elif text.startswith("44"):
                 raise SystemExit(f"the server refused a viewer: {text}")
             elif '"append' in text.replace("\\", "") and "[[[" in text:
-                for step in map(int, re.findall(r"\[\[\[(\d+),", text)):
+                for step in map(int, re.findall(r"\[(\d+),", text)):
                     if step > heard and step in written:
                         heard = step
                         late.append(now - written[step])

@@ -26,3 +26,14 @@ def test_a_log_tells_stages_validations_and_now_and_then_a_step_but_no_answer(ca
         "  step 4: validation loss 1.5000",
         "  few rows \\x1b[31m",
     ]
+
+
+def test_a_log_of_several_runs_says_of_which_and_leaves_numbers_out(capsys: pytest.CaptureFixture[str]) -> None:
+    log = JobLog()
+
+    log.of_member("001", "stage", {"message": "training begins", "stage": "training"})
+    log.of_member("001", "metrics", {"step": 4, "num_steps": 4, "validation_loss": 1.5})
+    log.of_member("002", "sample", {"message": "Who? -> Me", "step": 3})
+    log.of_member("", "rung", {"message": "rung 1: 1 of 2 members go on"})
+
+    assert [line.partition(" ")[2] for line in capsys.readouterr().out.splitlines()] == ["001: training begins", "  rung 1: 1 of 2 members go on"]

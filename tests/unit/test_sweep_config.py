@@ -75,7 +75,8 @@ def test_values_worth_trying_lie_around_those_of_the_recipe() -> None:
         "seed": [7, 8, 9],
         "method.dropout": [0.0, 0.05, 0.1],
     }
-    assert values_to_try({"method": "full", "optim": {"learning_rate": "auto"}}) == {}
+    assert values_to_try({"method": "full", "optim": {"learning_rate": "auto"}, "seed": True}) == {}
+    assert values_to_try({"method": {"rank": 10**400, "alpha": float("nan")}, "seed": 1e300}) == {}
 
 
 def test_a_sweep_knows_how_many_members_it_will_have() -> None:

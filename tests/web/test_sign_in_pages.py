@@ -200,8 +200,8 @@ def test_somebody_signs_in_at_the_identity_provider_or_is_told_that_it_refused(b
 def test_an_invited_colleague_joins_the_project_in_the_role(browser: Any, shared: Served, admin: str, platform: Platform) -> None:
     window, colleague = Window(browser, shared), Window(browser, shared, language="zh")
     page = enter(window, admin, at="/sign-in?next=/settings/people")
-    page.wait_for_url("**/settings/people", timeout=WAIT)
-    page.click("text=Invite >> visible=true >> nth=-1")
+    page.wait_for_function("window.socket?.connected", timeout=WAIT)
+    page.click("main .dl-btn.primary:has-text('Invite')")
     link = page.inner_text("#link", timeout=WAIT)
     assert "/invitation#" in link
 
@@ -262,7 +262,7 @@ def test_a_role_that_is_lost_in_mid_page_is_told_and_the_form_stays(browser: Any
     page.fill("[aria-label='E-mail (optional)']", "kim@example.org", timeout=WAIT)
     with platform.database.writing() as connection:
         USERS.update(connection, ada.id, is_admin=False)
-    page.click("text=Invite >> visible=true >> nth=-1")
+    page.click("main .dl-btn.primary:has-text('Invite')")
     page.wait_for_selector("text=What you entered is still here", timeout=WAIT)
     assert page.input_value("[aria-label='E-mail (optional)']") == "kim@example.org"
     with platform.database.writing() as connection:

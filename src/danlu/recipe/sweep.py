@@ -22,6 +22,8 @@ FACTORS: dict[str, tuple[float, ...]] = {
 USUAL: dict[str, tuple[float, ...]] = {"method.dropout": (0.0, 0.05, 0.1), "optim.weight_decay": (0.0, 0.01, 0.1)}
 """Values that are usual whatever the recipe says."""
 
+LARGEST = 1e12
+
 
 class Range(StrictModel):
     """Where one setting is searched: between two numbers, or among values."""
@@ -109,11 +111,11 @@ def values_to_try(recipe: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def _number_at(recipe: Mapping[str, Any], path: str) -> Any:
-    """The number at a dotted path; None when there is none."""
+    """The number at a dotted path; None when there is none, or none that anyone would vary."""
     value: Any = recipe
     for key in path.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST else None
 
 
 def _scaled(value: float, factor: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -12,19 +13,25 @@ from danlu.store.jobs import Job
 T = TypeVar("T")
 
 
-async def refresh_every(seconds: float, read: Callable[[], Awaitable[T]], show: Callable[[T], None], key: Callable[[T], Any] = lambda found: found) -> None:
-    """Show what `read` finds, and again whenever it has changed."""
+async def refresh_every(
+    seconds: float, read: Callable[[], Awaitable[T]], show: Callable[[T], None], key: Callable[[T], Any] = lambda found: found
+) -> Callable[[], Awaitable[None]]:
+    """Show what `read` finds, and again whenever it has changed; return what looks at once, for who has just changed it."""
     found = await read()
     show(found)
     shown = {"key": key(found)}
 
+    is_looking = asyncio.Lock()  # what was read first is never shown last
+
     async def look() -> None:
-        found = await read()
-        if key(found) != shown["key"]:
-            shown["key"] = key(found)
-            show(found)
+        async with is_looking:
+            found = await read()
+            if key(found) != shown["key"]:
+                shown["key"] = key(found)
+                show(found)
 
     ui.timer(seconds, look, immediate=False)
+    return look
 
 
 def queue_key(queue: list[Job]) -> Any:

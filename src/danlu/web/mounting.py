@@ -6,7 +6,7 @@ import logging
 from importlib import import_module
 from pathlib import Path
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI
 from nicegui import app as pages_app
 from nicegui import core, ui
 from starlette.routing import Match, Mount
@@ -32,16 +32,10 @@ def mount(app: FastAPI, platform: Platform, get_actor: GetActor) -> None:
     """See `danlu.web.mount`."""
     logging.getLogger("nicegui").setLevel(logging.ERROR)  # it warns of pages that are not there with the whole address, query included
     pages_app.on_page_exception(template.broken)
-    without_page = pages_app.exception_handlers[404]
-
-    @pages_app.exception_handler(404)
-    async def _nowhere(request: Request, error: Exception) -> Response:
-        is_file = request.scope.get("endpoint") not in (None, pages_app)
-        return await without_page(request, error) if is_file else await template.nowhere(request)  # type: ignore[misc]  # NiceGUI's is awaited
-
     # Only websockets: a connection of requests would go on after its session has ended, which the guard sees on websockets.
     pages_app.config.socket_io_js_transports = ["websocket"]
     core.sio.eio.transports = ["websocket"]
+    pages_app.config.quasar_config["loadingBar"]["skipHijack"] = True  # a bar without a name for who cannot see it, at every request
     template.STUDIO.serve(platform, get_actor)
     for name in PAGES:
         import_module(f"danlu.web.pages.{name}")

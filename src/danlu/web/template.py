@@ -18,9 +18,9 @@ from weakref import WeakValueDictionary
 
 from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
-from nicegui import Client, ui
+from nicegui import ui
 
-from danlu.errors import DanluError, InternalError, NotFoundError, SignInError
+from danlu.errors import DanluError, InternalError, SignInError
 from danlu.services.platform import views
 from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
@@ -193,17 +193,6 @@ def broken() -> None:
     """What is shown when a page met what nobody foresaw. What that says is in the log: it can hold anything."""
     request = ui.context.client.request
     _refused(Session(STUDIO.opened(), request, STUDIO.actor, views.View()), _defect())
-
-
-async def nowhere(request: Request) -> Response:
-    """What is shown at an address that no page has."""
-    try:
-        s = await STUDIO.visit(request)
-    except DanluError:  # nobody is signed in, or the database is away
-        s = Session(STUDIO.opened(), request, STUDIO.actor, views.View())
-    with Client(ui.page(""), request=request) as client:
-        _refused(s, NotFoundError("there is no page at this address", why="the address is mistyped, or what was there is gone", fix="go to the home page"))
-    return client.build_response(request, 404)
 
 
 def _defect() -> InternalError:

@@ -31,6 +31,11 @@ class JobLog:
         elif kind not in CONTENT:
             self._write(f"{'' if kind == 'stage' else '  '}{fields.get('message', kind)}")
 
+    def of_member(self, member: str, kind: str, fields: dict[str, Any]) -> None:
+        """The same of one of several runs ("" of all of them), without numbers: those of runs that train at the same time say nothing in one log."""
+        if kind not in ("metrics", "progress"):
+            self(kind, fields | {"message": f"{member}: {fields.get('message', kind)}"} if member else fields)
+
     def _metrics(self, fields: dict[str, Any]) -> None:
         measured = [f"{name.replace('_', ' ')} {fields[name]:.4f}" for name in ("validation_reward", "validation_loss") if name in fields]
         if measured:

@@ -81,9 +81,10 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     ("cannot listen on {}, port {}", "无法监听 {} 的端口 {}"),
     ("choose another one: --port 8701, or --port 0", "换一个：--port 8701，或 --port 0"),
     # studio
-    ("there is no page at this address", "这个地址没有页面"),
-    ("the address is mistyped, or what was there is gone", "地址有误，或原来的内容已不在"),
-    ("go to the home page", "回到首页"),
+    (
+        "data.split.validation: members are ranked by their validation loss; set it to 0.1",
+        "data.split.validation：各成员按验证损失排名；把它设为 0.1",
+    ),
     ("sign in, then load the page again", "登录后重新载入页面"),
     ("the session has ended, or has not begun", "会话已结束，或还没开始"),
     ("sign in", "登录"),

@@ -42,7 +42,7 @@ class SweepPreview(StrictModel):
     """What all members share; with nothing left `auto` more can be told (`preview_run` makes one)."""
     sweep: dict[str, Any] = {}
     """What they differ in; empty to be told only what is worth trying."""
-    num_steps: int | None = Field(None, ge=1)
+    num_steps: int | None = Field(None, ge=1, le=10**9)
     """Steps of one member, where a preview has told them: for the steps at which members are compared."""
 
 

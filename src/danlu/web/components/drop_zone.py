@@ -12,7 +12,7 @@ from nicegui.element import Element
 from nicegui.events import GenericEventArguments
 
 from danlu.data.doors import HEAD_BYTES, Door, door_of
-from danlu.errors import DanluError, UploadError
+from danlu.errors import DanluError, UploadError, error_from
 from danlu.services.platform import uploads
 from danlu.services.platform.file_names import safe_file_name
 from danlu.services.platform.uploads import MAX_UPLOAD_BYTES, NewUpload
@@ -96,7 +96,8 @@ class DropZone(Element, component="drop_zone.js"):
 
     def _failed(self, event: GenericEventArguments) -> None:
         told: dict[str, Any] = event.args
-        error_toast(self.session, UploadError(str(told.get("what")), why=str(told.get("why")), fix=str(told.get("fix"))))
+        known = {"code": UploadError.code, "what": str(told.get("detail", "")), "why": "", "fix": ""}  # a refusal by the server is a problem of REST
+        error_toast(self.session, error_from(known | {name: str(told[name]) for name in known if name in told}))
 
 
 async def open_uploads(s: Session, project_id: str, place: ui.element) -> None:

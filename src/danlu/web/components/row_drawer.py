@@ -61,7 +61,7 @@ class RowEditor:
         try:
             value = orjson.loads(str(self.field.value or ""))
         except orjson.JSONDecodeError as error:
-            self.told.text = self.s.t("datasets.no_json", reason=str(error))
+            self.told.text = self.s.t("datasets.no_json", reason=self.s.t("datasets.no_json_place", line=error.lineno, column=error.colno))
             return
         if not isinstance(value, dict):
             self.told.text = self.s.t("datasets.no_json", reason=type(value).__name__)

@@ -16,7 +16,7 @@ from danlu.store.datasets import DatasetVersion
 from danlu.web.components.column_mapping import ColumnRoles
 from danlu.web.components.elements import Text, box, button, paragraph
 from danlu.web.components.fields import text_field
-from danlu.web.components.messages import error_toast, guarded, toast
+from danlu.web.components.messages import error_toast, guarded, in_error_words, toast
 from danlu.web.components.row_drawer import open_row
 from danlu.web.session import Session
 
@@ -110,7 +110,7 @@ class RowTable:
             except (NotFoundError, SignInError, ForbiddenError):
                 raise
             except DanluError as error:  # a file that nobody can read: the doctor says more
-                self._tell(error.what)
+                self._tell(in_error_words(self.s, error).what)
                 return
             if mine != self.asked:
                 return

@@ -19,7 +19,7 @@ from danlu.store.projects import Project
 from danlu.web import numbers
 from danlu.web.components.elements import Text, badge, box, button, card, empty, fold, help_tip, note, paragraph, segmented
 from danlu.web.components.fields import choice, text_field
-from danlu.web.components.messages import guarded, toast
+from danlu.web.components.messages import guarded, in_language, toast
 from danlu.web.components.preview import preview_card, waiting_card
 from danlu.web.components.sweep_parts import setting_name, settings_line
 from danlu.web.schema_fields import changes_to, fields_of, value_at, with_changes
@@ -332,7 +332,7 @@ class Form:
                 Text(s.t("sweeps.preview_members"), "h2")
                 badge(s.t("preview.ready" if is_ready else "preview.not_ready"), "good" if is_ready else "bad")
             for mistake in found.mistakes:
-                note(mistake, "bad")
+                note(in_language(s, mistake), "bad")
             if not found.mistakes and found.num_members < 2:
                 note(s.t("sweeps.not_whole"), "warn")
             if found.num_members:

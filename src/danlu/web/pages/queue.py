@@ -30,21 +30,22 @@ async def show(s: Session) -> None:
     if not any(worker.is_alive for worker in status.workers):
         note(s.t("queue.worker_none"), "warn")
     place = box()
-    read = partial(s.do, jobs.list_queue)
-    await refresh_every(2.0, read, lambda queue: _draw(s, place, queue, read), queue_key)
+
+    async def act(operation: Any, *args: Any) -> None:
+        """Do something with a job, and show what came of it: once, since what is pressed while a list is drawn anew is lost."""
+        await s.do(operation, *args)
+        await look()
+
+    look = await refresh_every(2.0, partial(s.do, jobs.list_queue), lambda queue: _draw(s, place, queue, act), queue_key)
 
 
-def _draw(s: Session, place: ui.element, queue: list[Job], read: Callable[[], Awaitable[list[Job]]]) -> None:
+def _draw(s: Session, place: ui.element, queue: list[Job], act: Callable[..., Awaitable[None]]) -> None:
     place.clear()
     with place:
         if not queue:
             with empty("low_priority", s.t("queue.empty_title"), s.t("queue.empty_text")):
                 button(s.t("shell.nav_new_run"), href="/new-run", classes="primary")
             return
-
-        async def act(operation: Any, *args: Any) -> None:
-            await s.do(operation, *args)
-            _draw(s, place, await read(), read)
 
         async def cancel(job: Job) -> None:
             if await confirm(s, s.t("queue.cancel_title"), f"{job_name(s, job)}\n{s.t('queue.cancel_text')}", do=s.t("queue.cancel"), danger=True):

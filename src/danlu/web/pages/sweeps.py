@@ -7,7 +7,7 @@ from typing import Any
 
 from nicegui import ui
 
-from danlu.errors import DanluError
+from danlu.errors import error_from
 from danlu.services.platform import runs, sweeps
 from danlu.services.platform.sweeps import ListedSweep, MemberCurves, SweepTable
 from danlu.store.runs import Run
@@ -138,7 +138,7 @@ class View:
                 with box("dl-row dl-noprint"):
                     self._buttons()
             if run.error:
-                error_panel(s, DanluError(run.error.get("what", ""), why=run.error.get("why", ""), fix=run.error.get("fix", "")))
+                error_panel(s, error_from({"code": "", "what": "", "why": "", "fix": ""} | run.error))
             best = next((member for member in table.members if member.name == table.best), None)
             if best is not None:
                 with card(s.t("sweeps.best")):

@@ -118,6 +118,7 @@ WORDS = {
     "news_version": ("Version {number} was made meanwhile.", "刚刚有人生成了版本 {number}。"),
     "next_train": ("Train on it", "用它训练"),
     "no_json": ("This is not a JSON object: {reason}", "不是 JSON 对象：{reason}"),
+    "no_json_place": ("look at line {line}, column {column}", "请看第 {line} 行第 {column} 列"),
     "no_project": ("First make a project; data belongs to one.", "先建一个项目，数据要放在项目里。"),
     "personal": ("Personal data", "个人信息"),
     "preview": ("Rows", "数据行"),

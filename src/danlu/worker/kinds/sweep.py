@@ -36,16 +36,9 @@ class Sweep(JobKind):
         from danlu.services.sweeps import sweep
         from danlu.worker.job_log import JobLog
 
-        log = JobLog()
-
-        def tell(member: str, kind: str, fields: dict[str, Any]) -> None:
-            """Numbers of members that train at the same time say nothing in one log; the sweep's page has their curves."""
-            if kind not in ("metrics", "progress"):
-                log(kind, fields | {"message": f"{member}: {fields.get('message', kind)}"} if member else fields)
-
         run_dir = RunDir.create(Path(self.run_dir))
         recipe = validate(self.recipe, source="recipe")
-        result = sweep(recipe, SweepConfig.model_validate(self.sweep), folder=run_dir.path / MEMBERS, paths=self.paths, tell=tell)
+        result = sweep(recipe, SweepConfig.model_validate(self.sweep), folder=run_dir.path / MEMBERS, paths=self.paths, tell=JobLog().of_member)
         if result.outcome == "paused" or result.best is None:
             return "paused", {}
         shutil.copytree(result.best, run_dir.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*NOT_KEPT))
