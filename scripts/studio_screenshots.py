@@ -23,8 +23,8 @@ SIZE = {"width": 1280, "height": 800}
 WAIT = 900_000
 """Milliseconds that a run may take."""
 WORDS = {
-    "en": {"example": "Load the example", "got it": "Got it", "continue": "Continue", "start": "Start the run", "proof": "See the proof"},
-    "zh": {"example": "载入示例", "got it": "知道了", "continue": "继续", "start": "开始训练", "proof": "查看证明"},
+    "en": {"example": "Load the example", "skip": "Skip the tour", "continue": "Continue", "start": "Start the run", "proof": "See the proof"},
+    "zh": {"example": "载入示例", "skip": "跳过引导", "continue": "继续", "start": "开始训练", "proof": "查看证明"},
 }
 
 
@@ -54,7 +54,7 @@ def journey(browser: Any, url: str, language: str) -> None:
     words = WORDS[language]
     page = browser.new_context(viewport=SIZE, color_scheme="light", locale="zh-CN" if language == "zh" else "en-US").new_page()
     page.goto(url)
-    page.click(f"text={words['got it']}", timeout=WAIT)
+    page.click(f"text={words['skip']}", timeout=WAIT)
     page.click(f"text={words['example']}", timeout=WAIT)
     page.wait_for_url("**/new-run?**", timeout=WAIT)
     page.click(f"button:has-text('{words['continue']}')", timeout=WAIT)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from danlu.errors import ConflictError
+from danlu.errors import ConflictError, DanluError
 from danlu.models.catalogue import EMBEDDED
 from danlu.models.forecast import Alternative
 from danlu.models.memory import Fit
@@ -99,8 +99,14 @@ def _choice(name: str, folder: Path) -> BaseModelChoice:
         needed_bytes=usual.memory.peak_bytes if usual else None,
         available_bytes=usual.available_bytes if usual else None,
         alternative=facts.alternative,
-        problem=Obstacle(error.code, *(text.replace(str(folder), name) for text in (error.what, error.why, error.fix))) if error else None,
+        problem=_obstacle(error, folder, name) if error else None,
     )
+
+
+def _obstacle(error: DanluError, folder: Path, name: str) -> Obstacle:
+    """The error with the model's name in place of its path, which is nobody's business."""
+    what, why, fix = (text.replace(str(folder), name) for text in (error.what, error.why, error.fix))
+    return Obstacle(error.code, what, why, fix)
 
 
 @operation("POST", "/runs/{run_id}/models", right="editor", own_transaction=True)
