@@ -73,6 +73,12 @@ class Odd(JobKind):
         if self.what == "full disk":
             with storage_errors(folder):
                 raise OSError(28, "No space left on device")
+        if self.what == "full log":  # no file grows beyond this: a disk on which a small result still fits, and no line of the log
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+            for number in range(200):
+                print(f"line {number:05} {'.' * 50}", flush=True)
+                print(f"line {number:05} {'.' * 50}", file=sys.stderr)
         if self.what == "nul":
             return "succeeded", {"text": "a\0b \\u0000"}
         if self.what == "no json":

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+MET = "fault.met"
+"""A file that says, in the folder whose calls are counted, that the fault happened."""
 KINDS = ("KILL", "ENOSPC", "EIO")
 CALLS = ("fsync", "mkdir", "rename", "replace", "write")
 
@@ -47,6 +49,7 @@ def install(*, folder: str, point: int | None = None, kind: str = "", log: str |
             real["write"](descriptor, line.encode())
             os.close(descriptor)
         elif count[0] == point:
+            os.close(real["open"](f"{folder}/{MET}", os.O_WRONLY | os.O_CREAT))
             if kind == "KILL":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise OSError(getattr(errno, kind), os.strerror(getattr(errno, kind)), path)

@@ -20,9 +20,9 @@ from danlu.services.platform.platform import Platform
 class Slow:
     """A sender of bodies that come bit by bit; `ask` gives the status of each answer."""
 
-    def __init__(self, platform: Platform, pieces: list[bytes], pause: float, *, silence_seconds: float = 0.1) -> None:
+    def __init__(self, platform: Platform, pieces: list[bytes], pause: float, *, silence_seconds: float = 0.1, body_seconds: float = 0.1) -> None:
         self.pieces, self.pause = pieces, pause
-        self.guard = Guard(self.read, Security(platform, "127.0.0.1"), body_seconds=0.1, silence_seconds=silence_seconds)
+        self.guard = Guard(self.read, Security(platform, "127.0.0.1"), body_seconds=body_seconds, silence_seconds=silence_seconds)
 
     async def read(self, scope: Any, receive: Any, send: Any) -> None:
         while (await receive()).get("more_body"):
@@ -58,7 +58,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(platform: Platform, kind: b
 
 def test_a_body_that_drips_is_given_up_and_one_that_comes_slowly_is_not(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "LEAST_BYTES_PER_SECOND", 2000)
-    drops, slow = Slow(platform, [b"."] * 100, 0.02), Slow(platform, [b"." * 200] * 12, 0.02)
+    drops, slow = Slow(platform, [b"."] * 100, 0.02), Slow(platform, [b"." * 200] * 12, 0.02, silence_seconds=20)
 
     async def all_three() -> list[int]:
         return list(await asyncio.gather(drops.ask(JSON), drops.ask(PART), slow.ask(PART)))
@@ -68,7 +68,7 @@ def test_a_body_that_drips_is_given_up_and_one_that_comes_slowly_is_not(platform
 
 def test_one_asker_cannot_have_many_bodies_waited_for_and_takes_nothing_from_others(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "NUM_SLOW_BODIES", 3)
-    slow = Slow(platform, [b"{}"], 0.05, silence_seconds=10)
+    slow = Slow(platform, [b"{}"], 0.05, body_seconds=20)
 
     async def everybody() -> list[int]:
         return list(await asyncio.gather(*(slow.ask(JSON, b"dl_a_b") for _ in range(5)), slow.ask(JSON, b"dl_c_d")))
@@ -85,16 +85,20 @@ def test_one_user_never_has_all_the_places_for_parts_of_files_and_a_lost_connect
             held.append(user)
             await is_over.wait()
 
+    async def turns() -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
     async def one_after_the_other() -> None:
         is_over = asyncio.Event()
         many = [asyncio.create_task(hold("slow", is_over)) for _ in range(20)]
-        await asyncio.sleep(0.02)
+        await turns()
         assert held == ["slow"] * NUM_OF_A_USER
         other = asyncio.create_task(hold("other", is_over))
-        await asyncio.sleep(0.02)
+        await turns()
         assert held[-1] == "other"
         many[0].cancel()
-        await asyncio.sleep(0.02)
+        await turns()
         assert held.count("slow") == NUM_OF_A_USER + 1
         is_over.set()
         await asyncio.gather(*many, other, return_exceptions=True)

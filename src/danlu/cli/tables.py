@@ -25,6 +25,7 @@ HEADINGS = {
     "type": "类型",
     "role": "角色",
     "priority": "优先级",
+    "not_before": "最早开始",
     "attempt": "尝试",
     "number": "版本",
     "verdict": "结论",
@@ -43,6 +44,8 @@ HEADINGS = {
     "at": "时间",
 }
 """Columns of a table, in this order, in Chinese; in English they are called like the field."""
+WHERE_SET = ("not_before",)
+"""Columns that are left out where no row has a value."""
 MAX_COLUMNS = 8
 MAX_WIDTH = 32
 """What a column asks for at most; longer text is folded. An id is shorter."""
@@ -101,7 +104,7 @@ def print_rows(rows: Sequence[Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    names = columns(field.name for field in fields(rows[0]))
+    names = columns(field.name for field in fields(rows[0]) if field.name not in WHERE_SET or any(getattr(row, field.name) is not None for row in rows))
     cells = {name: [Text(printable(cell(name, getattr(row, name)))) for row in rows] for name in names}
     console = Console()
     names = fitting({name: max(cell_len(heading(name)), *(text.cell_len for text in cells[name])) for name in names}, console.width)

@@ -308,7 +308,8 @@ class Loop:
             return
         self.state.validations_without_gain = 0
         content = checkpoint.Checkpoint(checkpoint.trained_weights(self.model), {}, {"step": self.state.step})
-        if not self.recipe.training.keep_best or self._try_save("best", content):  # what could not be kept cannot be the best that is kept
+        # A fault that passes shall not cost the best weights; what could not be kept cannot be the best that is kept.
+        if not self.recipe.training.keep_best or self._try_save("best", content) or self._try_save("best", content):
             self.state.best_loss, self.state.best_step = loss, self.state.step
 
     def _validated(self) -> tuple[float, dict[str, float]]:

@@ -10,6 +10,7 @@ These files are all that a process and the supervisor of another version share: 
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import resource
 import signal
@@ -32,12 +33,25 @@ WRITE_AGAIN_SECONDS = (1.0, 5.0, 15.0, 30.0)
 """Waits between tries to write the result to a full disk."""
 
 
+class LogFile(io.FileIO):
+    """The job's log. What does not fit on the disk is left out: the work is worth more than what it says."""
+
+    def write(self, content: Any, /) -> int:
+        """Write, or drop."""
+        try:
+            return super().write(content) or 0
+        except OSError:
+            return len(content)
+
+
 class Stopped(BaseException):
     """SIGTERM or SIGHUP while nothing is there to make a checkpoint of."""
 
 
 def main(folder: Path) -> int:
     """Carry out the attempt in `folder`; return the exit code."""
+    sys.stdout = io.TextIOWrapper(LogFile(1, "w", closefd=False), encoding="utf-8", errors="backslashreplace", write_through=True)
+    sys.stderr = io.TextIOWrapper(LogFile(2, "w", closefd=False), encoding="utf-8", errors="backslashreplace", write_through=True)
     try:
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _stop)

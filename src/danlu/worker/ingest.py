@@ -71,11 +71,15 @@ def _works(database: Database, home: Path) -> dict[str, Callable[[], None]]:
 
 
 def _repeat(work: Callable[[], None], is_stopping: threading.Event) -> None:
+    said = ""
     while not is_stopping.is_set():
         try:
             work()
+            said = ""
         except (DanluError, OSError) as error:  # a database or a disk that is away: the next round tries again
-            logger.error("%s", error)
+            if str(error) != said:  # told once, not twice a second for as long as it lasts
+                logger.error("%s", error)
+            said = str(error)
         is_stopping.wait(PAUSE_SECONDS)
 
 

@@ -80,13 +80,13 @@ def test_errors_have_their_exit_codes(danlu: Danlu) -> None:
 
 
 def test_a_run_is_submitted_seen_in_the_queue_and_cancelled(danlu: Danlu, platform: Platform, busy: None, log_of: Any) -> None:
-    run = json.loads(danlu("submit", "danlu/zhangjiajie", "--method.rank", "3", "--name", "first", "--priority", "saver", "--json")[1])
+    run = json.loads(danlu("submit", "danlu/zhangjiajie", "--method.rank", "3", "--name", "first", "--priority", "saver", "--at", "2099-01-01", "--json")[1])
     [job] = json.loads(danlu("queue", "--json")[1])
     log_of(job["id"], 0, "hello \x1b[31mred\n")
 
     assert run["recipe"]["method"]["rank"] == 3 and (job["run_id"], job["priority"], job["state"]) == (run["id"], "saver", "queued")
     assert json.loads(danlu("runs", "list", "--json")[1])["items"] == [run]
-    assert job["id"] in danlu("queue")[1]
+    assert job["id"] in danlu("queue")[1] and "2099-01-01 00:00:00" in danlu("queue")[1]
     assert danlu("logs", job["id"])[1] == danlu("logs", run["id"])[1] == "hello \\x1b[31mred\n"
     assert json.loads(danlu("logs", job["id"], "--json")[1]) == {"text": "hello \x1b[31mred\n"}
     assert json.loads(danlu("cancel", job["id"], "--json")[1])["state"] == "cancelled"

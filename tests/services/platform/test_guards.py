@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from danlu.errors import ConflictError, QuotaError
-from danlu.services.platform import audit, chat, datasets, exports, jobs, models, projects, receipts, rows, runs, storage, sweeps, uploads
+from danlu.services.platform import audit, chat, datasets, exports, jobs, models, projects, receipts, rows, runs, storage, sweeps, uploads, votes
 from danlu.services.platform.access import Actor
 from danlu.services.platform.operations import Operation, load_all
 from danlu.services.platform.platform import Platform
@@ -54,6 +54,13 @@ class Home:
         folder.mkdir(parents=True)
         (folder / "adapter_config.json").write_text("{}")
         return self.runs[0]
+
+    def voted(self) -> str:
+        """The project, with a vote."""
+        answers = [{"model": "danlu/tiny", "text": text} for text in ("worse", "better")]
+        vote = votes.NewVote.model_validate({"messages": [{"role": "user", "content": "?"}], "answers": answers, "winner": 1})
+        votes.create_vote(self.platform, OWNER, self.project, vote)
+        return self.project
 
     def uploaded(self) -> str:
         """An upload that is whole."""
@@ -145,6 +152,7 @@ REPEATED: dict[str, tuple[Operation[..., Any], Callable[[Home], tuple[Any, ...]]
     "register_model": (models.register_model, lambda home: (home.with_adapter(), models.NewModel(name="m"))),
     "load_engine": (chat.load_engine, lambda home: (home.project, chat.EngineChoice(model="danlu/tiny"))),
     "finish_upload": (uploads.finish_upload, lambda home: (home.uploaded(),)),
+    "make_pairs_dataset": (votes.make_pairs_dataset, lambda home: (home.voted(), votes.NewPairs())),
 }
 NOTHING_TO_LOSE = {"collect_garbage", "check_storage"}
 """They are done again without harm; what they did is no one's request."""

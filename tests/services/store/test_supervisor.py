@@ -156,6 +156,12 @@ def test_a_job_whose_disk_is_full_is_tried_again_and_then_says_so(hasty: Home) -
     assert job.error is not None and job.error["code"] == "DL700" and "space" in job.error["why"]
 
 
+def test_a_log_that_cannot_be_written_ends_no_job(home: Home) -> None:
+    job = home.finish(home.odd("full log"))
+
+    assert (job.state, job.attempt) == ("succeeded", 1) and (home.attempt(job.id) / "log.txt").stat().st_size == 4096
+
+
 def test_a_cancelled_job_that_heeds_nothing_is_gone_within_ten_seconds_with_all_it_started(tmp_path: Path, sqlite: Database) -> None:
     home = Home(tmp_path / "home", sqlite, haste=4)
     id = home.odd("deaf")

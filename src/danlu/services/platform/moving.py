@@ -32,7 +32,8 @@ def move_in(platform: Platform, before: str | None) -> int:
     for pattern in RECORDS:
         for path in (platform.home / "runs").glob(pattern):
             _move_record(path, before, here)
-    logger.info("the home folder has moved from %s to %s: %d jobs follow it", before, here, count)
+    if count:
+        logger.info("the home folder has moved from %s to %s: %d jobs follow it", before, here, count)
     return count
 
 
