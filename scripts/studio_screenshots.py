@@ -1,6 +1,6 @@
 """Make the pictures of the studio in the README: `python scripts/studio_screenshots.py`, a few minutes on two cores.
 
-A studio on an empty home is used as a new user uses it, once in English and once in Chinese: load the example, continue, start the run,
+A studio on an empty home is used as a new user uses it, once in English and once in Chinese: load the example, train on it, continue, start the run,
 read the proof. Nothing in the pictures is made up. Needs what screenshots.py needs: playwright, pillow and a Chromium.
 """
 
@@ -23,8 +23,15 @@ SIZE = {"width": 1280, "height": 800}
 WAIT = 900_000
 """Milliseconds that a run may take."""
 WORDS = {
-    "en": {"example": "Load the example", "got it": "Got it", "continue": "Continue", "start": "Start the run", "proof": "See the proof"},
-    "zh": {"example": "载入示例", "got it": "知道了", "continue": "继续", "start": "开始训练", "proof": "查看证明"},
+    "en": {
+        "example": "Load the example",
+        "skip": "Skip the tour",
+        "train": "Train on it",
+        "continue": "Continue",
+        "start": "Start the run",
+        "proof": "See the proof",
+    },
+    "zh": {"example": "载入示例", "skip": "跳过引导", "train": "用它训练", "continue": "继续", "start": "开始训练", "proof": "查看证明"},
 }
 
 
@@ -54,8 +61,10 @@ def journey(browser: Any, url: str, language: str) -> None:
     words = WORDS[language]
     page = browser.new_context(viewport=SIZE, color_scheme="light", locale="zh-CN" if language == "zh" else "en-US").new_page()
     page.goto(url)
-    page.click(f"text={words['got it']}", timeout=WAIT)
+    page.click(f"text={words['skip']}", timeout=WAIT)
     page.click(f"text={words['example']}", timeout=WAIT)
+    page.wait_for_url("**/datasets/*", timeout=WAIT)
+    page.click(f"main >> text={words['train']}", timeout=WAIT)
     page.wait_for_url("**/new-run?**", timeout=WAIT)
     page.click(f"button:has-text('{words['continue']}')", timeout=WAIT)
     page.wait_for_selector(f"button:has-text('{words['start']}')", timeout=WAIT)
@@ -67,7 +76,7 @@ def journey(browser: Any, url: str, language: str) -> None:
     shoot(page, "run", language)
     page.click(f"main >> text={words['proof']}", timeout=WAIT)
     page.wait_for_url("**/proof", timeout=WAIT)
-    page.wait_for_selector("main h2", timeout=WAIT)
+    page.wait_for_selector(".dl-verdict", timeout=WAIT)
     shoot(page, "proof", language)
     page.context.close()
 
@@ -75,10 +84,11 @@ def journey(browser: Any, url: str, language: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--chromium", default="/usr/bin/chromium", help="browser to use")
+    parser.add_argument("--language", choices=list(WORDS), nargs="*", default=list(WORDS), help="languages to take them in")
     arguments = parser.parse_args()
     from playwright.sync_api import sync_playwright
 
-    for language in WORDS:
+    for language in arguments.language:
         with tempfile.TemporaryDirectory() as folder, studio(Path(folder) / "home") as url, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=arguments.chromium, args=["--no-sandbox", "--disable-gpu"])
             journey(browser, url, language)

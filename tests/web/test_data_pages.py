@@ -142,4 +142,6 @@ def test_which_rows_a_run_uses_is_chosen_and_the_preview_follows(window: Window,
     assert page.input_value("[aria-label='For the proof']") == "30", "kept as a draft"
     page.click("text=Back to recommended")
     page.wait_for_selector("text=/prove with 18./", timeout=WAIT)
+    page = window.go("/new-run?base=local/small")
+    page.wait_for_selector(".dl-option[aria-pressed=true]:has-text('local/small') .dl-badge", timeout=WAIT)
     views.save_draft(platform, OWNER, "new_run", Draft())

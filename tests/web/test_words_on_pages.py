@@ -83,6 +83,9 @@ def test_errors_empty_pages_and_mistakes_are_told_in_chinese(browser: Any, studi
     for path in ("/runs/run_none", *(f"{name}?project={project_id}" for name in ("/", "/datasets", "/runs", "/models", "/exports", "/chat", "/compare"))):
         window.go(path)
         said[path] = english_left(page)
+        if path.startswith("/models"):
+            assert "常规 LoRA 训练需要" in str(page.get_attribute("li:has-text('danlu/tiny') .dl-badge[data-tip]", "data-tip"))
+            assert page.locator("li:has-text('local/small') a[href$='base=local/small']").inner_text() == "训练"
     window.go(f"/new-run?project={studio.project_id}")
     page.wait_for_selector(".dl-note.bad:has-text('学习率 5.0 会立即发散')", timeout=WAIT)
     page.wait_for_selector(".dl-field:has-text('scheduler') .dl-bad:has-text('应为')", state="attached", timeout=WAIT)

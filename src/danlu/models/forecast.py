@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any
 
 from danlu.models.memory import GPU_HOST_BYTES, Fit, MemoryParts, as_trained, fit, num_answers, peak_memory
@@ -234,7 +235,7 @@ def _candidates(shape: ModelShape, recipe: Recipe, lengths: Lengths) -> Iterator
     if not recipe.method.makes_adapter:
         en, zh = "train an adapter instead of every weight: learns a little less, forgets less", "改为训练适配器而非全部权重：学得略少，遗忘也少"
         yield [({"method": {"type": "lora"}}, en, zh)]
-    if recipe.method.type in ("lora", "full") and is_registered(METHODS, "qlora"):
+    if recipe.method.type in ("lora", "full") and can_quantise():
         shared = {key: getattr(recipe.method, key) for key in ("rank", "alpha") if hasattr(recipe.method, key)}
         yield [({"method": {"type": "qlora", **shared}}, "hold the frozen weights in 4 bits: slightly less exact", "冻结的权重以 4 位存放：精度略低")]
     rank = getattr(recipe.method, "rank", None)
@@ -268,6 +269,11 @@ def _changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe | None:
     if content["method"]["type"] != "full" and content["optim"]["optimizer"] == "muon":
         content["optim"]["optimizer"] = "adamw"
     return Recipe.model_validate(content)
+
+
+def can_quantise() -> bool:
+    """Whether 4-bit weights can be had here: the method is installed with its library."""
+    return is_registered(METHODS, "qlora") and find_spec("bitsandbytes") is not None
 
 
 def is_registered(registry: Registry[Any], name: str) -> bool:

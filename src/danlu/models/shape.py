@@ -69,9 +69,11 @@ class ModelShape:
         """Read config.json (its `text_config` where it has one).
 
         Raises:
-            ModelError: a size is missing or is no whole number above 0.
+            ModelError: a size is missing or is no whole number above 0, or a share is no number.
         """
         config = config.get("text_config") or config
+        if not isinstance(config, Mapping):
+            raise ModelError("config.json: text_config is no mapping", why="the sizes of the model stand in it", fix="copy the model's config.json again")
         hidden = _size(config, "hidden_size", "n_embd", "d_model", "dim")
         heads = _size(config, "num_attention_heads", "n_head", "n_heads")
         family = str(config.get("model_type", "llama"))
@@ -94,7 +96,7 @@ class ModelShape:
             expert_inner=_size(config, "moe_intermediate_size", default=0),
             attention_bias=bool(config.get("attention_bias", False)) or family == "qwen2",
             has_softcap=bool(config.get("attn_logit_softcapping")),
-            attention_dropout=float(config.get("attention_dropout") or 0.0),
+            attention_dropout=_share(config, "attention_dropout"),
         )
 
     @property
@@ -200,7 +202,7 @@ class ModelShape:
 def _size(config: Mapping[str, Any], *names: str, default: int | None = None) -> int:
     for name in names:
         value = config.get(name)
-        if isinstance(value, list | tuple):
+        if isinstance(value, list | tuple) and all(isinstance(one, int) for one in value):
             value = max(value, default=None)
         if value is None:
             continue
@@ -212,3 +214,10 @@ def _size(config: Mapping[str, Any], *names: str, default: int | None = None) ->
             f"config.json has no {names[0]}", why="the sizes of the model cannot be told without it", fix="use a decoder-only language model (a causal LM)"
         )
     return default
+
+
+def _share(config: Mapping[str, Any], name: str) -> float:
+    value = config.get(name) or 0.0
+    if not isinstance(value, int | float):
+        raise ModelError(f"config.json: {name} is {value!r}", why="it has to be a number", fix="copy the model's config.json again")
+    return float(value)

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from danlu.errors import DataError, OutOfMemoryError, TooFewExamplesError
-from danlu.models.forecast import Forecast, Lengths, forecast, is_registered
+from danlu.models.forecast import Forecast, Lengths, can_quantise, forecast
 from danlu.models.headroom import budget_bytes
 from danlu.models.memory import peak_memory
 from danlu.models.shape import ModelShape
 from danlu.models.trained import trained_by
-from danlu.recipe.base import METHODS
 from danlu.recipe.recipe import Recipe
 from danlu.recipe.recommend import Facts, Goal, Reason, recommend_all, resolve
 
@@ -241,7 +240,7 @@ def facts_of(written: Recipe, shape: ModelShape, lengths: Lengths, detected: Any
         parameters_per_rank=trained_by(rank, shape).num_parameters,
         smallest_matrix=shape.smallest_matrix,
         goal=goal,
-        can_quantise=is_registered(METHODS, "qlora") and _has_bitsandbytes(),
+        can_quantise=can_quantise(),
         peak_bytes=partial(peak_of, shape, lengths, place),
     )
 
@@ -250,12 +249,6 @@ def peak_of(shape: ModelShape, lengths: Lengths, place: Device, recipe: Recipe) 
     """Peak memory of a recipe, by the formula."""
     cut = lengths.cut(int(recipe.data.max_seq_len))
     return peak_memory(shape, recipe, cut.tokens, cut.labels, device=place.kind).peak_bytes
-
-
-def _has_bitsandbytes() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("bitsandbytes") is not None
 
 
 def _probed_speed(recipe: Recipe, dataset: Path, base: BaseModel, place: Device) -> float | None:

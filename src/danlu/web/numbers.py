@@ -23,6 +23,14 @@ def count(number: float | None) -> str:
     return "\u2013" if number is None else f"{round(number):,}"
 
 
+def parameters(number: int) -> str:
+    """How many weights a model has, as its makers write it: 0.6B."""
+    for unit, scale in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if number >= 0.1 * scale and number >= 1e5:
+            return f"{number / scale:.{0 if number >= 9.95 * scale else 1}f}{unit}".replace(".0", "")
+    return str(number)
+
+
 def short(number: float | None) -> str:
     """A number with four significant digits at most."""
     if number is None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from danlu.errors import ConflictError
+from danlu.errors import ConflictError, DanluError
 from danlu.models.catalogue import EMBEDDED
+from danlu.models.forecast import Alternative
+from danlu.models.memory import Fit
 from danlu.recipe.base import StrictModel
 from danlu.run_dir import RunDir
+from danlu.services.base_models import base_model_facts
 from danlu.services.platform.inputs import check_is_here, local_models
 from danlu.services.platform.operations import Call, operation
+from danlu.services.platform.recipes import Obstacle
 from danlu.services.platform.runs import used_runs
 from danlu.store.datasets import DATASET_VERSIONS, DATASETS
 from danlu.store.rows import Page
@@ -28,12 +33,25 @@ class NewModel(StrictModel):
 
 @dataclass(frozen=True)
 class BaseModelChoice:
-    """A base model that a recipe may name."""
+    """A base model that a recipe may name, and whether a usual LoRA run with it fits into the memory of this machine."""
 
     name: str
     is_embedded: bool
     size_bytes: int
     """Of its weights."""
+    licence: str | None
+    """As its model card states it."""
+    num_parameters: int | None
+    fit: Fit | None
+    """`fits`, `tight` or `too_big`; null where config.json does not tell the sizes."""
+    needed_bytes: int | None
+    """Peak memory of the usual run: LoRA as it is recommended for 1,000 conversations of 512 tokens."""
+    available_bytes: int | None
+    """What is free for a run now: of a GPU where there is one, else of the machine."""
+    alternative: Alternative | None
+    """The mildest change with which it would fit, where it is too big; null where nothing helps."""
+    problem: Obstacle | None
+    """Why there is no forecast."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +82,31 @@ class Lineage:
 
 @operation("GET", "/base-models", right="user")
 def list_base_models(call: Call) -> list[BaseModelChoice]:
-    """Base models on this machine; a recipe may also name one of the hub, or (administrators) a folder."""
-    found = {**EMBEDDED, **local_models(call.platform)}
-    return [BaseModelChoice(name, name in EMBEDDED, sum(file.stat().st_size for file in folder.glob("*.safetensors"))) for name, folder in found.items()]
+    """Base models on this machine, and what fits its memory; a recipe may also name one of the hub, or (administrators) a folder."""
+    return [_choice(name, folder) for name, folder in {**EMBEDDED, **local_models(call.platform)}.items()]
+
+
+def _choice(name: str, folder: Path) -> BaseModelChoice:
+    facts = base_model_facts(folder)
+    usual, error = facts.usual, facts.error
+    return BaseModelChoice(
+        name,
+        name in EMBEDDED,
+        facts.size_bytes,
+        facts.licence,
+        facts.num_parameters,
+        fit=usual.fit if usual else None,
+        needed_bytes=usual.memory.peak_bytes if usual else None,
+        available_bytes=usual.available_bytes if usual else None,
+        alternative=facts.alternative,
+        problem=_obstacle(error, folder, name) if error else None,
+    )
+
+
+def _obstacle(error: DanluError, folder: Path, name: str) -> Obstacle:
+    """The error with the model's name in place of its path, which is nobody's business."""
+    what, why, fix = (text.replace(str(folder), name) for text in (error.what, error.why, error.fix))
+    return Obstacle(error.code, what, why, fix)
 
 
 @operation("POST", "/runs/{run_id}/models", right="editor", own_transaction=True)

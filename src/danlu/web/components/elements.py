@@ -208,11 +208,14 @@ def segmented(options: dict[str, str], value: str, choose: Callable[[str], Any],
     return made
 
 
-def option(title: str, text: str, is_chosen: bool, on_click: Any, tag: str = "") -> None:
-    """One of several things to choose, with a sentence on it."""
+def option(title: str, text: str, is_chosen: bool, on_click: Any, tag: str = "", mark: tuple[str, Tone] | None = None) -> None:
+    """One of several things to choose, with a sentence on it and a badge where it has one."""
     with box("dl-option", "button").props(f"type=button aria-pressed={'true' if is_chosen else 'false'}") as made:
         if tag:
             Text(tag, "span", "dl-small dl-muted")
-        Text(title, "span", "dl-strong")
-        Text(text, "span", "dl-small dl-muted")
+        with box("dl-row", "span"):
+            Text(title, "span", "dl-strong")
+            if mark is not None:
+                badge(*mark)
+        Text(text, "span", "dl-small dl-muted dl-text")
     made.on("click", on_click, [])

@@ -9,8 +9,8 @@ from danlu.services.platform import models
 from danlu.services.platform.models import BaseModelChoice, Lineage
 from danlu.store.projects import Project
 from danlu.store.runs import Model
-from danlu.web import numbers
-from danlu.web.components.elements import Text, badge, box, button, card, link, moment, no_project, paragraph, state_badge
+from danlu.web.components.elements import Text, badge, box, button, card, fold, link, moment, no_project, paragraph, state_badge
+from danlu.web.components.fit_badge import facts, fit_badge, fit_sentence
 from danlu.web.components.messages import confirm, guarded
 from danlu.web.session import Session
 from danlu.web.template import page
@@ -30,6 +30,9 @@ async def show(s: Session) -> None:
         with box("dl-list", "ul"):
             for base in await s.do(models.list_base_models):
                 _base(s, base, project)
+        with box().style("padding: 4px 16px 12px"), fold(s.t("models.add")), box("dl-col"):
+            for key in ("add_folder", "add_hub", "add_path"):
+                paragraph(s.t(f"models.{key}"), "dl-muted dl-small")
     if project is None:
         no_project(s, "layers")
         return
@@ -51,9 +54,14 @@ def _base(s: Session, base: BaseModelChoice, project: Project | None) -> None:
             Text(base.name, "span", "dl-strong dl-text")
             if base.is_embedded:
                 badge(s.t("models.embedded"))
-            Text(numbers.size(base.size_bytes), "span", "dl-muted dl-small")
+            fit_badge(s, base)
+            Text(facts(s, base), "span", "dl-muted dl-small")
         if project is not None:
-            button(s.t("shell.nav_chat"), href=f"/chat?project={project.id}&model={quote(base.name, safe='/')}", classes="small")
+            named = f"project={project.id}&{{}}={quote(base.name, safe='/')}"
+            with box("dl-row"):
+                why_not = fit_sentence(s, base) if base.problem is not None else None
+                button(s.t("models.train"), href=f"/new-run?{named.format('base')}", classes="small", why_not=why_not)
+                button(s.t("shell.nav_chat"), href=f"/chat?{named.format('model')}", classes="small")
 
 
 def _line(s: Session, model: Model) -> None:

@@ -24,6 +24,7 @@ from danlu.web import numbers
 from danlu.web.components.data_settings import DataSettings, Doors
 from danlu.web.components.elements import Text, badge, box, button, card, empty, fold, note, option, paragraph, segmented
 from danlu.web.components.fields import choice, text_area, text_field
+from danlu.web.components.fit_badge import facts, fit_sentence, fit_word
 from danlu.web.components.messages import guarded, in_language
 from danlu.web.components.preview import preview_card, waiting_card
 from danlu.web.components.schema_form import SchemaForm
@@ -77,6 +78,8 @@ async def show(s: Session) -> None:
         form.entered.dataset, form.entered.step = str(s.query("dataset")), "model"
     elif s.query("from"):
         await form.take_from(str(s.query("from")), s.query("changes"))
+    elif s.query("base"):
+        await form.take_base(str(s.query("base")))
     form.body = box("dl-col wide")
     await form.draw()
 
@@ -110,6 +113,14 @@ class Form:
             entered.changes |= told if isinstance(told, dict) else {}
         await self.keep()
         ui.run_javascript("history.replaceState(null, '', '/new-run')")  # what is changed now is not taken from that run again by a reload
+
+    async def take_base(self, name: str) -> None:
+        """Begin with a base model; the data is asked for first where none was chosen."""
+        entered = self.entered
+        entered.base_model, entered.changes, entered.copied = name, {}, {}
+        entered.step = "model" if entered.dataset else "data"
+        await self.keep()
+        ui.run_javascript("history.replaceState(null, '', '/new-run')")  # another model that is chosen now is not undone by a reload
 
     async def keep(self) -> None:
         """Remember what was entered."""
@@ -183,8 +194,8 @@ class Form:
         is_known = entered.base_model in {model.name for model in known}
         with box("dl-grid2"):
             for model in known:
-                text = s.t("new_run.base_tiny_text") if model.is_embedded else s.t("new_run.base_local_text", size=numbers.size(model.size_bytes))
-                option(model.name, text, entered.base_model == model.name, guarded(s, partial(base, model.name)))
+                text = s.t("new_run.base_tiny_text") if model.is_embedded else f"{facts(s, model)}\n{fit_sentence(s, model)}"
+                option(model.name, text, entered.base_model == model.name, guarded(s, partial(base, model.name)), mark=fit_word(s, model))
             with box("dl-card", "section"):
                 Text(s.t("new_run.base_other"), "h3")
                 other = text_field(s.t("new_run.base_other"), "" if is_known else entered.base_model, maxlength=300)

@@ -1,11 +1,26 @@
 """Base models, own models, exports."""
 
 WORDS = {
+    "add": ("How to add a model", "如何添加模型"),
+    "add_folder": (
+        "A folder: put it into models in Danlu's home folder (~/.danlu unless DANLU_HOME says otherwise). It needs config.json, tokenizer.json and the weights "
+        "as model.safetensors, and appears here as local/NAME when the page is loaded again.",
+        "模型文件夹：放进丹炉主目录（默认 ~/.danlu，可用 DANLU_HOME 更改）的 models 里，其中要有 config.json、tokenizer.json 和权重 model.safetensors；"
+        "刷新页面后以 local/名称 出现在这里。",
+    ),
+    "add_hub": (
+        "A model of the hub: write its name, such as Qwen/Qwen3-0.6B, under Another model in a new run. It is downloaded when it is first used.",
+        "网上的模型：新建训练时在“其他模型”里填名称，如 Qwen/Qwen3-0.6B，首次使用时下载。",
+    ),
+    "add_path": (
+        "Administrators can write the path of a folder there too, below those that DANLU_ROOTS names.",
+        "管理员也可以填文件夹路径，须在 DANLU_ROOTS 列出的目录之内。",
+    ),
     "base": ("Base models", "基座模型"),
     "base_model": ("Base model", "基座模型"),
     "base_text": (
-        "What training can start from. Put a model folder into the folder models of the home folder, and it appears here.",
-        "训练可以从这些模型开始。把模型文件夹放进主目录的 models 文件夹，就会出现在这里。",
+        "What training can start from. The colour says whether a usual LoRA run fits into this machine's memory now.",
+        "训练可以从这些模型开始。颜色表示常规 LoRA 训练现在能否放进这台机器的内存。",
     ),
     "column_run": ("From run", "来自训练"),
     "data": ("Data", "数据"),
@@ -28,8 +43,17 @@ WORDS = {
         "把训练结果变成其他工具能用的文件。保存前都会重新加载并比对。",
     ),
     "exports": ("Exports", "导出"),
+    "fit_alternative": ("It would fit with {settings}.", "改用 {settings} 就能放下。"),
+    "fit_fits": ("fits", "放得下"),
+    "fit_none": ("No setting makes it fit: take a smaller model, or a machine with more memory.", "怎么调整都放不下：请换更小的模型，或内存更大的机器。"),
+    "fit_text": ("A usual LoRA run needs {needed} of memory; {free} are free.", "常规 LoRA 训练需要 {needed} 内存，目前空闲 {free}。"),
+    "fit_tight": ("tight", "勉强放得下"),
+    "fit_too_big": ("too big", "太大"),
+    "fit_unknown": ("cannot be told", "无法判断"),
     "form": ("Form", "形式"),
     "intro": ("What training starts from, and what you have made of it.", "训练的起点，以及你训练出的模型。"),
+    "licence": ("licence {licence}", "许可证 {licence}"),
+    "licence_unknown": ("licence not stated", "未注明许可证"),
     "method": ("Method", "方法"),
     "num_exports": ("{count} verified", "{count} 个，均已验证"),
     "origin": ("Where it came from", "来历"),
@@ -38,12 +62,14 @@ WORDS = {
         "A finished run can be kept as a model with a name and a version, on its own page.",
         "在训练页面，可以把完成的训练保存为带名称和版本的模型。",
     ),
+    "parameters": ("{number} parameters", "{number} 参数"),
     "register": ("Keep as a model", "保存为模型"),
     "register_done": ("Kept as {name}.", "已保存为 {name}。"),
     "register_name": ("Name of the model", "模型名称"),
     "rounds": ("Earlier rounds", "之前的轮次"),
     "run": ("Run", "训练"),
     "title": ("Models", "模型"),
+    "train": ("Train", "训练"),
     "verified": ("verified", "已验证"),
     "whole": ("Whole model", "完整模型"),
 }

@@ -4,7 +4,6 @@ WORDS = {
     "advanced_changed": ("{number} advanced settings changed", "已更改 {number} 项高级设置"),
     "all_settings": ("All settings", "全部设置"),
     "back_to_recommended": ("Back to recommended", "恢复推荐值"),
-    "base_local_text": ("From the home folder, {size}.", "来自主目录，{size}。"),
     "base_other": ("Another model", "其他模型"),
     "base_other_text": (
         "A model of the hub by its name, such as Qwen/Qwen3-0.6B, or one in the home folder as local/NAME.",
