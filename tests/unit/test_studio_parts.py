@@ -74,7 +74,8 @@ def test_a_recipe_of_another_method_takes_nothing_from_the_recommended_one() -> 
 
 def test_values_to_try_are_read_as_people_type_them() -> None:
     assert values_of("1e-4, 3e-4\uff0c8\u3001cosine, true,") == [1e-4, 3e-4, 8, "cosine", True]
-    assert values_of(text_of([6e-05, 4, "cosine"])) == [6e-05, 4, "cosine"]
+    assert values_of(text_of([6e-05, 4, "cosine", False, None])) == [6e-05, 4, "cosine", False, None]
+    assert values_of("2020-99-99, 1:30, [") == ["2020-99-99", "1:30", "["], "no dates, no times: nothing that people do not mean"
     assert values_of(" ") == []
 
 

@@ -171,6 +171,8 @@ def test_a_stranger_who_asks_for_what_is_not_there_costs_the_server_no_page(shar
     assert (found.status_code, other.status_code) == (404, 404)
     assert "没有这个页面" in found.text and "socket.io" not in found.text
     assert other.headers["content-type"] == "application/json"
+    elsewhere = httpx.get(f"{shared.url}//example.org/x", headers={"accept": "text/html"})
+    assert elsewhere.status_code == 404 and "example.org" not in elsewhere.text
 
 
 def test_what_goes_wrong_at_the_provider_is_told_in_the_readers_language(shared: Served, admin: str) -> None:

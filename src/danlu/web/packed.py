@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+
 from starlette.datastructures import Headers
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -48,6 +50,8 @@ class Packed(GZipMiddleware):
 def _is_lasting(scope: Scope) -> bool:
     """Whether a request asks for the whole of a file that never changes, and takes it compressed."""
     if scope["type"] != "http" or scope["method"] != "GET" or not scope["path"].startswith(LASTING) or PASSING in scope["path"]:
+        return False
+    if posixpath.normpath(scope["path"]) != scope["path"]:  # the same file by another name: there is no end of these
         return False
     headers = Headers(scope=scope)
     return "gzip" in headers.get("accept-encoding", "") and not {"range", "if-none-match", "if-modified-since"} & set(headers.keys())

@@ -24,6 +24,8 @@ from danlu.store.runs import RUNS, Run
 
 MAX_MEMBERS = 256
 MAX_MISTAKES = 20
+SHARED = ("dataset", "base_model", "start_from", "data.mix", "data.replay", "evaluation")
+"""What no member has for itself."""
 
 
 class NewSweep(Start):
@@ -306,6 +308,6 @@ def _sweep_job(connection: Connection, run_id: str) -> Job:
 
 
 def _check_path(path: str) -> None:
-    """Names of files and models are the same for all members: they were found, and checked, before."""
-    if path.split(".")[0] in ("dataset", "base_model", "start_from") or path.startswith(("data.mix", "data.replay", "evaluation")):
+    """Names of files and models are the same for all members: they were found, and checked, before. Neither they, nor what holds them, can be swept."""
+    if any(path == shared or path.startswith(f"{shared}.") or shared.startswith(f"{path}.") for shared in SHARED):
         raise NoEffectError(f"{path} cannot be swept", why="members share data, base model and what is measured", fix="submit runs of their own")

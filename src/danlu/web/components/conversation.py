@@ -186,8 +186,9 @@ class Conversation:
                             choice(self.s.t("chat.model"), self.names, pane.model, guarded(self.s, partial(self._choose, pane))).style(
                                 "flex: 1; max-width: 420px"
                             )
-                    pane.place = box("dl-talk").props("aria-live=polite tabindex=0 role=log")
-                    pane.place._props["aria-label"] = self.s.t("chat.talk") if is_hidden else self.names[pane.model]
+                    with box("dl-talk").props("aria-live=polite tabindex=0 role=log") as talk:
+                        talk._props["aria-label"] = self.s.t("chat.talk") if is_hidden else self.names[pane.model]
+                        pane.place = box("dl-turns")
                 self._draw_talk(pane)
         if len(self.panes) > 1 and self.questions and not self.has_voted and self._is_answered():
             with self.body:

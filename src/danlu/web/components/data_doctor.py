@@ -150,7 +150,7 @@ class DataDoctor:
             with card(s.t("datasets.split")):
                 paragraph(s.t("datasets.split_text", train=f"{split.train:,}", validation=f"{split.validation:,}", test=f"{split.test:,}"))
                 if split.test < FEW_HELD_OUT:
-                    note(s.t("datasets.split_few", number=split.test), "warn")
+                    note(s.t("datasets.split_few" if split.test else "new_run.rows_no_proof", number=split.test), "warn")
             with card(s.t("datasets.findings"), "flush"):
                 if first[0]:
                     self._findings_table(first)
@@ -192,7 +192,7 @@ class DataDoctor:
                 "key": str(one.number),
                 "number": one.number,
                 "action": [s.t(f"datasets.action_{one.action}"), tones.get(one.action, "warn")],
-                "reason": "; ".join(in_chinese(reason) if s.language == "zh" else reason for reason in one.reasons)
+                "reason": s.t("basic.semicolon").join(in_chinese(reason) if s.language == "zh" else reason for reason in one.reasons)
                 + (f" ({s.t('datasets.edit_title', number=one.same_as)})" if one.same_as is not None else ""),
             }
             for one in found.items

@@ -19,7 +19,7 @@ def job_name(s: Session, job: Job) -> str:
     """What kind of work it is, and on what."""
     kind = s.t(f"queue.kind_{job.kind}") if f"queue.kind_{job.kind}" in CATALOGUE else job.kind
     subject = _subject(job.payload)
-    return f"{kind}: {subject}" if subject else kind
+    return f"{kind}{s.t('basic.colon')}{subject}" if subject else kind
 
 
 def _subject(payload: dict[str, Any]) -> str:

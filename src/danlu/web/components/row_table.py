@@ -192,7 +192,7 @@ class RowTable:
                 Text(f"{s.t('datasets.problem')}{s.t('basic.colon')}{problem}", "td", "dl-bad").props(f"colspan={max(1, len(names))}")
                 return
             for name in names:
-                cell = Text(_cell(row.row.get(name)), "td")
+                cell = Text(_cell(row.row.get(name)), "td", "long")
                 cell._props["data-label"] = _short(name)
 
 

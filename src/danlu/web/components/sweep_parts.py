@@ -26,7 +26,7 @@ def setting_name(s: Session, path: str) -> str:
 def tried(s: Session, sweep: dict[str, Any]) -> str:
     """What a sweep tries, in one line."""
     values = {path: numbers.setting(given) for path, given in sweep["set"].items()} | sweep["space"]
-    return "; ".join(f"{setting_name(s, path)}: {text}" for path, text in values.items())
+    return s.t("basic.semicolon").join(f"{setting_name(s, path)}{s.t('basic.colon')}{text}" for path, text in values.items())
 
 
 def _columns(s: Session, table: SweepTable) -> list[dict[str, Any]]:
@@ -100,7 +100,7 @@ class MemberCharts:
                     if one.name in self.looks and (points := _points(one, kind))
                 ]
             )
-        is_part = len(curves) < len(table.members)
+        is_part = 0 < len(curves) < len(table.members)
         self.note.text = self.s.t("sweeps.curves_of", number=len(curves), total=len(table.members)) if is_part else ""
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import yaml
 from nicegui import ui
 
 from danlu import bundled
@@ -32,6 +32,7 @@ FIRST = "optim.learning_rate"
 """What is tried until someone chooses: nothing matters more."""
 RUNGS = ("2", "1", "0")
 SHOWN_MEMBERS = 64
+CONSTANTS = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None}
 
 
 @dataclass
@@ -83,16 +84,12 @@ def values_of(text: str) -> list[Any]:
 
 
 def _value(text: str) -> Any:
-    try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    if isinstance(found, str):
-        try:
-            return float(text)  # YAML takes `1e-4` for a word
-        except ValueError:
-            return text
-    return found
+    if text in CONSTANTS:
+        return CONSTANTS[text]
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def text_of(values: Iterable[Any]) -> str:

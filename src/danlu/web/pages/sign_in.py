@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from fastapi import HTTPException, Request, Response
 from fastapi.exception_handlers import http_exception_handler
@@ -98,7 +98,7 @@ def _shown(s: Session, kind: str, *, path: str, fields: tuple[str, ...], is_new:
         "action": s.t("sign_in.sign_in" if kind == "sign-in" else "sign_in.make" if "name" in fields else "sign_in.reset_title"),
         "has_provider": kind in ("sign-in", "invitation") and s.platform.settings.network.oidc_issuer is not None,
         "next": _next(s.request),
-        "other_language": f"{quote(s.request.url.path)}?{urlencode(other)}",
+        "other_language": f"?{urlencode(other)}",  # never with the path: one that begins with // would lead to another host
         "told": {
             "401": s.t("sign_in.bad_token" if is_new else "sign_in.bad_credentials"),
             "403": s.t("sign_in.bad_plain"),

@@ -11,5 +11,6 @@ WORDS = {
     "next": ("Next", "下一页"),
     "page": ("Page {number}", "第 {number} 页"),
     "previous": ("Previous", "上一页"),
+    "semicolon": ("; ", "；"),
     "simple": ("Simple", "简洁"),
 }
