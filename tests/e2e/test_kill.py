@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from danlu.data import tokenise
 from danlu.files import read_json, read_jsonl
 from danlu.recipe.load import load_recipe
 from danlu.run_dir import RunDir
@@ -98,8 +99,6 @@ def test_a_run_killed_at_twenty_random_instants_ends_bitwise_equal(tmp_path: Pat
 
 def carry_out_later(recipe_values: dict[str, object], run_dir: Path) -> None:
     """As `carry_out`, with a hundred rows being many: they are tokenised while training goes on."""
-    from danlu.data import tokenise
-
     tokenise.MAX_AT_ONCE, tokenise.SAMPLE = 50, 20
     carry_out(recipe_values, run_dir)
 
@@ -107,7 +106,9 @@ def carry_out_later(recipe_values: dict[str, object], run_dir: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
-def test_a_run_killed_while_it_is_being_tokenised_ends_bitwise_equal_and_leaves_no_process(tmp_path: Path, small_model: Path) -> None:
+def test_a_run_killed_while_it_is_being_tokenised_ends_bitwise_equal_and_leaves_no_process(
+    tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     values = {
         "base_model": str(small_model),
         "dataset": str(write_rows(tmp_path / "rows.jsonl", 120)),
@@ -130,6 +131,8 @@ def test_a_run_killed_while_it_is_being_tokenised_ends_bitwise_equal_and_leaves_
         assert process.is_alive(), "the run ended before it was killed often enough; give it more steps"
         process.kill()
         process.join()
+    for name in ("MAX_AT_ONCE", "SAMPLE"):
+        monkeypatch.setattr(tokenise, name, getattr(tokenise, name))  # put back after the test
     carry_out_later(values, killed)
 
     assert (killed / "tokenising.log").exists(), "nothing was left for later"

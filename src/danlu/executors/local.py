@@ -31,6 +31,10 @@ KEPT_ENVIRONMENT = (
 CHILD = (sys.executable, "-P", "-m", "danlu.worker.child")
 
 
+_CHILDREN: dict[Path, subprocess.Popen[bytes]] = {}
+"""What this process has started and not yet seen dead, by the attempt's folder; it outlives executors."""
+
+
 class LocalExecutor:
     """Runs `python -m danlu.worker.child FOLDER` for each attempt."""
 
@@ -38,7 +42,6 @@ class LocalExecutor:
         if not Path("/proc/self/stat").exists():
             raise JobError("jobs need Linux", why="their processes are found by /proc", fix="train with `danlu run`, or run the studio in a Linux container")
         self.home, self.command = home, list(command)
-        self._children: dict[Path, subprocess.Popen[bytes]] = {}
 
     def start(self, attempt: Attempt, environment: Mapping[str, str]) -> None:
         """Start the attempt's process.
@@ -55,7 +58,7 @@ class LocalExecutor:
             self._spawn(attempt, log, kept | own | dict(environment))
 
     def _spawn(self, attempt: Attempt, log: IO[bytes], environment: dict[str, str]) -> None:
-        self._children[attempt.folder] = subprocess.Popen(
+        _CHILDREN[attempt.folder] = subprocess.Popen(
             [*self.command, str(attempt.folder)],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -68,7 +71,7 @@ class LocalExecutor:
 
     def poll(self, attempt: Attempt) -> Status:
         """How the attempt stands, from its files and the process table."""
-        child = self._children.get(attempt.folder)
+        child = _CHILDREN.get(attempt.folder)
         code = child.poll() if child is not None else None  # also takes the zombie away
         name = _name(attempt)
         if name is not None:
@@ -99,10 +102,11 @@ class LocalExecutor:
         name = _name(attempt)
         session = session_left_by(name[0], name[1]) if name is not None and name[2] == boot_id() else None
         kill_family(attempt.folder.parent, session)
-        child = self._children.pop(attempt.folder, None)
+        child = _CHILDREN.get(attempt.folder)
         if child is not None:
             with suppress(subprocess.TimeoutExpired):  # it was killed above: this only takes its zombie away
                 child.wait(1.0)
+                del _CHILDREN[attempt.folder]
 
     def processes(self, attempt: Attempt) -> list[int]:
         """Living processes of the attempt's job."""
