@@ -10,7 +10,8 @@ class Server(uvicorn.Server):
     """Answers on 127.0.0.1 from `start` until `stop`."""
 
     def __init__(self, app: FastAPI, *, port: int = 0) -> None:
-        super().__init__(uvicorn.Config(app, port=port, log_level="error", lifespan="on"))
+        # No logging.config of uvicorn's: it closes all handlers, and absl's (of rouge-score) would close what pytest captures output in.
+        super().__init__(uvicorn.Config(app, port=port, log_config=None, lifespan="on"))
 
     def start(self) -> str:
         self.thread = threading.Thread(target=self.run, daemon=True)
