@@ -42,8 +42,8 @@ TEXT = """(() => {
 })()"""
 """What a page says, bubbles and folded parts included, without what the user and the models wrote."""
 PROPER = re.compile(
-    "ada|alpaca|answers|about|api|big|bleu|chatml|chrf|chrome|cpu|csv|current|danlu|doors|dpo|excel|gb|gpu|guide|home|html|hub|instruct|json|jsonl|kb|local|lstm|mb|models|name|of|otters|parquet|peft|png|"
-    "postgresql|product|pytest|python|queued|qwen|response|root|rouge|run|small|sqlite|sqrt|studio|tiny|tmp|travel|true|false|worker|yaml|zhangjiajie|zoe"
+    "ada|alpaca|answers|about|api|big|bleu|chatml|chrf|chrome|cpu|csv|current|cut|danlu|doors|dpo|excel|gb|gpu|guide|home|html|hub|instruct|json|jsonl|kb|local|lstm|mb|models|name|of|otters|parquet|peft|png|"
+    "postgresql|product|pytest|python|queued|qwen|response|root|rouge|run|small|sqlite|sqrt|studio|tiny|tmp|travel|true|false|votes|worker|yaml|zhangjiajie|zoe"
 )
 """Names, units and what the user wrote."""
 

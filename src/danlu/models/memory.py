@@ -118,15 +118,16 @@ def filled_rows(count: int) -> int:
     return -(-count // step) * step
 
 
-def kernels_bytes(lengths: Iterable[int], sizes: Iterable[int]) -> int:
-    """Memory of the products compiled for examples of such lengths in micro batches of such sizes.
+def kernels_bytes(lengths: Iterable[int], sizes: Iterable[int], label_rows: Iterable[int]) -> int:
+    """Memory of the products compiled for examples of such lengths in micro batches of such sizes and numbers of label rows.
 
-    An example of a new length takes three for the last block of its attention, a micro batch of a new size about forty.
-    Both are filled up to sizes that come again.
+    An example of a new length takes three for the last block of its attention, a micro batch of a new size about forty, and
+    a new number of label rows twenty in the last layer and the head. All of them are filled up to sizes that come again.
     """
     if not uses_onednn():
         return 0
-    return KERNEL_BYTES * min(MAX_KERNELS, 3 * len({filled_rows(n) for n in lengths}) + 40 * len({filled_rows(n) for n in sizes}))
+    num_lengths, num_sizes, num_labels = (len({filled_rows(n) for n in numbers}) for numbers in (lengths, sizes, label_rows))
+    return KERNEL_BYTES * min(MAX_KERNELS, 3 * num_lengths + 40 * num_sizes + 20 * num_labels)
 
 
 def fit(needed_bytes: int, available_bytes: int) -> Fit:
@@ -205,7 +206,7 @@ def peak_memory(
     plans = [Plan.of(shape, recipe, batch, is_accumulated=is_accumulated, device=device, num_shards=num_shards) for batch in batches]
     held = TOKEN_BYTES * sum(int(n) for n in prompts)
     if recipe.training.path == "fast":
-        held += kernels_bytes((int(n) for n in lengths), (batch.tokens for batch in batches))
+        held += kernels_bytes((int(n) for n in lengths), (batch.tokens for batch in batches), (batch.label_rows for batch in batches))
     if recipe.objective.is_online:
         plans = [replace(plan, longest_prompt=max(int(n) for n in prompts)) for plan in plans]
     return max(

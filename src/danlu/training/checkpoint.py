@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from danlu.errors import CheckpointError
+from danlu.errors import CheckpointError, StorageError
 from danlu.files import fsync_dir, storage_errors
 from danlu.training.parallel import part_like, whole
 
@@ -40,12 +41,19 @@ def step_dir(checkpoints: Path, step: int) -> Path:
     return checkpoints / f"step-{step:06d}"
 
 
-def save(folder: Path, checkpoint: Checkpoint) -> None:
+def save(folder: Path, checkpoint: Checkpoint, *, tries: int = 1) -> None:
     """Write `checkpoint` as `folder`, atomically and durably.
 
     Raises:
-        StorageError: disk full or I/O error; nothing is left behind and older checkpoints are untouched.
+        StorageError: disk full or I/O error, `tries` times; nothing is left behind and older checkpoints are untouched.
     """
+    for _ in range(tries - 1):
+        with suppress(StorageError):
+            return _save(folder, checkpoint)
+    _save(folder, checkpoint)
+
+
+def _save(folder: Path, checkpoint: Checkpoint) -> None:
     staging, before = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.old.tmp")
     with storage_errors(folder):
         for left_over in (staging, before):

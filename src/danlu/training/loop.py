@@ -309,7 +309,7 @@ class Loop:
         self.state.validations_without_gain = 0
         content = checkpoint.Checkpoint(checkpoint.trained_weights(self.model), {}, {"step": self.state.step})
         # A fault that passes shall not cost the best weights; what could not be kept cannot be the best that is kept.
-        if not self.recipe.training.keep_best or self._try_save("best", content) or self._try_save("best", content):
+        if not self.recipe.training.keep_best or self._try_save("best", content, tries=2):
             self.state.best_loss, self.state.best_step = loss, self.state.step
 
     def _validated(self) -> tuple[float, dict[str, float]]:
@@ -362,11 +362,11 @@ class Loop:
             checkpoint.rotate(self.run_dir.checkpoints)
         self._last_save = time.monotonic()
 
-    def _try_save(self, name: str, content: checkpoint.Checkpoint) -> bool:
+    def _try_save(self, name: str, content: checkpoint.Checkpoint, *, tries: int = 1) -> bool:
         """Write a checkpoint (the main process does); return whether it was written."""
         try:
             if self.world.is_main:
-                checkpoint.save(self.run_dir.checkpoints / name, content)
+                checkpoint.save(self.run_dir.checkpoints / name, content, tries=tries)
             return not self.world.any(False)
         except StorageError as error:
             self.reporter.event("alarm", f"checkpoint {name} could not be written ({error.why}); training goes on with the older one", step=self.state.step)

@@ -119,8 +119,8 @@ def _kernels_to_come(loop: Loop, seen: Sequence[Group]) -> int:
         return 0
     found = lengths_of(loop.train_set, loop.objective.group_size)
     batches = micro_batches(loop.recipe, found.tokens, found.labels, loop.state.micro_batch_tokens)
-    whole = kernels_bytes(loop.train_set.sample.lengths.tolist(), (batch.tokens for batch in batches))
-    return max(0, whole - kernels_bytes([len(sequence.ids) for group in seen for sequence in group], range(3)))
+    whole = kernels_bytes(loop.train_set.sample.lengths.tolist(), (batch.tokens for batch in batches), (batch.label_rows for batch in batches))
+    return max(0, whole - kernels_bytes([len(sequence.ids) for group in seen for sequence in group], (16, 32), (16, 32)))  # of two sizes
 
 
 def corrected(parts: MemoryParts, peak_bytes: int) -> MemoryParts:

@@ -200,25 +200,28 @@ def test_the_log_of_a_job_is_read_in_parts(client: TestClient, platform: Platfor
     assert jobs.get_job(platform, Actor.local(), job["id"]).state == "queued"
 
 
-def test_a_kill_after_a_run_was_submitted_and_before_it_was_answered_does_not_submit_it_twice(platform: Platform) -> None:
+def test_a_kill_while_a_run_is_submitted_or_before_it_is_answered_does_not_submit_it_twice(platform: Platform) -> None:
     class Killed(BaseException):
         pass
 
     class Dies(receipts.KeyReceipt):
         def end(self, connection: object, result: object) -> None:
-            if hasattr(self, "_ended"):
-                raise Killed  # what comes after the transaction that submits the run
-            object.__setattr__(self, "_ended", True)
             super().end(connection, result)  # type: ignore[arg-type]
+            raise Killed  # before the transaction that submits the run is committed
+
+    def submit(receipt: receipts.KeyReceipt) -> str:
+        return runs.submit_run.once(receipt, platform, owner, project.id, runs.NewRun(recipe=RECIPE)).id
 
     owner = Actor.local()
     project = projects.create_project(platform, owner, projects.NewProject(name="p"))
-    body = runs.NewRun(recipe=RECIPE)
-    first = Dies("", "k", b"request", lambda run: {"id": run.id})
+    asked = ("", "k", b"request", lambda run: {"id": run.id})
+    first = Dies(*asked)
     with pytest.raises(Killed):
-        runs.submit_run.once(first, platform, owner, project.id, body)
+        submit(first)
     first.leave()
+    assert runs.list_runs(platform, owner, project.id).items == []
 
+    submitted = submit(receipts.KeyReceipt(*asked))  # and killed before its answer has left
     with pytest.raises(receipts.AlreadyDoneError) as again:
-        runs.submit_run.once(receipts.KeyReceipt("", "k", b"request", lambda run: {"id": run.id}), platform, owner, project.id, body)
-    assert [run.id for run in runs.list_runs(platform, owner, project.id).items] == [again.value.response["id"]]
+        submit(receipts.KeyReceipt(*asked))
+    assert [run.id for run in runs.list_runs(platform, owner, project.id).items] == [again.value.response["id"]] == [submitted]

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from danlu.artifacts.place import LocalFolder
 from danlu.errors import ArtifactDamagedError, ConflictError, NoRoomError, StorageError
-from danlu.services.platform import datasets, projects, storage
+from danlu.services.platform import datasets, jobs, projects, storage
 from danlu.services.platform.access import Actor
 from danlu.services.platform.datasets import NewDataset
 from danlu.services.platform.platform import Platform
@@ -152,10 +152,14 @@ def test_damage_and_loss_are_found_by_a_check(platform: Platform) -> None:
 
 
 def test_the_cache_is_made_anew_and_forgets_what_nobody_uses(platform: Platform) -> None:
-    version = example(platform, project(platform))
+    project_id = project(platform)
+    version = example(platform, project_id)
     path = storage.cached(platform, version)
     assert path == platform.home / "cache" / version.digest / "zhangjiajie.jsonl" and path.is_file()
 
+    assert collect_later(platform).cached_files == 0 and path.is_file()  # the job that looks the data over waits for it
+    for job in jobs.list_jobs(platform, OWNER, project_id).items:
+        jobs.cancel_job(platform, OWNER, job.id)
     assert collect_later(platform).cached_files == 1 and not path.exists()
     assert storage.cached(platform, version).read_bytes() == b"".join(platform.artifacts.read(version.digest))
 
