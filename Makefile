@@ -19,8 +19,8 @@ venv: ## create .venv from the lock files, or keep it when it is up to date (PYT
 demo: venv ## the whole loop on the embedded model: data, training, proof (CPU is enough)
 	@$(BIN)/danlu demo
 
-test: venv ## all tests (WORKERS=2 processes; ARGS for pytest)
-	@$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+test: venv ## all tests (WORKERS=2 processes; ARGS for pytest; STRICT=1: no second chance for up to three that fail)
+	@$(TEST_ENV) scripts/test.sh -n $(WORKERS) $(ARGS)
 
 fast: venv ## the tests without the slow ones
 	@$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)

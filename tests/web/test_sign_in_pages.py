@@ -226,7 +226,7 @@ def test_a_session_that_ends_in_mid_page_costs_nothing_that_was_typed(browser: A
     window = Window(browser, shared)
     page = enter(window, admin, at="/sign-in?next=/settings/account")
     page.wait_for_selector("text=Make a key", timeout=WAIT)
-    page.fill("[aria-label='What the key is for']", "nightly")
+    page.fill("[aria-label='What the key is for']", "每晚")
     with platform.database.writing() as connection:
         user = USERS.find(connection, name_key=admin)
         assert user is not None
@@ -242,12 +242,12 @@ def test_a_session_that_ends_in_mid_page_costs_nothing_that_was_typed(browser: A
     again.click("[type=submit]")
     again.wait_for_selector("text=You are signed in", timeout=WAIT)
     page.wait_for_selector("dialog", state="detached", timeout=WAIT)
-    assert page.input_value("[aria-label='What the key is for']") == "nightly"
+    assert page.input_value("[aria-label='What the key is for']") == "每晚"
     page.click("text=Make a key")
     secret = page.inner_text("#secret", timeout=WAIT)
     assert httpx.get(f"{shared.url}/api/v1/me", headers={"authorization": f"Bearer {secret}"}).json()["name"] == admin
     page.reload()
-    page.wait_for_selector("text=nightly", timeout=WAIT)
+    page.wait_for_selector("text=每晚", timeout=WAIT)
     assert secret not in page.content()
     window.context.close()
 
