@@ -46,7 +46,7 @@ WORDS = {
     "fit_alternative": ("It would fit with {settings}.", "改用 {settings} 就能放下。"),
     "fit_fits": ("fits", "放得下"),
     "fit_none": ("No setting makes it fit: take a smaller model, or a machine with more memory.", "怎么调整都放不下：请换更小的模型，或内存更大的机器。"),
-    "fit_text": ("A usual LoRA run needs {needed} of memory; {free} are free.", "常规 LoRA 训练需要 {needed} 内存，目前空闲 {free}。"),
+    "fit_text": ("A usual LoRA run needs {needed} of memory; {free} are free.", "常规 LoRA 训练需要 {needed} 内存，目前可用 {free}。"),
     "fit_tight": ("tight", "勉强放得下"),
     "fit_too_big": ("too big", "太大"),
     "fit_unknown": ("cannot be told", "无法判断"),
