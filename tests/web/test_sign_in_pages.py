@@ -258,7 +258,14 @@ def test_a_reviewer_is_offered_what_a_reviewer_may_do_and_told_what_the_rest_nee
     with platform.database.writing() as connection:
         ada = USERS.find(connection, name_key=admin)
         assert ada is not None
-        more = {"email": None, "password_hash": ada.password_hash, "oidc_subject": None, "is_admin": False, "is_active": True, "preferences": {}}
+        more: dict[str, Any] = {
+            "email": None,
+            "password_hash": ada.password_hash,
+            "oidc_subject": None,
+            "is_admin": False,
+            "is_active": True,
+            "preferences": {},
+        }
         kim = USERS.insert(connection, name="kim", name_key="kim", **more)
         members.set_role(connection, shared.project_id, kim.id, "reviewer")
     answers = [{"model": "danlu/tiny", "text": text} for text in ("by cable car", "no idea")]
