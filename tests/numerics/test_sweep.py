@@ -18,7 +18,8 @@ from danlu.files import read_json, read_jsonl, write_json
 from danlu.recipe.recipe import Recipe
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
-from danlu.training.kernels.shared import SharedLoraLinear, rows_of
+from danlu.training.kernels.projection import rows_of
+from danlu.training.kernels.shared import SharedLoraLinear
 from danlu.training.run import run
 from danlu.training.sweep import Member, can_share, train_together
 
