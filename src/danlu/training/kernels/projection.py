@@ -269,9 +269,7 @@ def _low_rank_backward(
         of_a = {index: rows_RK for (index, _, _), rows_RK in zip(adapted, rows_SK, strict=True) if split_needs(needs, index)[2]}
         if dx_TK is not None:
             dx_TK.addmm_(d_xa_TS, _stacked(projections))  # type: ignore[arg-type]
-    return {
-        index: (of_a.get(index), gemm.tn(dys[index], part).mul_(p.scale) if split_needs(needs, index)[3] else None) for index, p, part in adapted
-    }
+    return {index: (of_a.get(index), gemm.tn(dys[index], part).mul_(p.scale) if split_needs(needs, index)[3] else None) for index, p, part in adapted}
 
 
 def _input_gradient(dy_TN: Tensor, projection: Projection, add_TK: Tensor | None) -> Tensor:
