@@ -70,7 +70,7 @@ def journey(browser: Any, url: str, language: str) -> None:
     page.wait_for_selector(f"button:has-text('{words['start']}')", timeout=WAIT)
     page.wait_for_selector(".dl-reason", timeout=WAIT)
     shoot(page, "new-run", language)
-    page.click(f"button:has-text('{words['start']}')", timeout=WAIT)
+    page.click(f"button:not([aria-disabled]):has-text('{words['start']}')", timeout=WAIT)
     page.wait_for_url("**/runs/run_*", timeout=WAIT)
     page.wait_for_selector(f"main >> text={words['proof']}", timeout=WAIT)
     shoot(page, "run", language)
