@@ -65,7 +65,7 @@ def journey(browser: Any, url: str, language: str) -> None:
     page.click(f"text={words['example']}", timeout=WAIT)
     page.wait_for_url("**/datasets/*", timeout=WAIT)
     page.click(f"main >> text={words['train']}", timeout=WAIT)
-    page.wait_for_url("**/new-run?**", timeout=WAIT)
+    page.wait_for_url("**/new-run**", timeout=WAIT)
     page.click(f"button:has-text('{words['continue']}')", timeout=WAIT)
     page.wait_for_selector(f"button:has-text('{words['start']}')", timeout=WAIT)
     page.wait_for_selector(".dl-reason", timeout=WAIT)
