@@ -9,13 +9,13 @@ from danlu.web.words import Language
 
 
 def size(num_bytes: float | None) -> str:
-    """Bytes in decimal units."""
-    return words.size(num_bytes)
+    """Bytes in decimal units; number and unit stay on one line."""
+    return words.size(num_bytes).replace(" ", "\u00a0")
 
 
 def duration(seconds: float | None, language: Language) -> str:
     """Seconds in words."""
-    return "\u2013" if seconds is None else words.duration(seconds)[language == "zh"]
+    return "\u2013" if seconds is None else words.duration(seconds)[language == "zh"].replace(" ", "\u00a0")
 
 
 def count(number: float | None) -> str:

@@ -157,12 +157,18 @@ class Conversation:
             with box("dl-row between"):
                 with box("dl-row"):
                     button(s.t("chat.send"), guarded(s, lambda: send(str(field_.value or ""))), classes="primary", symbol="send")
-                    button(s.t("chat.stop"), self.stop)
-                with box("dl-row"):
+                    self.halt = button(s.t("chat.stop"), self.stop)
+                with box("dl-row") as self.later:
                     button(s.t("chat.again"), guarded(s, self._again), classes="quiet")
                     button(s.t("chat.clear"), guarded(s, self._clear), classes="quiet")
             with fold(s.t("chat.parameters")):
                 ParameterForm(s, self.parameters, self.keep)
+        self._offer(is_busy=False)
+
+    def _offer(self, *, is_busy: bool) -> None:
+        """Show the buttons that do something now."""
+        self.halt.set_visibility(is_busy)
+        self.later.set_visibility(bool(self.questions) and not is_busy)
 
     def stop(self) -> None:
         """End what is being written."""
@@ -282,8 +288,10 @@ class Conversation:
         for pane in self.panes:
             pane.told, pane.failure = "", None
         self.draw_panes()
+        self._offer(is_busy=True)
         await self.keep()
         await asyncio.gather(*(self._answer(pane) for pane in self.panes))
+        self._offer(is_busy=False)
         self.draw_panes()
         await self.keep()
 
@@ -326,6 +334,7 @@ class Conversation:
         self.questions, self.has_voted = [], False
         for pane in self.panes:
             pane.cut(0)
+        self._offer(is_busy=False)
         await self.keep()
         self.draw_panes()
 

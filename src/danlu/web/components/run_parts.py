@@ -17,6 +17,7 @@ from danlu.web.session import Session
 from danlu.web.words import CATALOGUE
 
 SEVERITIES: dict[str, Any] = {"error": "bad", "warning": "warn", "info": "accent"}
+OVER = ("succeeded", "failed", "cancelled")
 SHOWN_ROUNDS = 6
 MEGABYTE = 1e6
 
@@ -62,19 +63,22 @@ class Coach:
     def __init__(self, s: Session, run_id: str) -> None:
         self.s, self.run_id = s, run_id
         self.said: dict[str, dict[str, Any]] = {}
+        self.has_curve = False
         with card(s.t("run.coach"), tip=s.t("run.coach_tip"), s=s):
             self.place = box("dl-col")
         self._draw()
 
-    def append(self, events: list[RunEvent]) -> None:
+    def append(self, points: list[Point], events: list[RunEvent]) -> None:
         """Hear what is new."""
         told = [event.fields for event in events if event.kind == "coach"]
+        is_first_curve = bool(points) and not self.has_curve
+        self.has_curve = self.has_curve or bool(points)
         for fields in told:
             if fields.get("status") == "found":
                 self.said[str(fields["name"])] = fields
             else:
                 self.said.pop(str(fields.get("name")), None)
-        if told:
+        if told or is_first_curve:
             self._draw()
 
     def _draw(self) -> None:
@@ -82,7 +86,7 @@ class Coach:
         self.place.clear()
         with self.place:
             if not self.said:
-                paragraph(s.t("run.coach_none"), "dl-muted")
+                paragraph(s.t("run.coach_none" if self.has_curve else "run.coach_early"), "dl-muted")
             for fields in self.said.values():
                 with note(s.pick(fields["what"]), SEVERITIES[fields["severity"]]):
                     Text(s.pick(fields["why"]), "div", "dl-small dl-muted")
@@ -107,16 +111,18 @@ class Samples:
     def __init__(self, s: Session) -> None:
         self.s = s
         self.rounds: dict[int, list[dict[str, Any]]] = {}
+        self.is_over = False
         with card(s.t("run.samples")):
             self.place = box("dl-col wide")
         self._draw()
 
-    def append(self, events: list[RunEvent]) -> None:
+    def append(self, state: str, events: list[RunEvent]) -> None:
         """Hear what is new."""
         told = [event.fields for event in events if event.kind == "sample"]
+        was_over, self.is_over = self.is_over, state in OVER
         for fields in told:
             self.rounds[int(fields["step"])] = fields["items"]
-        if told:
+        if told or was_over != self.is_over:
             self._draw()
 
     def _draw(self) -> None:
@@ -126,7 +132,7 @@ class Samples:
         self.place.clear()
         with self.place:
             if not steps:
-                paragraph(s.t("run.samples_none"), "dl-muted")
+                paragraph(s.t("run.samples_over" if self.is_over else "run.samples_none"), "dl-muted")
                 return
             for number, first in enumerate(self.rounds[steps[0]]):
                 with box("dl-col"):
@@ -160,11 +166,11 @@ class LogView(Element, component="log_view.js"):
             self.run_method("append", text)
 
 
-def forecast_card(s: Session, found: RunForecast) -> None:
+def forecast_card(s: Session, found: RunForecast, *, is_over: bool) -> None:
     """What was foretold beside what was measured."""
     rows = [row for row in found.comparison if row.forecast is not None or row.actual is not None]
     if not rows:
-        paragraph(s.t("run.forecast_none"), "dl-muted")
+        paragraph(s.t("run.forecast_over" if is_over else "run.forecast_none"), "dl-muted")
         return
     with box("dl-table small", "table"):
         with box("", "thead"), box("", "tr"):

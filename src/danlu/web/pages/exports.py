@@ -12,7 +12,7 @@ from danlu.services.platform import exports, jobs, runs
 from danlu.services.platform.exports import ExportContent, NewExport
 from danlu.store.jobs import Job
 from danlu.web import numbers
-from danlu.web.components.elements import Text, badge, box, button, card, fold, link, moment, no_project, paragraph
+from danlu.web.components.elements import Text, badge, box, button, card, fold, icon, link, moment, no_project, paragraph
 from danlu.web.components.fields import labelled_choice
 from danlu.web.components.messages import confirm, error_panel, guarded, toast
 from danlu.web.live import refresh_every
@@ -40,7 +40,7 @@ async def show(s: Session) -> None:
         return
     finished = (await s.do(runs.list_runs, project.id, state="succeeded", limit=SHOWN)).items
     names = {run.id: run.name or run.id for run in finished}
-    with card(s.t("models.export")):
+    with card(s.t("models.export_new")):
         if not names:
             paragraph(s.t("models.export_none"), "dl-muted")
             with box("dl-row"):
@@ -94,7 +94,9 @@ def _draw(s: Session, place: Any, found: Found, names: dict[str, str]) -> None:
         if waiting:
             paragraph(s.t("models.export_started"), "dl-muted")
         if not contents and not waiting and names:
-            paragraph(s.t("models.export_empty"), "dl-muted")
+            with box("dl-card dl-empty", "section"):
+                icon("ios_share")
+                paragraph(s.t("models.export_empty"))
         for content in contents:
             _export(s, content, names)
 

@@ -16,7 +16,7 @@ from danlu.web.components.elements import Text, box, button, card, facts, fold, 
 from danlu.web.components.fields import text_field
 from danlu.web.components.jobs import ask_to_stop
 from danlu.web.components.messages import error_panel, guarded, toast
-from danlu.web.components.run_parts import Coach, Curves, LogView, Progress, Samples, forecast_card
+from danlu.web.components.run_parts import OVER, Coach, Curves, LogView, Progress, Samples, forecast_card
 from danlu.web.run_feed import Delta, watch_run
 from danlu.web.session import Session
 from danlu.web.template import page
@@ -53,8 +53,8 @@ class View:
             ui.timer(0.1, guarded(self.s, self._forecast), once=True)
 
     def _append(self, delta: Delta) -> None:
-        self.coach.append(delta.events)
-        self.samples.append(delta.events)
+        self.coach.append(delta.points, delta.events)
+        self.samples.append(delta.run.state, delta.events)
         self.progress.append(delta.run.state, delta.points, delta.events, delta.run.summary)
 
     def _build(self, delta: Delta) -> None:
@@ -80,7 +80,7 @@ class View:
         found = await self.s.do(watching.get_forecast, self.run.id)
         self.forecast.clear()
         with self.forecast:
-            forecast_card(self.s, found)
+            forecast_card(self.s, found, is_over=self.run.state in OVER)
 
     def _draw_head(self) -> None:
         s, run = self.s, self.run

@@ -6,6 +6,7 @@ WORDS = {
     "cancel": ("Cancel", "取消"),
     "close": ("Close", "关闭"),
     "colon": (": ", "："),
+    "comma": (", ", "，"),
     "copied": ("Copied.", "已复制。"),
     "help": ("What this means", "说明"),
     "next": ("Next", "下一页"),

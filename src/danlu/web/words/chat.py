@@ -26,7 +26,7 @@ WORDS = {
     "edit": ("Edit", "编辑"),
     "empty": ("Ask something: the conversation is kept, also when you leave the page.", "问点什么吧。离开页面对话也会保留。"),
     "hidden": ("hidden until you vote", "投票后揭晓"),
-    "intro": ("Talk to your models and to the base model they came from.", "和你的模型、以及它的基座模型对话。"),
+    "intro": ("Talk to your models and to the base model they came from.", "和你训练出的模型对话，也可以和它的基座模型对话。"),
     "is_base": ("{name} (base)", "{name}（基座）"),
     "length": ("Longest answer (tokens)", "回答最长（词元）"),
     "length_help": ("The answer is cut after so many tokens.", "回答到这么多词元就截断。"),
