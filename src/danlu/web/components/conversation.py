@@ -17,7 +17,6 @@ from danlu.services.platform import models, runs, views, votes
 from danlu.services.platform.chat import Question
 from danlu.services.platform.views import MAX_DRAFT_CHARS, Draft
 from danlu.services.platform.votes import NewVote, Shown, Turn
-from danlu.web import numbers
 from danlu.web.components.answering import Answering, speed_of
 from danlu.web.components.elements import Text, box, button, fold, paragraph
 from danlu.web.components.fields import choice, text_area
@@ -319,7 +318,8 @@ class Conversation:
                     told.text = s.t("chat.ahead", number=now.last.ahead) if now.last.kind == "waiting" else s.t("chat.loading")
             if pane.under_way.end is not None:
                 end = pane.under_way.end
-                pane.told = s.t("chat.speed", tokens=end.num_tokens or 0, speed=numbers.short(speed_of(end)))
+                speed = speed_of(end)
+                pane.told = s.t("chat.speed", tokens=end.num_tokens or 0, speed=f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}")
                 pane.told += f" {s.t('chat.cut')}" if end.is_cut else ""
         except DanluError as error:
             pane.failure = error

@@ -209,7 +209,7 @@ def _kind(name: str | None) -> FindingKind | None:
 def _numbers(s: Session, report: dict[str, Any]) -> list[tuple[str, str]]:
     told = [(s.t(f"datasets.{name}"), numbers.count(report[name])) for name in ("rows_in", "usable", "dropped", "duplicate", "near_duplicate", "fixed")]
     length, known = report["completion_chars"], f"datasets.format_{report['format']}"
-    shares = {"zh": "\u4e2d\u6587", "en": "English" if s.language == "en" else "\u82f1\u6587", "other": "\u2026"}
+    shares = {"zh": s.t("datasets.language_zh"), "en": s.t("datasets.language_en"), "other": "\u2026"}
     languages = s.t("basic.comma").join(f"{shares[name]} {share:.0%}" for name, share in report["languages"].items() if share >= 0.005)
     return [
         *told,

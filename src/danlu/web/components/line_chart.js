@@ -67,6 +67,7 @@ export default {
         made.push({ ...base, id: `smooth-${i}`, showSymbol: false, data: isSmooth ? this.smoothed(points) : [], lineStyle: { color, width: 1.75 }, tooltip: { show: false } });
       });
       this.chart.setOption({
+        animation: false,
         textStyle: { fontFamily: getComputedStyle(document.body).fontFamily, color: ink },
         grid: { left: 8, right: 16, top: 36, bottom: 28, containLabel: true },
         legend: { top: 0, left: 0, icon: "roundRect", itemWidth: 12, itemHeight: 3, textStyle: { color: ink, fontSize: 12 }, data: this.lines.map((kind) => kind.name),

@@ -97,11 +97,11 @@ def _draw(s: Session, place: Any, found: Found, names: dict[str, str]) -> None:
             with box("dl-card dl-empty", "section"):
                 icon("ios_share")
                 paragraph(s.t("models.export_empty"))
-        for content in contents:
-            _export(s, content, names)
+        for number, content in enumerate(contents):
+            _export(s, content, names, is_newest=number == 0)
 
 
-def _export(s: Session, content: ExportContent, names: dict[str, str]) -> None:
+def _export(s: Session, content: ExportContent, names: dict[str, str], *, is_newest: bool) -> None:
     export = content.export
 
     async def delete() -> None:
@@ -119,7 +119,7 @@ def _export(s: Session, content: ExportContent, names: dict[str, str]) -> None:
                 Text(numbers.size(export.size_bytes), "span", "dl-muted dl-small")
                 moment(export.created_at).classes("dl-muted dl-small")
                 button(s.t("models.delete"), guarded(s, partial(delete)), classes="small danger")
-        with fold(s.t("models.download")), box("dl-col"):
+        with fold(s.t("models.download")).props("open" if is_newest else ""), box("dl-col"):
             for file in content.files:
                 with box("dl-row between"):
                     link(file.name, f"/studio-export/{export.id}?name={quote(file.name, safe='')}")

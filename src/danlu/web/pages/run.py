@@ -119,8 +119,8 @@ class View:
         if self.is_sweep:
             button(s.t("sweeps.open"), href=f"/sweeps/{run.id}", symbol="tune")
         else:
-            button(s.t("sweeps.try_settings"), href=f"/sweeps/new?from={run.id}")
-        button(s.t("run.again"), href=f"/new-run?from={run.id}")
+            button(s.t("sweeps.try_settings"), href=f"/sweeps/new?from={run.id}", classes="quiet")
+        button(s.t("run.again"), href=f"/new-run?from={run.id}", classes="quiet")
 
     async def _register(self) -> None:
         """Ask for a name and keep the result under it."""

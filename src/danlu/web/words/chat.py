@@ -59,7 +59,7 @@ WORDS = {
     "share_of": ("{name} was better in {share} of its votes", "{name} 在 {share} 的投票中更好"),
     "shared": ("The link is copied: the same models and parameters, not what was said.", "链接已复制：包含模型和参数，不包含对话内容。"),
     "shown": ("Compared", "参与次数"),
-    "speed": ("{tokens} tokens, {speed} per second", "{tokens} 词元，每秒 {speed}"),
+    "speed": ("{tokens} tokens, {speed} per second.", "{tokens} 词元，每秒 {speed} 个。"),
     "stop": ("Stop", "停止"),
     "system": ("System prompt", "系统提示词"),
     "system_help": ("What every answer should follow: who the model is and how it speaks.", "每次回答都要遵循的：模型是谁、怎么说话。"),
