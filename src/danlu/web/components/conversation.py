@@ -17,7 +17,6 @@ from danlu.services.platform import chat, models, runs, views, votes
 from danlu.services.platform.chat import Question
 from danlu.services.platform.views import MAX_DRAFT_CHARS, Draft
 from danlu.services.platform.votes import NewVote, Shown, Turn
-from danlu.web import numbers
 from danlu.web.components.answering import Answering, speed_of
 from danlu.web.components.elements import Text, box, button, fold, note, paragraph
 from danlu.web.components.fields import choice, text_area
@@ -162,12 +161,18 @@ class Conversation:
             with box("dl-row between"):
                 with box("dl-row"):
                     button(s.t("chat.send"), guarded(s, lambda: send(str(field_.value or ""))), classes="primary", symbol="send")
-                    button(s.t("chat.stop"), self.stop)
-                with box("dl-row"):
+                    self.halt = button(s.t("chat.stop"), self.stop)
+                with box("dl-row") as self.later:
                     button(s.t("chat.again"), guarded(s, self._again), classes="quiet")
                     button(s.t("chat.clear"), guarded(s, self._clear), classes="quiet")
             with fold(s.t("chat.parameters")):
                 ParameterForm(s, self.parameters, self.keep)
+        self._offer(is_busy=False)
+
+    def _offer(self, *, is_busy: bool) -> None:
+        """Show the buttons that do something now."""
+        self.halt.set_visibility(is_busy)
+        self.later.set_visibility(bool(self.questions) and not is_busy)
 
     def stop(self) -> None:
         """End what is being written."""
@@ -288,8 +293,10 @@ class Conversation:
         for pane in self.panes:
             pane.told, pane.failure = "", None
         self.draw_panes()
+        self._offer(is_busy=True)
         await self.keep()
         await asyncio.gather(*(self._answer(pane) for pane in self.panes))
+        self._offer(is_busy=False)
         self.draw_panes()
         await self.keep()
 
@@ -317,7 +324,8 @@ class Conversation:
                     told.text = s.t("chat.ahead", number=now.last.ahead) if now.last.kind == "waiting" else s.t("chat.loading")
             if pane.under_way.end is not None:
                 end = pane.under_way.end
-                pane.told = s.t("chat.speed", tokens=end.num_tokens or 0, speed=numbers.short(speed_of(end)))
+                speed = speed_of(end)
+                pane.told = s.t("chat.speed", tokens=end.num_tokens or 0, speed=f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}")
                 pane.told += f" {s.t('chat.cut')}" if end.is_cut else ""
         except DanluError as error:
             pane.failure = error
@@ -332,6 +340,7 @@ class Conversation:
         self.questions, self.has_voted = [], False
         for pane in self.panes:
             pane.cut(0)
+        self._offer(is_busy=False)
         await self.keep()
         self.draw_panes()
 

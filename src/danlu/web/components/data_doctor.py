@@ -20,6 +20,7 @@ from danlu.web.components.newer_version import told_of_newer
 from danlu.web.components.row_table import RowTable
 from danlu.web.rights import Rights
 from danlu.web.session import Session
+from danlu.web.words import CATALOGUE
 
 FINDINGS = 10
 JOBS_LOOKED_AT = 50
@@ -209,12 +210,12 @@ def _kind(name: str | None) -> FindingKind | None:
 
 def _numbers(s: Session, report: dict[str, Any]) -> list[tuple[str, str]]:
     told = [(s.t(f"datasets.{name}"), numbers.count(report[name])) for name in ("rows_in", "usable", "dropped", "duplicate", "near_duplicate", "fixed")]
-    length = report["completion_chars"]
-    shares = {"zh": "\u4e2d\u6587", "en": "English" if s.language == "en" else "\u82f1\u6587", "other": "\u2026"}
-    languages = ", ".join(f"{shares[name]} {share:.0%}" for name, share in report["languages"].items() if share >= 0.005)
+    length, known = report["completion_chars"], f"datasets.format_{report['format']}"
+    shares = {"zh": s.t("datasets.language_zh"), "en": s.t("datasets.language_en"), "other": "\u2026"}
+    languages = s.t("basic.comma").join(f"{shares[name]} {share:.0%}" for name, share in report["languages"].items() if share >= 0.005)
     return [
         *told,
-        (s.t("datasets.format"), f"{report['format']} ({report['container']})"),
+        (s.t("datasets.format"), f"{s.t(known) if known in CATALOGUE else report['format']} ({report['container']})"),
         (s.t("datasets.length"), s.t("datasets.length_value", middle=numbers.count(length["p50"]), longest=numbers.count(length["max"]))),
         (s.t("datasets.languages"), languages or "\u2013"),
     ]

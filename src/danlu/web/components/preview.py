@@ -54,7 +54,7 @@ def preview_card(s: Session, found: PreviewedRun, apply: Apply) -> None:
             f"{numbers.count(forecast['trained_parameters'])} ({forecast['trained_parameters'] / max(1, forecast['model_parameters']):.1%})",
         ),
         (s.t("preview.disk"), s.t("preview.disk_text", needed=numbers.size(forecast["disk_bytes"]), free=numbers.size(found.free_disk_bytes))),
-        (s.t("preview.truncated"), f"{forecast['truncated_share']:.1%}"),
+        (s.t("preview.truncated"), f"{forecast['truncated_share']:.1%}" if forecast["truncated_share"] else "0%"),
         (s.t("preview.ahead"), numbers.count(found.num_jobs_ahead)),
     ]
     if seconds is not None:

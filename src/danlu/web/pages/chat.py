@@ -70,8 +70,9 @@ def _corner(s: Session, talk: Conversation, num_panes: int) -> None:
             ui.navigate.to(f"/compare?project={talk.project_id}&panes={event.value}&models={chosen}")
 
         ui.checkbox(s.t("chat.blind"), value=talk.is_blind, on_change=guarded(s, blind)).props("dense")
-        Text(s.t("chat.num_panes"), "span", "dl-muted")
-        choice(s.t("chat.num_panes"), {number: str(number) for number in NUM_PANES}, num_panes, other_number).style("min-width: 72px")
+        with box("dl-row tight"):
+            Text(s.t("chat.num_panes"), "span", "dl-muted")
+            choice(s.t("chat.num_panes"), {number: str(number) for number in NUM_PANES}, num_panes, other_number).style("min-width: 72px")
 
     def share() -> None:
         ui.run_javascript(f"window.danlu.copy(location.origin + {json.dumps(talk.address())})")

@@ -39,7 +39,7 @@ async def show(s: Session) -> None:
     with box("dl-head"):
         with box("dl-col"):
             Text(dataset.name, "h1")
-            with box("dl-row dl-muted"):
+            with box("dl-row dots dl-muted"):
                 Text(s.t("datasets.version", number=version.number))
                 Text(numbers.size(version.size_bytes))
                 moment(version.created_at)

@@ -137,8 +137,8 @@ async def _project(s: Session, project: Project) -> None:
     with box("", "li"):
         with box():
             link(project.name, f"/runs?project={project.id}", "dl-strong")
-            with box("dl-row dl-small dl-muted"):
+            if project.description:
+                Text(project.description[:120], "div", "dl-small dl-muted dl-clip")
+            with box("dl-small dl-muted"):
                 moment(project.updated_at)
-                if project.description:
-                    Text(project.description[:120], "span", "dl-clip")
         button(s.t("shell.nav_runs"), href=f"/runs?project={project.id}", classes="small")

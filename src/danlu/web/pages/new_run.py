@@ -138,7 +138,7 @@ class Form(StartForm):
         with box("dl-grid3"):
             for dataset in own:
                 is_chosen = self.entered.dataset.partition("@")[0] == dataset.name
-                option(dataset.name, s.t("new_run.data_own"), is_chosen, guarded(s, partial(take, dataset.name)))
+                option(dataset.name, "", is_chosen, guarded(s, partial(take, dataset.name)), s.t("new_run.data_own"))
             for name in bundled.example_names():
                 stem = name.removeprefix(bundled.PREFIX)
                 option(
@@ -173,6 +173,7 @@ class Form(StartForm):
             with box("dl-card", "section"):
                 Text(s.t("new_run.base_other"), "h3")
                 other = text_field(s.t("new_run.base_other"), "" if is_known else entered.base_model, maxlength=300)
+                other._props["placeholder"] = "Qwen/Qwen3-0.6B"
                 other.on("blur", guarded(s, typed), [])
                 paragraph(s.t("new_run.base_other_text"), "dl-small dl-muted")
         Text(s.t("new_run.choose_goal"), "h2")
@@ -185,7 +186,7 @@ class Form(StartForm):
 
     async def _review(self) -> None:
         s = self.s
-        with box("dl-split"):
+        with box("dl-split beside-first"):
             self.main = box("dl-col wide")
             with box("dl-col wide sticky"):
                 self.beside = box("dl-card", "section")
@@ -314,7 +315,7 @@ class Form(StartForm):
             with box("dl-row between"):
                 with box("dl-row"):
                     Text(s.t(f"new_run.name_{path.replace('.', '_')}") if path in SIMPLE else path, "span", "dl-strong" if path in SIMPLE else "dl-mono")
-                    if path in SIMPLE:
+                    if path in SIMPLE and s.view.is_advanced:
                         Text(path, "span", "dl-mono dl-muted")
                     if path in self.entered.changes:
                         badge(s.t("form.changed"), "accent")

@@ -124,9 +124,9 @@ class View:
         if self.is_sweep:
             button(s.t("sweeps.open"), href=f"/sweeps/{run.id}", symbol="tune")
         elif may(sweeps.submit_sweep):
-            button(s.t("sweeps.try_settings"), href=f"/sweeps/new?from={run.id}")
+            button(s.t("sweeps.try_settings"), href=f"/sweeps/new?from={run.id}", classes="quiet")
         if may(runs.submit_run):
-            button(s.t("run.again"), href=f"/new-run?from={run.id}")
+            button(s.t("run.again"), href=f"/new-run?from={run.id}", classes="quiet")
         if run.state in ("paused", "failed", "cancelled") and may(runs.stop_run):
             button(s.t("run.discard"), guarded(s, self._discard), classes="danger")
 

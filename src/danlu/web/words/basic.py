@@ -6,6 +6,7 @@ WORDS = {
     "cancel": ("Cancel", "取消"),
     "close": ("Close", "关闭"),
     "colon": (": ", "："),
+    "comma": (", ", "，"),
     "copied": ("Copied.", "已复制。"),
     "help": ("What this means", "说明"),
     "needs_role": ("This needs the role {needed}; yours in this project is {role}.", "需要“{needed}”角色；你在这个项目中的角色是“{role}”。"),

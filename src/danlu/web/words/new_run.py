@@ -50,7 +50,7 @@ WORDS = {
     "name_optim_learning_rate": ("Learning rate", "学习率"),
     "name_optim_num_epochs": ("Passes over the data", "训练遍数"),
     "no_project": ("First make a project; a run belongs to one.", "先建一个项目，训练要放在项目里。"),
-    "priority": ("Class", "优先级"),
+    "priority": ("Priority", "优先级"),
     "recommended": ("Recommended values", "推荐值"),
     "recommended_text": ("Chosen for your data, this model and this machine. Change any of them.", "根据你的数据、模型和本机选定，都可以改。"),
     "search": ("Find a setting", "查找设置"),

@@ -6,7 +6,7 @@ WORDS = {
     "apply": ("Use this", "采用"),
     "cost": ("Cost", "费用"),
     "disk": ("Disk", "磁盘"),
-    "disk_text": ("{needed} of {free} free", "{needed}，可用 {free}"),
+    "disk_text": ("{needed}, {free} free", "{needed}，可用 {free}"),
     "examples": ("Examples to train on", "训练样例"),
     "fixes": ("Take the offered settings", "采用建议的设置"),
     "memory": ("Memory", "内存"),
