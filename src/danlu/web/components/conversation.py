@@ -13,16 +13,17 @@ from urllib.parse import urlencode
 from nicegui import ui
 
 from danlu.errors import DanluError, SignInError
-from danlu.services.platform import models, runs, views, votes
+from danlu.services.platform import chat, models, runs, views, votes
 from danlu.services.platform.chat import Question
 from danlu.services.platform.views import MAX_DRAFT_CHARS, Draft
 from danlu.services.platform.votes import NewVote, Shown, Turn
 from danlu.web.components.answering import Answering, speed_of
-from danlu.web.components.elements import Text, box, button, fold, paragraph
+from danlu.web.components.elements import Text, box, button, fold, note, paragraph
 from danlu.web.components.fields import choice, text_area
 from danlu.web.components.messages import error_panel, error_toast, guarded, toast
 from danlu.web.components.parameters import ParameterForm, Parameters
 from danlu.web.components.rating import AnswerRating
+from danlu.web.rights import Rights
 from danlu.web.session import Session
 
 LETTERS = "ABCD"
@@ -63,8 +64,8 @@ class Pane:
 class Conversation:
     """The questions of the user, and a pane for each model."""
 
-    def __init__(self, s: Session, project_id: str, names: dict[str, str], draft_name: str, num_panes: int) -> None:
-        self.s, self.project_id, self.names, self.draft_name = s, project_id, names, draft_name
+    def __init__(self, s: Session, project_id: str, names: dict[str, str], draft_name: str, num_panes: int, rights: Rights) -> None:
+        self.s, self.project_id, self.names, self.draft_name, self.rights = s, project_id, names, draft_name, rights
         self.parameters = Parameters()
         self.questions: list[str] = []
         self.panes = [Pane(model) for model in list(names)[:num_panes]]
@@ -140,6 +141,10 @@ class Conversation:
         s = self.s
         self.body = box("dl-col wide")
         self.draw_panes()
+        why_not = self.rights.why_not(chat.answer)
+        if why_not is not None:
+            note(why_not)
+            return
         with box("dl-card dl-composer", "section"):
             field_ = text_area(s.t("chat.message"), rows=3)
             field_._props["placeholder"] = s.t("chat.placeholder")
@@ -195,7 +200,7 @@ class Conversation:
                         talk._props["aria-label"] = self.s.t("chat.talk") if is_hidden else self.names[pane.model]
                         pane.place = box("dl-turns")
                 self._draw_talk(pane)
-        if len(self.panes) > 1 and self.questions and not self.has_voted and self._is_answered():
+        if len(self.panes) > 1 and self.questions and not self.has_voted and self._is_answered() and self.rights.may(votes.create_vote):
             with self.body:
                 self._ballot()
 
@@ -216,8 +221,9 @@ class Conversation:
             for number, question in enumerate(self.questions):
                 with box("dl-turn user") as turn:
                     Text(question, "div", "dl-text")
-                    edit = Text(s.t("chat.edit"), "button", "dl-btn small quiet").props("type=button")
-                    edit.on("click", partial(self._edit, turn, number), [])
+                    if self.rights.may(chat.answer):
+                        edit = Text(s.t("chat.edit"), "button", "dl-btn small quiet").props("type=button")
+                        edit.on("click", partial(self._edit, turn, number), [])
                 if number < len(pane.answers) and pane.answers[number]:
                     self._draw_answer(pane, number)
             if pane.failure is not None:
@@ -229,7 +235,7 @@ class Conversation:
             Text(pane.answers[number], "div", "dl-text")
             if is_newest and pane.told:
                 Text(pane.told, "div", "dl-small dl-muted")
-            if is_newest and self.is_blind and not self.has_voted:
+            if (is_newest and self.is_blind and not self.has_voted) or not self.rights.may(votes.create_rating):
                 return
             asked = (self.s, self.project_id, pane.model, self._messages(pane, number + 1), pane.answers[number], pane.scores, self.keep)
             if is_newest:

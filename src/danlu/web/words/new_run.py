@@ -55,6 +55,8 @@ WORDS = {
     "recommended_text": ("Chosen for your data, this model and this machine. Change any of them.", "根据你的数据、模型和本机选定，都可以改。"),
     "search": ("Find a setting", "查找设置"),
     "start": ("Start the run", "开始训练"),
+    "start_mistakes": ("Put the mistakes right first; they are told above.", "请先改正上面列出的错误。"),
+    "start_wait": ("One moment: data and model are being looked at.", "请稍候：正在查看数据和模型。"),
     "step_data": ("Data", "数据"),
     "step_model": ("Model and goal", "模型与目标"),
     "step_review": ("Review and start", "确认并开始"),

@@ -7,7 +7,7 @@ WORDS = {
     "home": ("Home folder", "主目录"),
     "look": ("Language and colours", "语言与配色"),
     "look_text": ("Kept for you, and the same in every browser.", "会为你记住，换个浏览器也一样。"),
-    "memory": ("Free memory", "可用内存"),
+    "memory": ("Memory free for a run", "训练可用内存"),
     "database": ("Database", "数据库"),
     "disk": ("Free disk", "可用磁盘"),
     "tab": ("Studio", "工作室"),
