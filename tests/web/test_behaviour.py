@@ -213,8 +213,8 @@ def test_of_a_run_that_failed_before_its_first_step_nothing_good_is_said_and_it_
         RUNS.update(connection, run.id, state="failed", error=error, finished_at=1e9)
 
     page.wait_for_selector("text=No step was measured", timeout=WAIT)
-    page.wait_for_selector("text=It ended before it had looked at its data", timeout=WAIT)
-    assert "look as they should" not in page.inner_text("main") and "It wrote no answers" in page.inner_text("main")
+    page.wait_for_selector("text=ended before it had looked at its data", timeout=WAIT)
+    assert "look as they should" not in page.inner_text("main") and "This run wrote none" in page.inner_text("main")
     page.click("main .dl-btn.danger:has-text('Discard')")
     page.click(".dl-dialog .dl-btn.danger")
     page.wait_for_url("**/runs", timeout=WAIT)
