@@ -16,7 +16,7 @@ from danlu.services.platform import exports, jobs, runs
 from danlu.services.platform.exports import ExportContent, NewExport
 from danlu.store.jobs import Job
 from danlu.web import numbers
-from danlu.web.components.elements import Text, badge, box, button, card, fold, link, moment, no_project, paragraph
+from danlu.web.components.elements import Text, badge, box, button, card, fold, icon, link, moment, no_project, paragraph
 from danlu.web.components.fields import labelled_choice
 from danlu.web.components.messages import confirm, error_panel, guarded, toast
 from danlu.web.live import Lines, refresh_every
@@ -53,9 +53,11 @@ async def show(s: Session) -> None:
                 button(s.t("shell.nav_new_run"), href="/new-run", classes="primary")
         else:
             _form(s, names, rights)
-    told = paragraph("", "dl-muted")
-    newest = {"id": ""}
-    """Whose files are shown at once."""
+    waiting_text = paragraph(s.t("models.export_started"), "dl-muted")
+    with box("dl-card dl-empty", "section") as empty:
+        icon("ios_share")
+        paragraph(s.t("models.export_empty"))
+    newest: list[ExportContent] = []
     failures: Lines[Job, Shown] = Lines(box("dl-col wide dl-lines"), lambda job: _failure(s, job, names, rights))
 
     async def delete(export_id: str) -> None:
@@ -65,7 +67,7 @@ async def show(s: Session) -> None:
 
     offered = delete if rights.may(exports.delete_export) else None
     made: Lines[ExportContent, Shown] = Lines(
-        box("dl-col wide dl-lines"), lambda content: _export(s, content, names, offered, content.export.id == newest["id"]), lambda content: content.export.id
+        box("dl-col wide dl-lines"), lambda content: _export(s, content, names, offered, is_newest=content in newest), lambda content: content.export.id
     )
     known: dict[str, ExportContent] = {}
 
@@ -81,9 +83,9 @@ async def show(s: Session) -> None:
 
     def tell(found: Found) -> None:
         contents, num_waiting, failed = found
-        told.text = s.t("models.export_started") if num_waiting else s.t("models.export_empty") if names and not contents else ""
-        told.set_visibility(bool(told.text))
-        newest["id"] = contents[0].export.id if contents else ""
+        waiting_text.set_visibility(num_waiting > 0)
+        empty.set_visibility(bool(names) and not contents and not num_waiting)
+        newest[:] = contents[:1]
         failures.show(failed)
         made.show(contents)
 
@@ -125,8 +127,8 @@ def _failure(s: Session, job: Job, names: dict[str, str], rights: Rights) -> Sho
     return Shown(made)
 
 
-def _export(s: Session, content: ExportContent, names: dict[str, str], delete: Callable[[str], Awaitable[None]] | None, is_open: bool) -> Shown:
-    """One export; `delete` is left out where it is not to be offered."""
+def _export(s: Session, content: ExportContent, names: dict[str, str], delete: Callable[[str], Awaitable[None]] | None, *, is_newest: bool) -> Shown:
+    """One export; `delete` is left out where it is not to be offered. The files of the newest one are seen at once."""
     export = content.export
     with box("dl-card", "section") as made:
         with box("dl-row between"):
@@ -139,7 +141,7 @@ def _export(s: Session, content: ExportContent, names: dict[str, str], delete: C
                 moment(export.created_at).classes("dl-muted dl-small")
                 if delete is not None:
                     button(s.t("models.delete"), guarded(s, partial(delete, export.id)), classes="small danger")
-        with fold(s.t("models.download")).props("open" if is_open else ""), box("dl-col"):
+        with fold(s.t("models.download")).props("open" if is_newest else ""), box("dl-col"):
             for file in content.files:
                 with box("dl-row between"):
                     link(file.name, f"/studio-export/{export.id}?name={quote(file.name, safe='')}")
