@@ -126,6 +126,9 @@ class Samples:
 
     def append(self, state: str, events: list[RunEvent]) -> None:
         """Hear what is new."""
+        if self.is_over != (state in OVER):
+            self.is_over = state in OVER
+            self._draw()
         told = [event.fields for event in events if event.kind == "sample"]
         was_over, self.is_over = self.is_over, state in OVER
         for fields in told:
