@@ -88,6 +88,7 @@ RIGHTS = {
     "continue_run": "editor",
     "stop_run": "editor",
     "resume_run": "editor",
+    "take_run": "editor",
     "submit_sweep": "editor",
     "preview_sweep": "viewer",
     "list_sweeps": "viewer",

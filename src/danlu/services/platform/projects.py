@@ -8,7 +8,7 @@ from danlu.errors import ConflictError
 from danlu.recipe.base import StrictModel
 from danlu.services.platform.access import Role, visible_projects
 from danlu.services.platform.operations import Call, operation
-from danlu.store import jobs, members, removals
+from danlu.store import members, queue, removals
 from danlu.store.members import Member
 from danlu.store.projects import PROJECTS, Project
 from danlu.store.rows import Page
@@ -78,7 +78,7 @@ def delete_project(call: Call, project_id: str) -> None:
     Raises:
         ConflictError: a job of it runs or waits.
     """
-    for job in jobs.queue(call.connection, project_id=project_id):
+    for job in queue.unfinished(call.connection, project_id=project_id):
         raise ConflictError(f"project {project_id} is at work", why=f"job {job.id} is {job.state}", fix="cancel its jobs first")
     removals.add(call.connection, folders_of_project(call.connection, project_id))
     PROJECTS.delete(call.connection, project_id)

@@ -25,7 +25,7 @@ from danlu.services.platform.inputs import find_inputs
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.runs import check_starts
-from danlu.store import jobs
+from danlu.store import queue
 from danlu.store.datasets import DATASET_VERSIONS, DatasetVersion
 
 PREVIEW_SECONDS = 60.0
@@ -123,7 +123,7 @@ def preview_run(call: Call, project_id: str, body: Preview) -> PreviewedRun:
         with call.platform.database.reading() as connection:
             found = find_inputs(call.platform, connection, call.actor, project_id, body.recipe)
             check_starts(connection, found)
-            ahead = sum(job.kind != "chat" for job in jobs.queue(connection))
+            ahead = sum(job.kind != "chat" for job in queue.unfinished(connection))
             version = DATASET_VERSIONS.find(connection, id=found.dataset_version_id) if found.dataset_version_id else None
         found.fetch(call.platform)
         told = _ask({"recipe": found.recipe.to_dict(), "paths": found.paths, "goal": body.goal, "price_per_hour": call.platform.settings.price_per_hour})

@@ -15,7 +15,7 @@ from danlu.errors import NoRoomError
 from danlu.files import storage_errors
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
-from danlu.store import artifacts, jobs, schema, uploads
+from danlu.store import artifacts, queue, schema, uploads
 from danlu.store.datasets import DatasetVersion
 from danlu.store.engine import Connection
 
@@ -200,7 +200,7 @@ def keep_cached(platform: Platform, digest: str, file_name: str, path: Path) -> 
 def _sweep_cache(platform: Platform, used_before: float) -> int:
     count = 0
     with platform.database.reading() as connection:
-        needed = {digest for job in jobs.queue(connection) for digest in needed_files(job.payload).values()}
+        needed = {digest for job in queue.unfinished(connection) for digest in needed_files(job.payload).values()}
     for folder in (platform.home / "cache").glob("*"):
         try:
             if folder.name not in needed and folder.stat().st_mtime < used_before:
