@@ -12,12 +12,12 @@ from typing import Any
 import orjson
 import pytest
 from doors import application, program
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from danlu.errors import DanluError, NoEffectError, NoRoomError, NotFoundError, RecipeError, TooLargeError, TooManyRequestsError
 from danlu.recipe.load import validate, with_settings
 from danlu.recipe.sweep import SweepConfig, parse_range
-from danlu.services.platform import datasets, projects, recipes, rows, storage, sweeps, uploads, views, votes
+from danlu.services.platform import datasets, keys, models, projects, recipes, rows, runs, storage, sweeps, uploads, views, votes
 from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.projects import NewProject
@@ -193,6 +193,24 @@ def wait_for(condition: Callable[[], bool]) -> None:
             return
         waited.wait(0.02)
     raise AssertionError("it did not come")
+
+
+NAMED: list[tuple[type[BaseModel], dict[str, Any]]] = [
+    (NewProject, {}),
+    (projects.ProjectChange, {}),
+    (runs.NewRun, {"recipe": RECIPE}),
+    (runs.RunChange, {}),
+    (models.NewModel, {}),
+    (keys.NewKey, {}),
+]
+
+
+@pytest.mark.parametrize(("body", "more"), NAMED, ids=[body.__name__ for body, _ in NAMED])
+def test_no_name_steers_a_terminal_or_turns_the_direction_of_text(body: type[BaseModel], more: dict[str, Any]) -> None:
+    for name in ("a\x1b[2Jb", "a\u202eb", "line\nbreak", "a\u2066b", "\u2028", "a\x9bb"):
+        with pytest.raises(ValidationError):
+            body.model_validate({"name": name, **more})
+    assert body.model_validate({"name": "<b>\u70bc\u4e39  & cafe\u0301", **more}).model_dump()["name"] == "<b>\u70bc\u4e39 & caf\u00e9"
 
 
 def test_an_upload_does_not_tell_which_datasets_others_have(platform: Platform, project: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from danlu.errors import MissingExtraError, StorageError
+from danlu.logs import redact
 
 EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 """Which extra reads which kind of address."""
@@ -112,6 +113,6 @@ def _told(what: str) -> Iterator[None]:
             raise
         raise StorageError(
             f"the artifact store cannot be reached ({what})",
-            why=(str(error).strip() or type(error).__name__).splitlines()[0],
+            why=redact((str(error).strip() or type(error).__name__).splitlines()[0]),
             fix="check DANLU_ARTIFACT_URL, the credentials and the network; nothing that was acknowledged is lost",
         ) from error

@@ -7,6 +7,7 @@ from pydantic import Field
 from danlu.errors import ConflictError
 from danlu.recipe.base import StrictModel
 from danlu.services.platform.access import Role, visible_projects
+from danlu.services.platform.file_names import Name
 from danlu.services.platform.operations import Call, operation
 from danlu.store import members, queue, removals
 from danlu.store.members import Member
@@ -18,7 +19,7 @@ from danlu.store.runs import folders_of_project
 class NewProject(StrictModel):
     """A project to make."""
 
-    name: str = Field(min_length=1, max_length=200)
+    name: Name
     """What people call it."""
     description: str = Field("", max_length=10_000)
     """What it is for."""
@@ -27,7 +28,7 @@ class NewProject(StrictModel):
 class ProjectChange(StrictModel):
     """What to change of a project; what is left out stays."""
 
-    name: str | None = Field(None, min_length=1, max_length=200)
+    name: Name | None = None
     """What people call it."""
     description: str | None = Field(None, max_length=10_000)
     """What it is for."""
