@@ -27,7 +27,8 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?i)\b(bearer|basic) +[\w.~+/=-]+"), rf"\1 {BLOTTED}"),
     (
         re.compile(
-            r"(?i)((?:password|passwd|secret|token|(?:api|account|access)[_-]?key|signature|authorization|\bsig)[\"']?\s*[:=]\s*[\"']?)(?!bearer |basic )[^\s\"',;&})]+"
+            r"(?i)((?:password|passwd|secret|token|(?:api|account|access)[_-]?key|signature|authorization|\bsig)[\"']?\s*[:=]\s*[\"']?)"
+            r"(?!bearer |basic )[^\s\"',;&})]+"
         ),
         rf"\1{BLOTTED}",
     ),
