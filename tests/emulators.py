@@ -112,7 +112,8 @@ def answers(url: str) -> bool:
     """Whether anybody says anything there."""
     try:
         urllib.request.urlopen(url, timeout=5).close()
-    except urllib.error.HTTPError:
+    except urllib.error.HTTPError as error:
+        error.close()
         return True
     except OSError:
         return False

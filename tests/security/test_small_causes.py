@@ -244,7 +244,7 @@ def test_an_api_key_does_not_touch_the_forms_that_its_owner_is_filling_in(platfo
 def test_programs_that_danlu_starts_import_nothing_from_the_folder_they_are_started_in() -> None:
     """A folder with data may hold an orjson.py of somebody else: `python -m` and `-c` would import it first, `-P` does not."""
     starts = re.compile(r"sys\.executable,\s*(.{4})")
-    found = {path.name: starts.findall(path.read_text("utf-8")) for path in SOURCES.rglob("*.py") if "sys.executable," in path.read_text("utf-8")}
+    found = {str(path): starts.findall(path.read_text("utf-8")) for path in SOURCES.rglob("*.py") if "sys.executable," in path.read_text("utf-8")}
 
     assert len(found) >= 8 and {word for words in found.values() for word in words} == {'"-P"'}, found
 

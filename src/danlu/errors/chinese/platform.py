@@ -268,6 +268,7 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     ("the upload of {} is not whole", "{} 没有传完整"),
     ("the object has another size than the file", "对象与文件大小不同"),
     ("try again", "再试一次"),
+    ("set {}; check DANLU_ARTIFACT_URL and the network", "设置 {}；检查 DANLU_ARTIFACT_URL 和网络"),
     ("the artifact store cannot be reached ({})", "连接不上产物存储（{}）"),
     (
         "check DANLU_ARTIFACT_URL, the credentials and the network; nothing that was acknowledged is lost",
