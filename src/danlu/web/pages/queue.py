@@ -30,8 +30,9 @@ async def show(s: Session) -> None:
     if not any(worker.is_alive for worker in known):
         note(s.t("queue.worker_none"), "warn")
     elif gone := {worker.home: worker.host for worker in known if not worker.is_alive}:
-        for home in {job.home for job in await s.do(jobs.list_queue)} & set(gone):
-            note(s.t("queue.worker_elsewhere", host=gone[home]), "warn")
+        waiting = {job.home for job in await s.do(jobs.list_queue)}
+        for host in sorted({gone[home] for home in gone if home in waiting}):
+            note(s.t("queue.worker_elsewhere", host=host), "warn")
     place = box()
 
     async def act(operation: Any, *args: Any) -> None:
