@@ -83,7 +83,7 @@ def test_from_a_file_to_an_exported_specialist_in_twelve_clicks(browser: Any, fr
     me.page.wait_for_url("**/datasets/*?version=2", timeout=WAIT)
     me.sees("Nothing was found. Every row can be used.")
     with _platform(fresh) as platform:
-        views.save_draft(platform, OWNER, "new_run", Draft(values={"changes": FEW}))
+        views.save_draft(platform, OWNER, "new_run", Draft(values={"dataset": "guide", "changes": FEW}))
 
     me.press("Train on it")
     me.press("Continue")
@@ -117,7 +117,7 @@ def _goes_on_whatever_happens_to_pages_and_server(browser: Any, window: Window, 
     second = Window(browser, fresh, language="zh")
     second.go(path)
     fresh.process.kill()
-    fresh.process.wait(timeout=30)
+    fresh.process.wait(timeout=60)
     fresh.process, _ = serve(fresh.home, int(fresh.url.rpartition(":")[2]), has_worker=True)
     for one in (page, second.page):
         one.wait_for_selector(f".dl-btn.primary[href='{path}/proof']", timeout=WAIT)

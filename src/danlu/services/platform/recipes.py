@@ -16,11 +16,13 @@ from pydantic import Field
 
 from danlu.data import findings
 from danlu.errors import DanluError, JobError, RecipeError, TooManyRequestsError, error_from
+from danlu.evaluation.report import words
 from danlu.executors.local import KEPT_ENVIRONMENT
 from danlu.recipe.base import StrictModel
 from danlu.recipe.load import parse_yaml, validate
 from danlu.recipe.recipe import Recipe
 from danlu.recipe.recommend import Goal
+from danlu.services.forecasts import free_device
 from danlu.services.platform.inputs import find_inputs
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
@@ -132,7 +134,8 @@ def preview_run(call: Call, project_id: str, body: Preview) -> PreviewedRun:
             ahead = sum(job.kind != "chat" for job in queue.unfinished(connection))
             version = DATASET_VERSIONS.find(connection, id=found.dataset_version_id) if found.dataset_version_id else None
         found.fetch(call.platform)
-        told = _ask({"recipe": found.recipe.to_dict(), "paths": found.paths, "goal": body.goal, "price_per_hour": call.platform.settings.price_per_hour})
+        question = {"recipe": found.recipe.to_dict(), "paths": found.paths, "goal": body.goal, "price_per_hour": call.platform.settings.price_per_hour}
+        told = _ask(question | {"memory_bytes": free_device().available_bytes})
     except TooManyRequestsError:
         raise
     except DanluError as error:
@@ -157,13 +160,13 @@ def _split(platform: Platform, version: DatasetVersion | None, told: dict[str, A
 def _problems(forecast: dict[str, Any], free: int) -> list[Obstacle]:
     found: list[Obstacle] = []
     if forecast["fit"] == "too_big":
-        needed, there = forecast["memory"]["peak_bytes"] / 2**30, forecast["available_bytes"] / 2**30
+        needed, there = words.size(forecast["memory"]["peak_bytes"]), words.size(forecast["available_bytes"])
         best: dict[str, Any] = next((option["changes"] for option in forecast["alternatives"]), {})
         fix = "take the settings that are offered" if best else "use a smaller base model"
-        found.append(Obstacle("DL501", "this run does not fit into memory", f"it needs {needed:.1f} GiB, and there are {there:.1f} GiB", fix, best))
+        found.append(Obstacle("DL501", "this run does not fit into memory", f"it needs {needed}, and {there} are free", fix, best))
     if forecast["disk_bytes"] > free:
-        needed, there = forecast["disk_bytes"] / 2**30, free / 2**30
-        found.append(Obstacle("DL700", "the disk has no room for this run", f"it needs {needed:.1f} GiB, and {there:.1f} GiB are free", "delete old runs"))
+        needed, there = words.size(forecast["disk_bytes"]), words.size(free)
+        found.append(Obstacle("DL700", "the disk has no room for this run", f"it needs {needed}, and {there} are free", "delete old runs"))
     return found
 
 
