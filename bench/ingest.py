@@ -20,7 +20,7 @@ import orjson
 from danlu.run_dir import RunDir
 from danlu.services.platform.platform import Platform
 from danlu.settings import Settings
-from danlu.store import jobs, workers
+from danlu.store import jobs, queue, workers
 from danlu.store.projects import PROJECTS
 from danlu.store.runs import RUNS
 from danlu.worker import ingest
@@ -65,7 +65,7 @@ def run_at_work(home: Path, url: str | None) -> Iterator[tuple[Platform, RunDir]
         yield platform, RunDir.create(home / "runs" / run)
     finally:
         with platform.database.writing() as connection:
-            for job in jobs.held(connection, workers.home_id(platform.database, home)):
+            for job in queue.held(connection, workers.home_id(platform.database, home)):
                 jobs.finish(connection, job.id, job.attempt, "cancelled")
             PROJECTS.delete(connection, project)
         platform.close()

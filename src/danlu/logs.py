@@ -26,7 +26,10 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?i)\b((?:set-)?cookie[\"']?\s*[:=]\s*[\"']?)[^\r\n\"']+"), rf"\1{BLOTTED}"),
     (re.compile(r"(?i)\b(bearer|basic) +[\w.~+/=-]+"), rf"\1 {BLOTTED}"),
     (
-        re.compile(r"(?i)((?:password|passwd|secret|token|api[_-]?key|signature|authorization)[\"']?\s*[:=]\s*[\"']?)(?!bearer |basic )[^\s\"',;&})]+"),
+        re.compile(
+            r"(?i)((?:password|passwd|secret|token|(?:api|account|access)[_-]?key|signature|authorization|\bsig)[\"']?\s*[:=]\s*[\"']?)"
+            r"(?!bearer |basic )[^\s\"',;&})]+"
+        ),
         rf"\1{BLOTTED}",
     ),
 )
@@ -68,7 +71,7 @@ def configure(format: str = "plain", level: str = "INFO") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if format == "json" else PlainFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for chatty in ("alembic", "asyncio", "httpcore", "httpx", "sqlalchemy", "uvicorn"):
+    for chatty in ("adlfs", "aiobotocore", "alembic", "asyncio", "azure", "gcsfs", "httpcore", "httpx", "sqlalchemy", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

@@ -97,6 +97,24 @@ def test_every_service_of_compose_is_hardened_and_only_this_machine_is_listened_
     assert all(wanted["required"] is False for wanted in services["studio"]["depends_on"].values())
 
 
+def test_the_home_is_the_volume_and_nothing_else_is_written() -> None:
+    image = dict(word.split("=", 1) for rest in of("ENV") for word in shlex.split(rest))
+    unit = dict(line.split("=", 1) for line in (DEPLOY / "danlu.service").read_text("utf-8").splitlines() if "=" in line and not line.startswith("#"))
+    studio = compose()["services"]["studio"]
+
+    assert [image["DANLU_HOME"]] == of("VOLUME") == of("WORKDIR")[-1:] and studio["volumes"] == [f"home:{image['DANLU_HOME']}"]
+    assert studio["read_only"] is True and [place.partition(":")[0] for place in studio["tmpfs"]] == [studio["environment"]["TMPDIR"]]
+    assert f"DANLU_HOME=/var/lib/{unit['StateDirectory']} TMPDIR=/var/cache/{unit['CacheDirectory']} " in f"{unit['Environment']} "
+    assert {"User": unit["User"], "Type": unit["Type"]} == {"User": "danlu", "Type": "exec"}
+
+
+def test_the_health_check_asks_for_what_the_server_answers() -> None:
+    from danlu.api import health
+
+    asked = re.findall(r"http://127\.0\.0\.1:8700(/\w+)", of("HEALTHCHECK")[0])
+    assert asked == ["/healthz"] and '"/healthz"' in Path(health.__file__).read_text("utf-8")
+
+
 def test_compose_refers_to_what_is_there() -> None:
     content = compose()
     used = {mount.split(":")[0] for service in content["services"].values() for mount in service.get("volumes", [])}

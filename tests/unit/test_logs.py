@@ -19,6 +19,9 @@ SECRETS = {
     "X-Danlu-Signature: t=1,v1=deadbeef signature=deadbeef0": "deadbeef0",
     "api_key='sk-0123456789abcdef'": "0123456789abcdef",
     "Basic dXNlcjpwYXNz": "dXNlcjpwYXNz",
+    "AccountName=a;AccountKey=Eby8vdM02xNOcqFl==;BlobEndpoint=http://a": "Eby8vdM02xNOcqFl",
+    "https://a.blob.core.windows.net/c?sv=1&sig=abc%2Fdef": "abc%2Fdef",
+    "AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI": "wJalrXUtnFEMI",
 }
 
 

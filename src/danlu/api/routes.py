@@ -32,6 +32,8 @@ from danlu.store.rows import MAX_PAGE, Page
 GetActor = Callable[[Request], Actor]
 ID = Path(max_length=80, pattern="^[0-9a-z_]+$")
 MAX_NUMBER = 2**53
+MAX_DEPTH = 100
+"""How deep the JSON of a request may be nested: what is deeper can be read, but neither shown in an error nor written again."""
 NUMBER = Path(ge=0, le=MAX_NUMBER)
 TEXT_PATTERN = r"^[^\x00-\x1f\x7f]*$"
 KEY_PATTERN = re.compile(r"[\x21-\x7e]{1,255}")
@@ -75,6 +77,8 @@ class _StrictRequest(Request):
     async def json(self) -> Any:
         body = await self.body()
         value = orjson.loads(body)
+        if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
+            raise orjson.JSONDecodeError(f"it is nested more than {MAX_DEPTH} deep", "", 0)
         if b"\\u0000" in body and _has_nul(value):
             raise orjson.JSONDecodeError("the character NUL is not text", "", 0)
         return value
@@ -91,6 +95,17 @@ class StrictRoute(APIRoute):
             return await handle(_StrictRequest(request.scope, request.receive))
 
         return strictly
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    """Whether lists and mappings stand inside each other more than so many times."""
+    level = [value]
+    for _ in range(most + 1):
+        level = [item for one in level if isinstance(one, dict | list) for item in (one.values() if isinstance(one, dict) else one)]
+        level = [item for item in level if isinstance(item, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _has_nul(value: Any) -> bool:

@@ -6,6 +6,7 @@ file systems (`simplecache::...`) are refused. Credentials are those that the pr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,9 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from danlu.errors import MissingExtraError, StorageError
+from danlu.logs import redact
 
 EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 """Which extra reads which kind of address."""
+CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "gcs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "azure": "AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY",
+}
+"""Where the provider's library finds credentials first, by extra."""
+EMULATOR = "STORAGE_EMULATOR_HOST"
+"""Address of a server that stands for Google's; it knows no accounts."""
 
 
 class Bucket:
@@ -36,18 +46,15 @@ class Bucket:
                 "DANLU_ARTIFACT_URL holds a key", why="an address is shown where something goes wrong", fix="give keys as the provider's library reads them"
             )
         try:
-            from fsspec.core import url_to_fs
-
-            self.files, self.root = self._open(url_to_fs, url)
+            with _told(url):
+                self.files, root = _opened(url, EXTRAS[scheme])
         except ImportError as error:
             raise MissingExtraError(
                 f"artifacts at {scheme}:// need a part that is not installed", why=str(error), fix=f"pip install 'danlu[{EXTRAS[scheme]}]'"
             ) from error
-
-    def _open(self, url_to_fs: Any, url: str) -> tuple[Any, str]:
-        with _told(url):
-            files, root = url_to_fs(url, skip_instance_cache=True, use_listings_cache=False)
-        return files, str(root).rstrip("/")
+        except StorageError as error:
+            raise StorageError(error.what, why=error.why, fix=f"set {CREDENTIALS[EXTRAS[scheme]]}; check DANLU_ARTIFACT_URL and the network") from error
+        self.root = root.rstrip("/")
 
     def size(self, name: str) -> int | None:
         """Bytes of the object."""
@@ -63,7 +70,7 @@ class Bucket:
             try:
                 self.files.put_file(str(staged), self._object(name))
             except FileNotFoundError as error:
-                raise StorageError(f"there is no bucket for {self.root}", why=str(error), fix="make it, or correct DANLU_ARTIFACT_URL") from error
+                raise self._no_bucket(error) from error
         if self.size(name) != staged.stat().st_size:
             raise StorageError(f"the upload of {name} is not whole", why="the object has another size than the file", fix="try again")
 
@@ -82,14 +89,35 @@ class Bucket:
 
     def names(self) -> Iterator[tuple[str, float]]:
         """Every object, with the time of its upload."""
-        with _told(self.root):
-            found = self.files.find(f"{self.root}/sha256", detail=True)
+        try:
+            with _told(self.root):
+                found = self.files.find(f"{self.root}/sha256", detail=True)
+        except FileNotFoundError as error:
+            raise self._no_bucket(error) from error
         for path, info in sorted(found.items()):
             taken = next((value for value in (info.get(key) for key in ("LastModified", "last_modified", "mtime", "updated")) if value), None)
             yield path[len(self.root) + 1 :], _seconds(taken)
 
+    def _no_bucket(self, error: Exception) -> StorageError:
+        return StorageError(f"there is no bucket for {self.root}", why=redact(str(error)), fix="make it, or correct DANLU_ARTIFACT_URL")
+
     def _object(self, name: str) -> str:
         return f"{self.root}/{name}"
+
+
+def _opened(url: str, extra: str) -> tuple[Any, str]:
+    """The provider's file system, and the path of the address in it."""
+    plain = {"skip_instance_cache": True, "use_listings_cache": False}
+    if extra != "gcs":
+        from fsspec.core import url_to_fs
+
+        files, root = url_to_fs(url, **plain)
+        return files, str(root)
+    # Not by url_to_fs: what that gives asks another service, by gRPC, what kind each bucket is, and waits a minute where only HTTP gets through.
+    from gcsfs.core import GCSFileSystem
+
+    token = {"token": "anon"} if os.environ.get(EMULATOR) else {}
+    return GCSFileSystem(**token, **plain), str(GCSFileSystem._strip_protocol(url))
 
 
 def _seconds(taken: Any) -> float:
@@ -112,6 +140,6 @@ def _told(what: str) -> Iterator[None]:
             raise
         raise StorageError(
             f"the artifact store cannot be reached ({what})",
-            why=(str(error).strip() or type(error).__name__).splitlines()[0],
+            why=redact((str(error).strip() or type(error).__name__).splitlines()[0]),
             fix="check DANLU_ARTIFACT_URL, the credentials and the network; nothing that was acknowledged is lost",
         ) from error

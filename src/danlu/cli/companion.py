@@ -46,7 +46,7 @@ class Companion:
         num_ended = 0
         while not self._is_stopping.is_set():
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "danlu", "worker", "--beside", str(os.getpid())],
+                [sys.executable, "-P", "-m", "danlu", "worker", "--beside", str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 env=os.environ | {"DANLU_HOME": str(self.home)},

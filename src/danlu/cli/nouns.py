@@ -51,6 +51,7 @@ GROUP_NAMES = {
     "proofs": "runs",
     "rows": "datasets",
     "sweeps": "runs",
+    "taking": "runs",
     "views": "users",
     "watching": "runs",
     "workers": "jobs",

@@ -97,7 +97,12 @@ class LocalTransport:
         with storage_errors(home), (home / "worker.log").open("ab") as log:
             _STARTED.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "danlu.client.working"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+                    [sys.executable, "-P", "-m", "danlu.client.working"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                    start_new_session=True,
                 )
             )
 

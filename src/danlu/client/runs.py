@@ -13,7 +13,7 @@ from danlu.client.transfers import save
 from danlu.client.transport import Method, Noun, covers
 from danlu.errors import DanluError, JobError, error_from
 from danlu.recipe.recipe import Recipe
-from danlu.services.platform import downloads, proofs, runs, sweeps, watching
+from danlu.services.platform import downloads, proofs, runs, sweeps, taking, watching
 from danlu.services.platform.jobs import Priority
 from danlu.services.platform.runs import NewRun, RunState
 from danlu.services.platform.watching import Kind
@@ -55,6 +55,7 @@ class Runs(Noun):
     sweep = Method(sweeps.submit_sweep)
     sweep_curves = Method(sweeps.get_sweep_curves)
     sweep_table = Method(sweeps.get_sweep)
+    take = Method(taking.take_run)
 
     @covers(runs.submit_run)
     def submit(

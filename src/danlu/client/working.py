@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from danlu.errors import DatabaseError, RunBusyError
 from danlu.services.platform.platform import Platform
-from danlu.store import jobs, workers
+from danlu.store import queue, workers
 from danlu.worker.housekeeping import Housekeeper
 from danlu.worker.supervisor import Supervisor
 
@@ -25,7 +25,7 @@ def has_work(platform: Platform) -> bool:
     """Whether a job runs or waits that this home may carry out. One that a person has paused does not count: nothing happens to it by itself."""
     home = workers.home_id(platform.database, platform.home)
     with platform.database.reading() as connection:
-        return any(job.state != "paused" and job.home in (None, home) for job in jobs.queue(connection))
+        return any(job.state != "paused" and job.home in (None, home) for job in queue.unfinished(connection))
 
 
 def until_idle(platform: Platform, *, idle_seconds: float = IDLE_SECONDS, clock: Callable[[], float] = time.monotonic) -> Callable[[], bool]:

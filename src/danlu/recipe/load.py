@@ -13,6 +13,8 @@ from danlu.recipe.base import METHODS, OBJECTIVES
 from danlu.recipe.recipe import Recipe
 
 MAX_RECIPE_BYTES = 1_000_000
+MAX_DOTS = 16
+"""Of a dotted path; a recipe has three levels, and values of plugins a few more."""
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -61,6 +63,8 @@ def with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     """
     values = recipe.to_dict()
     for path, value in settings.items():
+        if path.count(".") > MAX_DOTS:
+            raise RecipeError(f"{path[:80]!r} is no setting", why=f"the path of a setting has at most {MAX_DOTS} dots", fix="see docs/recipe.md")
         for key in reversed(path.split(".")):
             value = {key: value}
         _merge(values, value)

@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
-import yaml
 from pydantic import Field, model_validator
 
 from danlu.errors import RecipeError
@@ -33,6 +32,9 @@ USUAL_RANGES = {"method.dropout": "0..0.2", "optim.weight_decay": "0..0.2"}
 """The same for settings whose usual ranges do not depend on the recipe."""
 
 LARGEST = 1e12
+MAX_SETTINGS = 50
+"""Settings that one sweep may vary."""
+WORDS: dict[str, Any] = {"true": True, "false": False, "null": None, "~": None}
 
 
 class Range(StrictModel):
@@ -48,7 +50,7 @@ class Range(StrictModel):
 class SweepConfig(StrictModel):
     """The `sweep:` part of a sweep file, or the options of `danlu sweep`."""
 
-    set: dict[str, list[Any]] = {}
+    set: dict[str, list[Any]] = Field({}, max_length=MAX_SETTINGS)
     """Values of each setting, by its dotted path: every combination is one member."""
     rungs: int = Field(2, ge=0, le=10)
     """How often the members are compared by validation loss before the end, and the worse ones left. 0 trains all to the end."""
@@ -58,7 +60,7 @@ class SweepConfig(StrictModel):
     """Train members that can share it in one pass over the base model. Without, one after another."""
     trials: int | None = Field(None, ge=1)
     """Let Optuna choose the values of this many members from `space`; members are then trained to the end."""
-    space: dict[str, str] = {}
+    space: dict[str, str] = Field({}, max_length=MAX_SETTINGS)
     """Where Optuna searches, by dotted path: `1e-5..1e-3:log`, `4..64` or `a|b|c`."""
 
     @model_validator(mode="after")
@@ -167,16 +169,30 @@ def parse_range(path: str, text: str) -> Range:
         ValueError: it is none of them.
     """
     if "|" in text:
-        return Range(values=[yaml.safe_load(part) for part in text.split("|")])
+        return Range(values=[_scalar(part.strip()) for part in text.split("|")])
     bounds, _, scale = text.partition(":")
     low, dots, high = bounds.partition("..")
     try:
         found = Range(low=float(low), high=float(high), is_log=scale == "log", is_integer=low.strip().isdigit() and high.strip().isdigit())
     except ValueError:
         dots = ""
-    if not dots or scale not in ("", "log") or found.low >= found.high or (found.is_log and found.low <= 0):  # type: ignore[operator]
+    if not dots or scale not in ("", "log") or not -math.inf < found.low < found.high < math.inf or (found.is_log and found.low <= 0):  # type: ignore[operator]
         raise ValueError(f"space.{path}: {text!r} is no range; write 1e-5..1e-3:log, 4..64 or a|b|c")
     return found
+
+
+def _scalar(text: str) -> Any:
+    """A number, true, false, null or a word; nothing that holds others, which could be made to grow."""
+    if text.lower() in WORDS:
+        return WORDS[text.lower()]
+    for number in (int, float):
+        try:
+            found = number(text)
+        except ValueError:
+            continue
+        if math.isfinite(found):
+            return found
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
 def split_file(values: dict[str, Any], source: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -141,7 +141,7 @@ def _systems(device: str, counts: list[int]) -> list[tuple[str, str, int]]:
 def measure_in_process(task: Mapping[str, Any], num_threads: int) -> dict[str, Any]:
     """Make one measurement in a process of its own."""
     environment = os.environ | {"OMP_NUM_THREADS": str(num_threads), "MKL_NUM_THREADS": str(num_threads), "TRANSFORMERS_VERBOSITY": "error"}
-    done = subprocess.run([sys.executable, "-m", "danlu.training.benchmark", json.dumps(task)], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-P", "-m", "danlu.training.benchmark", json.dumps(task)], env=environment, capture_output=True, text=True)
     if done.returncode:
         raise InternalError(
             f"the measurement of {task['system']} ended with {done.returncode}",

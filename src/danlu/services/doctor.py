@@ -151,7 +151,7 @@ def _torch() -> Iterator[Check]:
         yield Check("torch", "warning", "-", "not installed: data can be looked at, nothing trained", "未安装：可以检查数据，但不能训练", fix)
         return
     try:
-        done = subprocess.run([sys.executable, "-c", TORCH], capture_output=True, text=True, timeout=TORCH_SECONDS, stdin=subprocess.DEVNULL)
+        done = subprocess.run([sys.executable, "-P", "-c", TORCH], capture_output=True, text=True, timeout=TORCH_SECONDS, stdin=subprocess.DEVNULL)
         found = orjson.loads(done.stdout) if done.returncode == 0 else None
         said = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
     except (subprocess.TimeoutExpired, ValueError) as error:

@@ -124,7 +124,7 @@ class _Group:
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.size)))
         with self.log(rank).open("wb") as log:
-            command = [sys.executable, "-m", "danlu.training.worker", *self.arguments]
+            command = [sys.executable, "-P", "-m", "danlu.training.worker", *self.arguments]
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment)
         self.processes.append(process)
         threading.Thread(target=self._listen, args=(rank, process), daemon=True).start()

@@ -52,7 +52,7 @@ def beside_training(recipe: Recipe, run_dir: RunDir, reporter: Reporter, model_d
 def _start(run_dir: RunDir, model_dir: Path) -> subprocess.Popen[bytes]:
     # Threads of the tokenizer and of torch would take the cores from the steps that run beside it.
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "danlu.services.tokenising", str(run_dir.path), str(model_dir)]
+    command = [sys.executable, "-P", "-m", "danlu.services.tokenising", str(run_dir.path), str(model_dir)]
     with (run_dir.path / "tokenising.log").open("wb") as log:
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
 

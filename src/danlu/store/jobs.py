@@ -1,11 +1,12 @@
-"""The queue: which job runs next, on which slots, and what became of it.
+"""Jobs: which one runs next, on which slots, and what became of it. `store.queue` looks at all of them.
 
 A job's life: waiting (for other jobs) -> queued -> running -> succeeded | failed | cancelled, with `pausing` and `paused` (or queued
 again) between, and `cancelling` before cancelled. Every change that a worker makes names the attempt it belongs to and is refused
 when a newer attempt exists, so a worker that was thought dead cannot overwrite what came after it. Every change of a state happens
 under one lock of the queue, so none is decided on what another one is about to change (a cancel and an end at the same time, say).
 
-A job stays with the home folder from which it was submitted, or in which it was first started: its files are there.
+A job stays with the home folder from which it was submitted, or in which it was first started: its files are there. Before it has begun
+it may go to another one (`go_to`).
 
 Order: class (express, standard, saver), then position. The first job in this order that may start is the next one; when its slots are
 not free, nothing behind it takes them (else a job that needs two slots would wait behind small ones for ever).
@@ -14,17 +15,17 @@ not free, nothing behind it takes them (else a job that needs two slots would wa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, insert, or_, select, text, update
 
-from danlu.errors import ConflictError, JobError, NoEffectError
+from danlu.errors import ConflictError, JobError
 from danlu.store import datasets, runs
 from danlu.store.engine import HOME_OPTION
 from danlu.store.rows import Noun
-from danlu.store.tables import JOB_STATES, PRIORITIES, job_needs, jobs, slots
+from danlu.store.tables import PRIORITIES, job_needs, jobs, slots
 
 MAX_ATTEMPTS_WITHOUT_PROGRESS = 3
 """A job that dies so often without getting further is given up."""
@@ -73,9 +74,6 @@ class Job:
 
 
 JOBS = Noun(jobs, Job, prefix="job")
-MIN_GAP = 1e-9
-"""Jobs are numbered anew when there is less than that between two of them."""
-_RANK = case({name: number for number, name in enumerate(PRIORITIES)}, value=jobs.c.priority)
 
 
 def submit(
@@ -97,7 +95,7 @@ def submit(
     Raises:
         ConflictError: a job of `needs` does not exist.
     """
-    _lock(connection)
+    lock(connection)
     job = JOBS.insert(
         connection,
         project_id=project_id,
@@ -106,7 +104,7 @@ def submit(
         payload=payload,
         state="queued",
         priority=priority,
-        position=_last(connection) + 1.0,
+        position=last_position(connection) + 1.0,
         num_slots=num_slots,
         not_before=not_before,
         attempt=0,
@@ -120,7 +118,7 @@ def submit(
     for needed in needs:
         connection.execute(insert(job_needs).values(job_id=job.id, needs_id=JOBS.get(connection, needed).id))
     if needs:
-        _set(connection, job.id, state="waiting")
+        change(connection, job.id, state="waiting")
         _settle_waiting(connection)
     return JOBS.get(connection, job.id)
 
@@ -152,7 +150,7 @@ def free_slots(connection: Connection, job: Job, *, home: str, total_slots: int)
 def claim(connection: Connection, *, worker_id: str, home: str, total_slots: int, now: float | None = None, resting: Collection[str] = ()) -> Job | None:
     """Give the next job that may start to this worker, with slots; None when there is none or its slots are taken."""
     now = time.time() if now is None else now
-    _lock(connection)
+    lock(connection)
     job = next_job(connection, home=home, total_slots=total_slots, now=now, resting=resting)
     given = None if job is None else free_slots(connection, job, home=home, total_slots=total_slots)
     if job is None or given is None:
@@ -160,7 +158,7 @@ def claim(connection: Connection, *, worker_id: str, home: str, total_slots: int
     attempt = job.attempt + 1
     for number in given:
         connection.execute(insert(slots).values(worker_home=home, number=number, job_id=job.id, attempt=attempt))
-    _set(
+    change(
         connection,
         job.id,
         state="running",
@@ -175,44 +173,6 @@ def claim(connection: Connection, *, worker_id: str, home: str, total_slots: int
         error=None,
     )
     return JOBS.get(connection, job.id)
-
-
-def held(connection: Connection, home: str) -> list[Job]:
-    """Jobs that hold slots of this home, oldest first."""
-    statement = select(jobs).where(jobs.c.state.in_(ON_SLOTS), jobs.c.home == home).order_by(jobs.c.id)
-    return [Job(**row) for row in connection.execute(statement).mappings()]
-
-
-def slots_of(connection: Connection, job_id: str) -> list[int]:
-    """Slot numbers that a job holds."""
-    return list(connection.execute(select(slots.c.number).where(slots.c.job_id == job_id).order_by(slots.c.number)).scalars())
-
-
-def to_preempt(
-    connection: Connection,
-    *,
-    home: str,
-    total_slots: int,
-    now: float | None = None,
-    resting: Collection[str] = (),
-    may_pause: Callable[[Job], bool] = lambda job: True,
-) -> list[Job]:
-    """Savers to pause so that a waiting job of a higher class can start: the ones that started last, no more than needed."""
-    head = next_job(connection, home=home, total_slots=total_slots, now=now, resting=resting)
-    if head is None or head.priority == "saver":
-        return []
-    on_home = held(connection, home)
-    taken = {job.id: len(slots_of(connection, job.id)) for job in on_home}
-    missing = head.num_slots - (total_slots - sum(taken.values()))
-    missing -= sum(taken[job.id] for job in on_home if job.state != "running")  # these are leaving already
-    chosen = []
-    savers = [job for job in on_home if job.state == "running" and job.priority == "saver" and may_pause(job)]
-    for job in sorted(savers, key=lambda job: -(job.started_at or 0.0)):
-        if missing <= 0:
-            break
-        chosen.append(job)
-        missing -= taken[job.id]
-    return chosen if missing <= 0 else []
 
 
 def bind(connection: Connection, job_id: str, attempt: int, *, worker_id: str, pid: int | None, pid_started: int | None) -> None:
@@ -239,7 +199,7 @@ def finish(
 
     A job that was asked to cancel is never shown as finished: whatever the attempt says, it ends as cancelled.
     """
-    _lock(connection)
+    lock(connection)
     job = JOBS.get(connection, job_id)
     if job.state == "cancelling":
         state, result = "cancelled", None
@@ -287,12 +247,12 @@ def cancel(connection: Connection, job_id: str) -> Job:
     Raises:
         ConflictError: it is over already.
     """
-    _lock(connection)
+    lock(connection)
     job = JOBS.get(connection, job_id)
     if job.is_over:
         raise ConflictError(f"job {job_id} is over ({job.state})", why="there is nothing left to cancel", fix="start it again, or delete it")
     state = "cancelling" if job.state in ON_SLOTS else "cancelled"
-    _set(connection, job_id, state=state, **({} if state == "cancelling" else {"finished_at": time.time()}))
+    change(connection, job_id, state=state, **({} if state == "cancelling" else {"finished_at": time.time()}))
     _settle_waiting(connection)
     return JOBS.get(connection, job_id)
 
@@ -305,12 +265,12 @@ def pause(connection: Connection, job_id: str, *, requeue: bool = False) -> Job:
     Raises:
         ConflictError: it is over, or leaving already.
     """
-    _lock(connection)
+    lock(connection)
     job = JOBS.get(connection, job_id)
     if job.state in ("running", "pausing"):
         return JOBS.update(connection, job_id, state="pausing", is_paused_by_user=job.is_paused_by_user or not requeue)
     if job.state == "queued":
-        _set(connection, job_id, state="paused", is_paused_by_user=True)
+        change(connection, job_id, state="paused", is_paused_by_user=True)
         return JOBS.get(connection, job_id)
     if job.state == "paused":
         return job
@@ -323,7 +283,7 @@ def resume(connection: Connection, job_id: str) -> Job:
     Raises:
         ConflictError: it is in the queue, running, or done.
     """
-    _lock(connection)
+    lock(connection)
     job = JOBS.get(connection, job_id)
     if job.state not in ("paused", "failed", "cancelled"):
         raise ConflictError(f"job {job_id} is {job.state}", why="only a paused, failed or cancelled job can go on", fix="wait for it, or cancel it first")
@@ -333,82 +293,47 @@ def resume(connection: Connection, job_id: str) -> Job:
     return JOBS.get(connection, job_id)
 
 
-def move(connection: Connection, job_id: str, *, before: str | None = None, priority: str | None = None) -> Job:
-    """Put a queued job before another one (or last, when `before` is None), and into another class.
+def check_may_go(job: Job, home: str) -> None:
+    """Refuse to give a job to a home other than its own, once it has files there.
 
     Raises:
-        ConflictError: one of them is not queued.
-        NoEffectError: a job cannot stand before itself.
+        ConflictError: it has begun, or belongs to that home already.
     """
-    _lock(connection)
-    job = JOBS.get(connection, job_id)
-    if job.state not in ("queued", "waiting", "paused"):
-        raise ConflictError(f"job {job_id} is {job.state}", why="only a job that has not started can be moved", fix="pause it first")
-    if before == job_id:
-        raise NoEffectError("a job cannot be put before itself", why="its place would not change", fix="name another job")
-    position = _last(connection) + 1.0 if before is None else _place_before(connection, before, job_id)
-    return JOBS.update(connection, job_id, position=position, priority=priority or job.priority)
+    if job.home == home:
+        raise ConflictError(f"job {job.id} is this machine's already", why="it waits for its worker", fix="see whether its worker runs (`danlu jobs workers`)")
+    if job.attempt or job.state not in ("queued", "waiting", "paused"):
+        raise ConflictError(f"job {job.id} has begun", why=f"it is {job.state}, and its files lie where it began", fix="duplicate its run here to begin anew")
 
 
-def queue(connection: Connection, *, project_id: str | None = None) -> list[Job]:
-    """Jobs that are not over: running ones first, then in the order they will start."""
-    state_rank = case((jobs.c.state.in_(ON_SLOTS), 0), else_=1)
-    statement = select(jobs).where(jobs.c.state.not_in(OVER)).order_by(state_rank, _RANK, jobs.c.position, jobs.c.id)
-    if project_id is not None:
-        statement = statement.where(jobs.c.project_id == project_id)
-    return [Job(**row) for row in connection.execute(statement).mappings()]
+def go_to(connection: Connection, job_id: str, *, home: str, payload: dict[str, Any]) -> Job:
+    """Give a job that has not begun to another home; `payload` names what it reads and writes there.
 
-
-def counts(connection: Connection) -> dict[str, int]:
-    """Number of jobs by state."""
-    found = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
-    return dict.fromkeys(JOB_STATES, 0) | {str(state): int(number) for state, number in found}
-
-
-def waiting_since(connection: Connection, now: float) -> float | None:
-    """Since when the oldest job that could start has waited; None when none could."""
-    return connection.execute(select(func.min(func.coalesce(jobs.c.not_before, jobs.c.created_at))).where(_may_start(now))).scalar()
-
-
-def homes_that_wait(connection: Connection, now: float) -> set[str | None]:
-    """Homes with jobs that could start; None stands for jobs that any home may take."""
-    return set(connection.execute(select(jobs.c.home).where(_may_start(now)).distinct()).scalars())
-
-
-def _may_start(now: float) -> ColumnElement[bool]:
-    return and_(jobs.c.state == "queued", or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now))
+    Raises:
+        ConflictError: it has begun, or belongs to that home already.
+    """
+    lock(connection)
+    check_may_go(JOBS.get(connection, job_id), home)
+    change(connection, job_id, home=home, payload=payload)
+    return JOBS.get(connection, job_id)
 
 
 def _is_of(home: str) -> ColumnElement[bool]:
     return or_(jobs.c.home.is_(None), jobs.c.home == home)
 
 
-def _last(connection: Connection) -> float:
+def last_position(connection: Connection) -> float:
+    """Where the last of all jobs stands."""
     return float(connection.execute(select(func.max(jobs.c.position))).scalar() or 0.0)
 
 
-def _place_before(connection: Connection, before: str, job_id: str) -> float:
-    """A position right before that of another job; when there is no room left, the jobs that are not over are numbered anew."""
-    other = JOBS.get(connection, before)
-    previous = connection.execute(select(func.max(jobs.c.position)).where(jobs.c.position < other.position, jobs.c.id != job_id)).scalar()
-    if previous is None:
-        return other.position - 1.0
-    if other.position - previous < MIN_GAP:
-        last = _last(connection)
-        waiting = connection.execute(select(jobs.c.id).where(jobs.c.state.not_in(OVER)).order_by(jobs.c.position, jobs.c.id)).scalars().all()
-        for number, id in enumerate(waiting, 1):
-            _set(connection, id, position=last + number)
-        return _place_before(connection, before, job_id)
-    return float(other.position + previous) / 2
-
-
-def _lock(connection: Connection) -> None:
+def lock(connection: Connection) -> None:
     """Let one change of states happen after the other (SQLite's write lock does it by itself)."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(724201)"))
 
 
-def _set(connection: Connection, job_id: str, **values: Any) -> None:
+def change(connection: Connection, job_id: str, **values: Any) -> None:
+    """Change a job, and its run with it, whatever its state; to be called under the lock."""
     connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values, updated_at=time.time(), version=jobs.c.version + 1))
     runs.follow(connection, job_id)
 
@@ -419,7 +344,7 @@ def _of_attempt(connection: Connection, job_id: str, attempt: int, **values: Any
     Raises:
         ConflictError: a newer attempt exists, or this one is over.
     """
-    _lock(connection)
+    lock(connection)
     mine = and_(jobs.c.id == job_id, jobs.c.attempt == attempt, jobs.c.state.in_(ON_SLOTS))
     if not connection.execute(update(jobs).where(mine).values(**values, updated_at=time.time(), version=jobs.c.version + 1)).rowcount:
         job = JOBS.get(connection, job_id)

@@ -6,7 +6,7 @@ RUNS = Noun(tables.runs, Run, prefix="run")
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Generic, TypeVar
 
@@ -78,6 +78,14 @@ class Noun(Generic[T]):
         """Return all with these values, oldest first; for what is known to be few."""
         rows = connection.execute(select(self.table).where(*self._equal(where)).order_by(self.table.c.id)).mappings()
         return [self.make(**row) for row in rows]
+
+    def each(self, connection: Connection, *, batch: int = 50, **where: Any) -> Iterator[T]:
+        """All with these values, oldest first, read in batches: however many there are, few are in memory."""
+        query = select(self.table).where(*self._equal(where)).order_by(self.table.c.id).limit(batch)
+        rows = connection.execute(query).mappings().all()
+        while rows:
+            yield from (self.make(**row) for row in rows)
+            rows = connection.execute(query.where(self.table.c.id > rows[-1]["id"])).mappings().all() if len(rows) == batch else []
 
     def page(self, connection: Connection, *, limit: int = 50, after: str | None = None, **where: Any) -> Page[T]:
         """Return up to `limit` of those with these values, newest first; a value that is a list means any of it."""

@@ -26,7 +26,7 @@ from danlu.files import storage_errors, sweep, write_bytes, write_json
 from danlu.services.platform import moving
 from danlu.services.platform.platform import Platform
 from danlu.settings import Settings
-from danlu.store import jobs, workers
+from danlu.store import jobs, queue, workers
 from danlu.store.engine import Connection, Database
 from danlu.store.ids import new_id
 from danlu.store.jobs import Job
@@ -135,7 +135,7 @@ class Supervisor:
         now = self.monotonic()
         self._resting = {job_id: until for job_id, until in self._resting.items() if until > now}
         with self.database.reading() as connection:
-            held = jobs.held(connection, self.home_id)
+            held = queue.held(connection, self.home_id)
         trouble: list[DatabaseError] = []
         alive = [job for job in held if self._look_after(job, trouble)]
         if now - self._last_beat >= BEAT_SECONDS:
@@ -160,7 +160,7 @@ class Supervisor:
         return Attempt(job.id, job.attempt, self.home / "jobs" / job.id / f"attempt-{job.attempt}")
 
     def _victims(self, connection: Connection) -> list[Job]:
-        return jobs.to_preempt(connection, home=self.home_id, total_slots=self.slots.number, now=self.clock(), resting=self._resting, may_pause=_can_pause)
+        return queue.to_preempt(connection, home=self.home_id, total_slots=self.slots.number, now=self.clock(), resting=self._resting, may_pause=_can_pause)
 
     def _look_after(self, job: Job, trouble: list[DatabaseError]) -> bool:
         """Settle a job whose process has ended; whether it lives. What goes wrong with one job must not keep the others waiting."""
@@ -242,7 +242,7 @@ class Supervisor:
     def _start_next(self) -> bool:
         with self.database.writing() as connection:
             job = jobs.claim(connection, worker_id=self.id, home=self.home_id, total_slots=self.slots.number, now=self.clock(), resting=self._resting)
-            taken = [] if job is None else jobs.slots_of(connection, job.id)
+            taken = [] if job is None else queue.slots_of(connection, job.id)
         if job is None:
             return False
         attempt = self.attempt_of(job)

@@ -12,7 +12,7 @@ import pytest
 
 from danlu.cli.main import main
 from danlu.services.platform.platform import Platform
-from danlu.store import jobs
+from danlu.store import queue
 
 Danlu = Callable[..., tuple[int, str, str]]
 
@@ -92,7 +92,7 @@ def test_a_run_is_submitted_seen_in_the_queue_and_cancelled(danlu: Danlu, platfo
     assert json.loads(danlu("cancel", job["id"], "--json")[1])["state"] == "cancelled"
     assert danlu("queue")[1] == "Nothing there.\n"
     with platform.database.reading() as connection:
-        assert jobs.queue(connection) == []
+        assert queue.unfinished(connection) == []
 
 
 def test_a_data_file_is_brought_in_once_and_named_exactly(danlu: Danlu, busy: None, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from danlu.services.platform.datasets import DatasetChange, NewDataset
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.projects import NewProject
 from danlu.services.platform.rows import ColumnMapping, Fixes, RowEdits
-from danlu.store import jobs, workers
+from danlu.store import jobs, queue, workers
 from danlu.store.datasets import DatasetVersion
 from danlu.store.jobs import JOBS
 from danlu.worker.kinds.base import KINDS
@@ -49,7 +49,7 @@ def bring_in(platform: Platform, project_id: str, content: bytes = LINES, file_n
 def work(platform: Platform, kind: str) -> dict[str, Any]:
     """Do the next job of a kind as its process would, and end it as the supervisor would."""
     with platform.database.writing() as connection:
-        job = next(job for job in jobs.queue(connection) if job.kind == kind)
+        job = next(job for job in queue.unfinished(connection) if job.kind == kind)
         while (
             claimed := jobs.claim(connection, worker_id="w", home=workers.home_id(platform.database, platform.home), total_slots=1)
         ) is not None and claimed.id != job.id:

@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from danlu.errors import ConflictError, QuotaError
-from danlu.services.platform import audit, chat, datasets, exports, jobs, models, projects, receipts, rows, runs, storage, sweeps, uploads, votes
+from danlu.services.platform import audit, chat, datasets, exports, jobs, models, projects, receipts, rows, runs, storage, sweeps, taking, uploads, votes
 from danlu.services.platform.access import Actor
 from danlu.services.platform.operations import Operation, load_all
 from danlu.services.platform.platform import Platform
@@ -68,6 +68,13 @@ class Home:
         uploads.append(self.platform, OWNER, made.id, offset=0, chunk=LINES, sha256=hashlib.sha256(LINES).hexdigest())
         return made.id
 
+    def elsewhere(self) -> str:
+        """A run that waits on another machine."""
+        made = runs.submit_run(self.platform, OWNER, self.project, runs.NewRun(recipe=RECIPE)).id
+        with self.platform.database.writing() as connection:
+            JOBS.update(connection, JOBS.all(connection, run_id=made)[0].id, home="home_there")
+        return made
+
     def fill(self) -> None:
         """Let one job wait."""
         with self.platform.database.writing() as connection:
@@ -118,7 +125,7 @@ def test_nothing_gets_into_a_full_queue(home: Home, name: str) -> None:
 def test_every_operation_that_gives_a_job_or_a_queued_run_is_tried_above() -> None:
     told = {name for name, operation in load_all().items() if operation.types.get("return") in (queue.Job, Run) and operation.verb == "POST"}
 
-    assert told - {"cancel_job", "pause_job", "move_job", "unload_engine", "stop_run"} <= set(SUBMITTERS)
+    assert told - {"cancel_job", "pause_job", "move_job", "unload_engine", "stop_run", "take_run"} <= set(SUBMITTERS)
 
 
 class Killed(BaseException):
@@ -152,6 +159,7 @@ REPEATED: dict[str, tuple[Operation[..., Any], Callable[[Home], tuple[Any, ...]]
     "register_model": (models.register_model, lambda home: (home.with_adapter(), models.NewModel(name="m"))),
     "load_engine": (chat.load_engine, lambda home: (home.project, chat.EngineChoice(model="danlu/tiny"))),
     "finish_upload": (uploads.finish_upload, lambda home: (home.uploaded(),)),
+    "take_run": (taking.take_run, lambda home: (home.elsewhere(),)),
     "make_pairs_dataset": (votes.make_pairs_dataset, lambda home: (home.voted(), votes.NewPairs())),
 }
 NOTHING_TO_LOSE = {"collect_garbage", "check_storage"}

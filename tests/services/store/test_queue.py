@@ -12,6 +12,7 @@ from sqlalchemy import event
 
 from danlu.errors import ConflictError, DatabaseError
 from danlu.store import jobs
+from danlu.store import queue as whole_queue
 from danlu.store.engine import Database
 from danlu.store.jobs import JOBS, Job
 from danlu.store.projects import PROJECTS
@@ -46,7 +47,7 @@ class Queue:
 
     def order(self) -> list[str]:
         with self.database.reading() as connection:
-            return [job.id for job in jobs.queue(connection)]
+            return [job.id for job in whole_queue.unfinished(connection)]
 
 
 @pytest.fixture
@@ -69,13 +70,13 @@ def test_classes_go_before_places_and_places_in_order(queue: Queue) -> None:
 def test_a_job_can_be_moved_before_another_and_into_another_class(queue: Queue) -> None:
     a, b, c = queue.add(), queue.add(), queue.add()
 
-    queue.call(jobs.move, c, before=b)
+    queue.call(whole_queue.move, c, before=b)
     assert queue.order() == [a, c, b]
-    queue.call(jobs.move, b, before=a)
+    queue.call(whole_queue.move, b, before=a)
     assert queue.order() == [b, a, c]
-    queue.call(jobs.move, b)
+    queue.call(whole_queue.move, b)
     assert queue.order() == [a, c, b]
-    queue.call(jobs.move, b, priority="express")
+    queue.call(whole_queue.move, b, priority="express")
     assert queue.order() == [b, a, c]
 
 
@@ -96,7 +97,7 @@ def test_slots_are_never_given_twice(database: Database, project: str) -> None:
         thread.join()
 
     assert len({job.id for job in started}) == len(started) == 3
-    assert sorted(queue.call(jobs.slots_of, started[n].id)[0] for n in range(3)) == [0, 1, 2]
+    assert sorted(queue.call(whole_queue.slots_of, started[n].id)[0] for n in range(3)) == [0, 1, 2]
 
 
 def test_a_job_of_two_slots_is_not_overtaken_by_small_ones(database: Database, project: str) -> None:
@@ -169,7 +170,7 @@ def test_only_attempts_without_progress_use_up_the_patience(queue: Queue) -> Non
         ended = queue.call(jobs.lost, id, job.attempt, reason="killed by signal 9")
 
     assert ended.state == "failed" and ended.error["code"] == "DL720" and ended.error["why"] == "killed by signal 9"
-    assert queue.claim() is None and queue.call(jobs.slots_of, id) == []
+    assert queue.claim() is None and queue.call(whole_queue.slots_of, id) == []
 
 
 def test_what_was_cancelled_is_never_shown_as_finished(queue: Queue) -> None:
@@ -214,7 +215,7 @@ def test_savers_make_room_for_who_waits_above_them(database: Database, project: 
 
     def preempted() -> list[str]:
         with database.reading() as connection:
-            return [job.id for job in jobs.to_preempt(connection, home="here", total_slots=2)]
+            return [job.id for job in whole_queue.to_preempt(connection, home="here", total_slots=2)]
 
     assert preempted() == []
     queue.add(priority="saver")
@@ -263,7 +264,7 @@ def test_a_cancel_and_an_end_at_the_same_time_agree(queue: Queue) -> None:
             assert queue.state(id) == "succeeded"
         else:
             assert queue.state(id) == "cancelled" and isinstance(ended, Job) and ended.state == "cancelled"
-        assert queue.call(jobs.slots_of, id) == []
+        assert queue.call(whole_queue.slots_of, id) == []
 
 
 def test_a_job_that_needs_two_starts_when_both_end_at_the_same_time(database: Database, project: str) -> None:
@@ -283,7 +284,7 @@ def test_jobs_get_places_of_their_own_when_many_are_submitted_at_the_same_time(q
     at_once(*([queue.add] * 8))
 
     with queue.database.reading() as connection:
-        assert len({job.position for job in jobs.queue(connection)}) == 8
+        assert len({job.position for job in whole_queue.unfinished(connection)}) == 8
 
 
 def test_a_job_stays_with_the_home_that_began_it(queue: Queue) -> None:
@@ -299,7 +300,7 @@ def test_a_job_stays_with_the_home_that_began_it(queue: Queue) -> None:
     again = queue.start()
     assert (again.id, again.home, again.attempt) == (id, "here", 2)
     with queue.database.reading() as connection:
-        assert [[job.id for job in jobs.held(connection, home)] for home in ("here", "there")] == [[id], [elsewhere]]
+        assert [[job.id for job in whole_queue.held(connection, home)] for home in ("here", "there")] == [[id], [elsewhere]]
 
 
 def test_savers_of_another_home_are_not_sent_away(queue: Queue) -> None:
@@ -308,7 +309,7 @@ def test_savers_of_another_home_are_not_sent_away(queue: Queue) -> None:
     queue.add(priority="express")
 
     with queue.database.reading() as connection:
-        assert jobs.to_preempt(connection, home="here", total_slots=1) == []
+        assert whole_queue.to_preempt(connection, home="here", total_slots=1) == []
 
 
 def test_a_job_that_rests_is_passed_over_and_so_is_one_that_cannot_pause(queue: Queue) -> None:
@@ -318,7 +319,7 @@ def test_a_job_that_rests_is_passed_over_and_so_is_one_that_cannot_pause(queue: 
 
     def preempted(**values: Any) -> list[str]:
         with queue.database.reading() as connection:
-            return [job.id for job in jobs.to_preempt(connection, home="here", total_slots=1, **values)]
+            return [job.id for job in whole_queue.to_preempt(connection, home="here", total_slots=1, **values)]
 
     assert preempted() == [saver]
     assert preempted(resting=[express]) == [] == preempted(may_pause=lambda job: False)
@@ -328,11 +329,11 @@ def test_a_job_is_moved_between_the_same_two_for_ever(queue: Queue) -> None:
     ids = [queue.add() for _ in range(3)]
     for _ in range(70):  # a float between two others is halved about 50 times
         ids = [ids[1], ids[0], ids[2]]
-        queue.call(jobs.move, ids[0], before=ids[1])
+        queue.call(whole_queue.move, ids[0], before=ids[1])
         assert queue.order() == ids
     for _ in range(70):
         ids = [ids[0], ids[2], ids[1]]
-        queue.call(jobs.move, ids[1], before=ids[2])
+        queue.call(whole_queue.move, ids[1], before=ids[2])
         assert queue.order() == ids
 
 

@@ -19,7 +19,7 @@ from danlu.executors.local import CHILD, LocalExecutor
 from danlu.executors.processes import boot_id, start_time
 from danlu.executors.slots import Slots
 from danlu.files import read_json, write_json
-from danlu.store import jobs, workers
+from danlu.store import jobs, queue, workers
 from danlu.store.engine import Database
 from danlu.worker.supervisor import Supervisor
 from queue_home import CHAIN, COMMAND, Home
@@ -67,7 +67,7 @@ def test_a_job_is_carried_out_in_a_process_of_its_own_and_its_result_is_stored(h
 
     assert (job.state, job.attempt, job.error, job.home) == ("succeeded", 1, None, "local")
     assert job.result is not None and job.result["report"]["format"] == "alpaca"
-    assert home.call(jobs.slots_of, id) == []
+    assert home.call(queue.slots_of, id) == []
     assert "succeeded" in (home.attempt(id) / "log.txt").read_text()
 
 
@@ -235,7 +235,7 @@ def test_two_jobs_run_at_a_time_on_two_slots_and_know_their_share(home: Home) ->
     a, b = home.steps("a", is_held=True), home.steps("b", is_held=True)
     home.tick_until(lambda: home.job(a).state == home.job(b).state == "running")
 
-    assert sorted(home.call(jobs.slots_of, a) + home.call(jobs.slots_of, b)) == [0, 1]
+    assert sorted(home.call(queue.slots_of, a) + home.call(queue.slots_of, b)) == [0, 1]
 
 
 def test_what_needs_no_slot_starts_beside_jobs_that_hold_every_gpu_and_may_use_them_all(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

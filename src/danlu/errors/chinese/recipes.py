@@ -1,6 +1,8 @@
 """Mistakes in recipes and in what forms send, in Chinese: our own checks, then those of pydantic."""
 
 SENTENCES: tuple[tuple[str, str], ...] = (
+    ("{} is no setting", "{} 不是设置项"),
+    ("the path of a setting has at most {} dots", "设置项的路径最多有 {} 个点"),
     ("{} mistakes in the recipe ({})", "配方（{1}）有 {0} 处错误"),
     ("1 mistake in the recipe ({})", "配方（{}）有 1 处错误"),
     ("every field is checked before anything starts", "开始之前会检查每个字段"),

@@ -29,7 +29,7 @@ from danlu.services.platform.inputs import base_model_path, check_is_here, is_pa
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.votes import Turn
-from danlu.store import jobs, workers
+from danlu.store import jobs, queue, workers
 from danlu.store.engine import Connection
 from danlu.store.jobs import JOBS, Job
 from danlu.store.runs import RUNS
@@ -229,7 +229,7 @@ def _what_it_waits_for(connection: Connection, job: Job) -> tuple[str, str]:
         return ", and no worker is there", "start one (`danlu studio` has one, `danlu worker` is one), then ask again"
     if worker.alarm is not None:
         return f", and the worker starts nothing: {worker.alarm}", "see to that, then ask again"
-    held = [other for other in jobs.held(connection, job.home or "") if jobs.slots_of(connection, other.id)]
+    held = [other for other in queue.held(connection, job.home or "") if queue.slots_of(connection, other.id)]
     if job.num_slots and held:
         named = ", ".join(f"{other.id} ({other.kind})" for other in held[:3])
         return f": all {worker.num_slots} slots are taken, by {named}", "wait for these jobs, or pause one; runs of the class saver make room by themselves"

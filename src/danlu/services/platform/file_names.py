@@ -34,6 +34,10 @@ Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(clean_
 """What people call a thing. Any script; markup is text like any other and is shown as such."""
 
 
+OptionalName = Annotated[str, Field(max_length=200), AfterValidator(lambda name: clean_name(name) if name.strip(" ") else "")]
+"""The same, or nothing."""
+
+
 def clean_dataset_name(name: str) -> str:
     """Return the name of a dataset.
 

@@ -115,7 +115,10 @@ def check_is_here(platform: Platform, connection: Connection, run: Run) -> None:
     """
     home = home_of(connection, run.id)
     if not platform.database.is_sqlite and home not in (None, workers.home_id(platform.database, platform.home)):
-        raise ConflictError(f"the files of run {run.id} are on another machine", why=f"it belongs to the home {home}", fix="ask the server of that machine")
+        host = next((worker.host for worker in workers.all_workers(connection) if worker.home == home), "an unknown host")
+        raise ConflictError(
+            f"the files of run {run.id} are on another machine", why=f"it belongs to the home {home} on {host}", fix="ask the server of that machine"
+        )
 
 
 def version_of(connection: Connection, project_id: str, name: str) -> tuple[str, DatasetVersion] | None:

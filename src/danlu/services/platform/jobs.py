@@ -10,7 +10,7 @@ from danlu.recipe.base import StrictModel
 from danlu.services.platform import quotas
 from danlu.services.platform.access import check, visible_projects
 from danlu.services.platform.operations import Call, operation
-from danlu.store import jobs
+from danlu.store import jobs, queue
 from danlu.store.jobs import JOBS, Job
 from danlu.store.rows import Page
 
@@ -42,7 +42,7 @@ class LogPart:
 def list_queue(call: Call, project_id: str | None = None) -> list[Job]:
     """Jobs that are not over, of one project or of all the user may see: running ones first, then in the order they will start."""
     visible = visible_projects(call.connection, call.actor)
-    found = jobs.queue(call.connection, project_id=project_id)
+    found = queue.unfinished(call.connection, project_id=project_id)
     return [job for job in found if visible is None or job.project_id in visible]
 
 
@@ -87,7 +87,7 @@ def move_job(call: Call, job_id: str, body: Move) -> Job:
     """Give a job that has not started another place in the queue."""
     if body.before is not None:
         check(call.connection, call.actor, "viewer", {"job_id": body.before})
-    return jobs.move(call.connection, job_id, before=body.before, priority=body.priority)
+    return queue.move(call.connection, job_id, before=body.before, priority=body.priority)
 
 
 @operation("GET", "/jobs/{job_id}/log", right="viewer")

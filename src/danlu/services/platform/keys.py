@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Annotated, cast
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from danlu.errors import NotFoundError, SignInError
 from danlu.recipe.base import StrictModel
 from danlu.services.platform.access import Actor, Role, role_in
+from danlu.services.platform.file_names import clean_name
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.tokens import hash_token, is_token, new_token
@@ -28,7 +29,7 @@ _NO_HASH = hash_token("")
 class NewKey(StrictModel):
     """An API key to make."""
 
-    name: str = Field(min_length=1, max_length=100)
+    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(clean_name)]
     """What it is for."""
     role: Role = "viewer"
     """The most it may do; never more than its owner."""

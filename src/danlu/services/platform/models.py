@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from danlu.errors import ConflictError, DanluError
 from danlu.models.catalogue import EMBEDDED
@@ -15,6 +15,7 @@ from danlu.models.memory import Fit
 from danlu.recipe.base import StrictModel
 from danlu.run_dir import RunDir
 from danlu.services.base_models import base_model_facts
+from danlu.services.platform.file_names import clean_name
 from danlu.services.platform.inputs import check_is_here, local_models
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.recipes import Obstacle
@@ -27,7 +28,7 @@ from danlu.store.runs import EXPORTS, MODELS, RUNS, Export, Model, Run
 class NewModel(StrictModel):
     """A finished run to keep as a version of a model."""
 
-    name: str = Field(min_length=1, max_length=100, pattern=r"^[^@/\\\s][^@/\\\n\r\t]*$")
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^@/\\\s][^@/\\\n\r\t]*$"), AfterValidator(clean_name)]
     """The model's name; the version gets the next number under it."""
 
 

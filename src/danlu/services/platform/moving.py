@@ -10,7 +10,7 @@ from danlu.files import read_json, write_json
 from danlu.services.platform.inputs import fetch
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.storage import needed_files
-from danlu.store import jobs, workers
+from danlu.store import queue, workers
 from danlu.store.moves import relocate, with_folder
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def fetch_inputs(platform: Platform) -> list[str]:
     """Bring the data of jobs that are not over into the cache, where it is not there; return the ids of jobs whose data is nowhere."""
     missing, home = [], workers.home_id(platform.database, platform.home)
     with platform.database.reading() as connection:
-        unfinished = [job for job in jobs.queue(connection) if job.home in (None, home)]
+        unfinished = [job for job in queue.unfinished(connection) if job.home in (None, home)]
     for job in unfinished:
         try:
             fetch(platform, needed_files(job.payload))

@@ -7,8 +7,9 @@ from pydantic import Field
 from danlu.errors import ConflictError
 from danlu.recipe.base import StrictModel
 from danlu.services.platform.access import Role, visible_projects
+from danlu.services.platform.file_names import Name
 from danlu.services.platform.operations import Call, operation
-from danlu.store import jobs, members, removals
+from danlu.store import members, queue, removals
 from danlu.store.members import Member
 from danlu.store.projects import PROJECTS, Project
 from danlu.store.rows import Page
@@ -18,7 +19,7 @@ from danlu.store.runs import folders_of_project
 class NewProject(StrictModel):
     """A project to make."""
 
-    name: str = Field(min_length=1, max_length=200)
+    name: Name
     """What people call it."""
     description: str = Field("", max_length=10_000)
     """What it is for."""
@@ -27,7 +28,7 @@ class NewProject(StrictModel):
 class ProjectChange(StrictModel):
     """What to change of a project; what is left out stays."""
 
-    name: str | None = Field(None, min_length=1, max_length=200)
+    name: Name | None = None
     """What people call it."""
     description: str | None = Field(None, max_length=10_000)
     """What it is for."""
@@ -78,7 +79,7 @@ def delete_project(call: Call, project_id: str) -> None:
     Raises:
         ConflictError: a job of it runs or waits.
     """
-    for job in jobs.queue(call.connection, project_id=project_id):
+    for job in queue.unfinished(call.connection, project_id=project_id):
         raise ConflictError(f"project {project_id} is at work", why=f"job {job.id} is {job.state}", fix="cancel its jobs first")
     removals.add(call.connection, folders_of_project(call.connection, project_id))
     PROJECTS.delete(call.connection, project_id)

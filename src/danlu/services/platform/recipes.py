@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field
 
 from danlu.data import findings
-from danlu.errors import DanluError, JobError, RecipeError, error_from
+from danlu.errors import DanluError, JobError, RecipeError, TooManyRequestsError, error_from
 from danlu.evaluation.report import words
 from danlu.executors.local import KEPT_ENVIRONMENT
 from danlu.recipe.base import StrictModel
@@ -27,12 +27,14 @@ from danlu.services.platform.inputs import find_inputs
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.runs import check_starts
-from danlu.store import jobs
+from danlu.store import queue
 from danlu.store.datasets import DATASET_VERSIONS, DatasetVersion
 
 PREVIEW_SECONDS = 60.0
 """A preview that takes longer is given up: a chat template or a tokenizer may be made to hang."""
 _AT_ONCE = threading.BoundedSemaphore(2)
+_WAITING = threading.BoundedSemaphore(4)
+"""Those that work and those that wait for it: each holds one of the few threads that everybody's requests are answered in."""
 
 
 class RecipeText(StrictModel):
@@ -119,17 +121,23 @@ def get_recipe_schema(call: Call) -> dict[str, Any]:
 
 @operation("POST", "/projects/{project_id}/runs/preview", right="viewer", status=200, own_transaction=True, is_logged=False)
 def preview_run(call: Call, project_id: str, body: Preview) -> PreviewedRun:
-    """What a run will take, the values it will use with their reasons, and whether it can start."""
+    """What a run will take, the values it will use with their reasons, and whether it can start.
+
+    Raises:
+        TooManyRequestsError: too many previews are under way.
+    """
     free = shutil.disk_usage(call.platform.home).free
     try:
         with call.platform.database.reading() as connection:
             found = find_inputs(call.platform, connection, call.actor, project_id, body.recipe)
             check_starts(connection, found)
-            ahead = sum(job.kind != "chat" for job in jobs.queue(connection))
+            ahead = sum(job.kind != "chat" for job in queue.unfinished(connection))
             version = DATASET_VERSIONS.find(connection, id=found.dataset_version_id) if found.dataset_version_id else None
         found.fetch(call.platform)
         question = {"recipe": found.recipe.to_dict(), "paths": found.paths, "goal": body.goal, "price_per_hour": call.platform.settings.price_per_hour}
         told = _ask(question | {"memory_bytes": free_device().available_bytes})
+    except TooManyRequestsError:
+        raise
     except DanluError as error:
         return PreviewedRun(False, [Obstacle(error.code, error.what, error.why, error.fix)], None, [], None, None, None, free, 0)
     problems = _problems(told["forecast"], free)
@@ -168,12 +176,26 @@ def _ask(question: dict[str, Any]) -> dict[str, Any]:
     Raises:
         DanluError: what it says.
         JobError: it took too long or died.
+        TooManyRequestsError: others are being looked at, and others wait already.
     """
+    if not _WAITING.acquire(blocking=False):
+        raise TooManyRequestsError("too many previews are under way", why="each takes a processor for some seconds", fix="ask again in some seconds")
+    try:
+        return _answered(question)
+    finally:
+        _WAITING.release()
+
+
+def _answered(question: dict[str, Any]) -> dict[str, Any]:
     environment = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
     with _AT_ONCE:
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "danlu.worker.preview"], input=orjson.dumps(question), capture_output=True, timeout=PREVIEW_SECONDS, env=environment
+                [sys.executable, "-P", "-m", "danlu.worker.preview"],
+                input=orjson.dumps(question),
+                capture_output=True,
+                timeout=PREVIEW_SECONDS,
+                env=environment,
             )
         except subprocess.TimeoutExpired as error:
             raise JobError(

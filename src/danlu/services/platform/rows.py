@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import Field
@@ -17,12 +16,11 @@ from danlu.data.findings import Finding, SplitPreview
 from danlu.data.sources import named_only
 from danlu.data.table_of_rows import FileRow, Rows
 from danlu.errors import ConflictError, DataError, NoEffectError, OutdatedError
-from danlu.files import storage_errors
 from danlu.recipe.base import StrictModel
 from danlu.recipe.recipe import SplitConfig
 from danlu.services.platform.datasets import add_version
 from danlu.services.platform.operations import Call, operation
-from danlu.services.platform.storage import cached, check_quota, keep_cached
+from danlu.services.platform.storage import cached, check_quota, keep_cached, scratch_folder, write_lines
 from danlu.store.datasets import DATASET_VERSIONS, DatasetVersion, newest_version
 from danlu.store.engine import Connection
 
@@ -44,7 +42,7 @@ class RowEdits(StrictModel):
 class ColumnMapping(StrictModel):
     """Which columns to keep, under which names."""
 
-    columns: dict[str, str] = Field(min_length=1, max_length=1000)
+    columns: dict[str, Annotated[str, Field(max_length=table_of_rows.MAX_NAME_CHARS)]] = Field(min_length=1, max_length=1000)
     """Name in this version -> name in the new one; columns that are not named are left out."""
 
 
@@ -271,9 +269,9 @@ def _correct(
             yield orjson.dumps(new, option=orjson.OPT_APPEND_NEWLINE)
 
     file_name = f"{version.file_name.partition('.')[0] or 'data'}.jsonl"
-    with tempfile.TemporaryDirectory(dir=_scratch(platform.home)) as scratch:
-        path = Path(scratch, "data.jsonl")
-        _write(path, written())
+    with scratch_folder(platform) as scratch:
+        path = scratch / "data.jsonl"
+        write_lines(platform, version.project_id, path, written())
         if not account["out"]:
             raise DataError("no row would be left", why="every row would be removed, or has none of these columns", fix="check the numbers and the columns")
         stored = platform.artifacts.put_file(path, is_final=True)
@@ -306,15 +304,3 @@ def _check_newest(connection: Connection, version: DatasetVersion, known: int | 
             why=f"version {there.number} was made since; a correction of version {version.number} would not hold what is new in it",
             fix=f"look at version {there.number}, and repeat your change there; or leave `newest` out to go on beside it",
         )
-
-
-def _write(path: Path, lines: Iterable[bytes]) -> None:
-    with storage_errors(path), path.open("wb", buffering=1 << 20) as file:
-        file.writelines(lines)
-
-
-def _scratch(home: Path) -> Path:
-    folder = home / "scratch"
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder

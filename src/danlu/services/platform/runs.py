@@ -14,6 +14,7 @@ from danlu.errors import ConflictError, NotFoundError
 from danlu.recipe.base import StrictModel
 from danlu.recipe.load import validate, with_settings
 from danlu.services.platform import quotas
+from danlu.services.platform.file_names import Name, OptionalName
 from danlu.services.platform.inputs import Inputs, fetch, find_inputs
 from danlu.services.platform.jobs import Priority
 from danlu.services.platform.operations import Call, operation
@@ -29,7 +30,7 @@ RunState = Literal["queued", "running", "paused", "succeeded", "failed", "cancel
 class Start(StrictModel):
     """How a run is called and when it starts."""
 
-    name: str = Field("", max_length=200)
+    name: OptionalName = ""
     """What people call it; the dataset's name when left out."""
     priority: Priority = "standard"
     """express goes before standard, standard before saver; a saver makes room for the others and goes on later."""
@@ -47,7 +48,7 @@ class NewRun(Start):
 class RunChange(StrictModel):
     """What to change of a run."""
 
-    name: str = Field(min_length=1, max_length=200)
+    name: Name
     """What people call it."""
 
 

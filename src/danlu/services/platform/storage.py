@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from danlu.errors import NoRoomError
 from danlu.files import storage_errors
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
-from danlu.store import artifacts, jobs, schema, uploads
+from danlu.store import artifacts, queue, schema, uploads
 from danlu.store.datasets import DatasetVersion
 from danlu.store.engine import Connection
 
@@ -24,6 +25,8 @@ GRACE_SECONDS = 24 * 3600.0
 CACHE_SECONDS = 7 * 24 * 3600.0
 """A cached file that no job needs, and none has asked for since, is removed; it can be fetched again."""
 MAX_PROBLEMS = 1000
+CHECK_EVERY_BYTES = 32 * 1024 * 1024
+"""How often it is looked whether there is room for what grows."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,16 @@ def check_quota(connection: Connection, platform: Platform, project_id: str, num
     Raises:
         NoRoomError: it would not.
     """
+    check_share(connection, platform, project_id, num_bytes)
+    platform.artifacts.check_room(num_bytes)
+
+
+def check_share(connection: Connection, platform: Platform, project_id: str, num_bytes: int) -> None:
+    """Refuse what would not fit into the project's share.
+
+    Raises:
+        NoRoomError: it would not.
+    """
     quota = platform.settings.project_quota_bytes
     if quota is not None:
         taken = artifacts.used_bytes(connection, project_id) + uploads.reserved_bytes(connection, project_id)
@@ -104,7 +117,40 @@ def check_quota(connection: Connection, platform: Platform, project_id: str, num
                 why=f"it has {taken / 1e6:,.1f} MB of {quota / 1e6:,.1f} MB, uploads under way included",
                 fix="delete datasets, models or exports of the project, or ask the administrator to raise DANLU_PROJECT_QUOTA_BYTES",
             )
-    platform.artifacts.check_room(num_bytes)
+
+
+@contextmanager
+def scratch_folder(platform: Platform) -> Iterator[Path]:
+    """An empty folder of the home for what is made on the way; it goes with the block."""
+    folder = platform.home / "scratch"
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        yield Path(made)
+
+
+def write_lines(platform: Platform, project_id: str, path: Path, lines: Iterable[bytes]) -> None:
+    """Write content that is made on the way, whose size nobody knows before: it ends where the project's share or the disk does.
+
+    Raises:
+        NoRoomError: there is no more room.
+        StorageError: it cannot be written.
+    """
+    total = unchecked = 0
+    with storage_errors(path), path.open("wb", buffering=1 << 20) as file:
+        for line in lines:
+            file.write(line)
+            unchecked += len(line)
+            if unchecked >= CHECK_EVERY_BYTES:
+                total, unchecked = total + unchecked, 0
+                _check_growth(platform, project_id, total)
+        _check_growth(platform, project_id, total + unchecked)
+
+
+def _check_growth(platform: Platform, project_id: str, num_bytes: int) -> None:
+    with platform.database.reading() as connection:
+        check_share(connection, platform, project_id, num_bytes)
+    platform.artifacts.check_room(0)  # what was written is taken off already
 
 
 def collect(platform: Platform, *, grace_seconds: float = GRACE_SECONDS, now: float | None = None) -> Collected:
@@ -200,7 +246,7 @@ def keep_cached(platform: Platform, digest: str, file_name: str, path: Path) -> 
 def _sweep_cache(platform: Platform, used_before: float) -> int:
     count = 0
     with platform.database.reading() as connection:
-        needed = {digest for job in jobs.queue(connection) for digest in needed_files(job.payload).values()}
+        needed = {digest for job in queue.unfinished(connection) for digest in needed_files(job.payload).values()}
     for folder in (platform.home / "cache").glob("*"):
         try:
             if folder.name not in needed and folder.stat().st_mtime < used_before:

@@ -13,7 +13,7 @@ import danlu
 from danlu.errors import DanluError
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
-from danlu.store import alarms, jobs, schema, workers
+from danlu.store import alarms, queue, schema, workers
 from danlu.store.alarms import ALARMS, Alarm
 from danlu.store.engine import Connection
 from danlu.store.rows import Page
@@ -103,7 +103,7 @@ def watch(platform: Platform) -> list[Alarm]:
     available, total = memory()
     with platform.database.reading() as connection:
         known = workers.all_workers(connection)
-        waiting, homes = jobs.counts(connection).get("queued", 0), jobs.homes_that_wait(connection, now)
+        waiting, homes = queue.counts(connection).get("queued", 0), queue.homes_that_wait(connection, now)
     alive = {worker.home for worker in known if worker.is_alive(now)}
     late = any(home not in alive if home is not None else not alive for home in homes)
     with platform.database.writing() as connection:
@@ -137,11 +137,11 @@ def rss_bytes() -> int:
 def _status(platform: Platform, connection: Connection) -> SystemStatus:
     now = time.time()
     disk, (available, total) = shutil.disk_usage(platform.home), memory()
-    oldest = jobs.waiting_since(connection, now)
+    oldest = queue.waiting_since(connection, now)
     return SystemStatus(
         version=danlu.__version__,
         now=now,
-        jobs=jobs.counts(connection),
+        jobs=queue.counts(connection),
         queue_age_seconds=max(0.0, now - oldest) if oldest is not None else 0.0,
         workers=[
             WorkerStatus(worker.host, worker.num_slots, worker.started_at, worker.heartbeat_at, worker.is_alive(now), worker.alarm)

@@ -15,7 +15,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import Field
@@ -70,8 +70,10 @@ def begin_upload(call: Call, project_id: str, body: NewUpload) -> Upload:
     """
     file_name = safe_file_name(body.file_name)
     with call.platform.database.writing() as connection:
-        if body.dataset is not None and DATASETS.get(connection, body.dataset).project_id != project_id:
-            raise NotFoundError("there is no such dataset in this project", why="it belongs to another one", fix="list the datasets of this project")
+        if body.dataset is not None and DATASETS.find(connection, id=body.dataset, project_id=project_id) is None:
+            raise NotFoundError(
+                "there is no such dataset in this project", why="the id is mistyped, or it belongs elsewhere", fix="list the datasets of this project"
+            )
         check_quota(connection, call.platform, project_id, body.size_bytes)
         made = UPLOADS.insert(
             connection,
@@ -221,8 +223,9 @@ def remove_expired(platform: Platform, *, now: float) -> int:
     for folder in (platform.home / "uploads").glob("upl_*"):
         with platform.database.reading() as connection:
             is_owned = UPLOADS.find(connection, id=folder.name) is not None
-        if not is_owned and now - folder.stat().st_mtime > 3600:  # one that is just being begun has no row yet
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another server collects too
+            if not is_owned and now - folder.stat().st_mtime > 3600:  # one that is just being begun has no row yet
+                shutil.rmtree(folder, ignore_errors=True)
     return count
 
 

@@ -1,7 +1,8 @@
 """Use cases on what the studio remembers of each user: how its pages look, and forms that were filled in and not sent.
 
 What a user has chosen stands with the account, so that it is the same on every machine that shares the database. Forms, and the choices
-of this machine's owner, who has no account, stand in the home folder, one file for each.
+of this machine's owner, who has no account, stand in the home folder, one file for each. No API key comes near it: a key of one project
+would read what was entered for others, or fill in what its owner is about to send.
 """
 
 from __future__ import annotations
@@ -58,13 +59,13 @@ class Draft(StrictModel):
     """What was entered; empty when there is nothing."""
 
 
-@operation("GET", "/me/view", right="user")
+@operation("GET", "/me/view", right="person")
 def get_view(call: Call) -> View:
     """How the studio looks to the user who asks."""
     return _view(_chosen(call))
 
 
-@operation("PATCH", "/me/view", right="user", is_logged=False)
+@operation("PATCH", "/me/view", right="person", is_logged=False)
 def change_view(call: Call, body: ViewChange) -> View:
     """Change some of it."""
     chosen = _chosen(call) | body.model_dump(exclude_none=True)
@@ -75,13 +76,13 @@ def change_view(call: Call, body: ViewChange) -> View:
     return _view(chosen)
 
 
-@operation("GET", "/me/drafts/{draft_name}", right="user")
+@operation("GET", "/me/drafts/{draft_name}", right="person")
 def get_draft(call: Call, draft_name: str) -> Draft:
     """What was entered in a form and not sent."""
     return Draft(values=_read(call).get("drafts", {}).get(draft_name, {}))
 
 
-@operation("PUT", "/me/drafts/{draft_name}", right="user", is_logged=False)
+@operation("PUT", "/me/drafts/{draft_name}", right="person", is_logged=False)
 def save_draft(call: Call, draft_name: str, body: Draft) -> Draft:
     """Keep what was entered in a form; an empty one is forgotten.
 

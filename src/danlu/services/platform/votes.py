@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
 from pydantic import Field
 
-from danlu.errors import ConflictError, DataError, NotFoundError
+from danlu.errors import ConflictError, DataError, NotFoundError, TooLargeError
 from danlu.recipe.base import StrictModel
 from danlu.services.platform.datasets import add_version
 from danlu.services.platform.file_names import DatasetName
 from danlu.services.platform.inputs import run_of
 from danlu.services.platform.operations import Call, operation
-from danlu.services.platform.storage import cached_file, check_quota
+from danlu.services.platform.storage import keep_cached, scratch_folder, write_lines
 from danlu.store.datasets import DATASETS, DatasetVersion, newest_version
 from danlu.store.engine import Connection
-from danlu.store.rows import MAX_PAGE, Page
+from danlu.store.rows import Page
 from danlu.store.votes import RATINGS, VOTES, Rating, Vote, count
 
 MAX_CHARS = 100_000
 PAIRS_FILE = "pairs.jsonl"
+MAX_EXPORT_BYTES = 64 * 1024**2
+"""What is answered at once; more becomes a dataset, and is downloaded."""
 
 
 class Turn(StrictModel):
@@ -161,8 +164,22 @@ def count_votes(call: Call, project_id: str) -> Tally:
 
 @operation("GET", "/projects/{project_id}/pairs", right="viewer")
 def export_pairs(call: Call, project_id: str) -> str:
-    """Votes and corrections as JSONL rows `{messages, chosen, rejected}`: a data file for preference objectives. Ties make no pair."""
-    return _lines(call.connection, project_id).decode()
+    """Votes and corrections as JSONL rows `{messages, chosen, rejected}`: a data file for preference objectives. Ties make no pair.
+
+    Raises:
+        TooLargeError: they are too many for one answer.
+    """
+    lines, size = [], 0
+    for line in _lines(call.connection, project_id):
+        lines.append(line)
+        size += len(line)
+        if size > MAX_EXPORT_BYTES:
+            raise TooLargeError(
+                "these pairs are too many for one answer",
+                why=f"they take more than {MAX_EXPORT_BYTES >> 20} MB",
+                fix="make a dataset of them, and download that",
+            )
+    return b"".join(lines).decode()
 
 
 @operation("POST", "/projects/{project_id}/pairs", right="editor", own_transaction=True)
@@ -175,13 +192,14 @@ def make_pairs_dataset(call: Call, project_id: str, body: NewPairs) -> DatasetVe
         NoRoomError: it would not fit.
     """
     platform = call.platform
-    with platform.database.reading() as connection:
-        content = _lines(connection, project_id)
-        check_quota(connection, platform, project_id, len(content))
-    if not content:
-        raise DataError("there are no pairs yet", why="ties and answers that are the same make none", fix="vote on some answers, or correct them")
-    stored = platform.artifacts.put_bytes(content)
-    cached_file(platform, stored.digest, PAIRS_FILE)
+    with scratch_folder(platform) as scratch:
+        path = scratch / PAIRS_FILE
+        with platform.database.reading() as connection:
+            write_lines(platform, project_id, path, _lines(connection, project_id))
+        if not path.stat().st_size:
+            raise DataError("there are no pairs yet", why="ties and answers that are the same make none", fix="vote on some answers, or correct them")
+        stored = platform.artifacts.put_file(path, is_final=True)
+        keep_cached(platform, stored.digest, PAIRS_FILE, path)
     with platform.database.writing() as connection:
         dataset = DATASETS.find(connection, project_id=project_id, name=body.name)
         newest = newest_version(connection, dataset.id) if dataset is not None else None
@@ -204,33 +222,30 @@ def make_pairs_dataset(call: Call, project_id: str, body: NewPairs) -> DatasetVe
         return made
 
 
-def _lines(connection: Connection, project_id: str) -> bytes:
-    pairs = _pairs(_all(VOTES, connection, project_id), _all(RATINGS, connection, project_id))
-    return b"".join(orjson.dumps(pair, option=orjson.OPT_APPEND_NEWLINE) for pair in pairs)
+def _lines(connection: Connection, project_id: str) -> Iterator[bytes]:
+    for vote in VOTES.each(connection, project_id=project_id):
+        yield from map(_line, _of_vote(vote))
+    for rating in RATINGS.each(connection, project_id=project_id):
+        yield from map(_line, _of_rating(rating))
 
 
-def _pairs(votes: list[Vote], ratings: list[Rating]) -> list[dict[str, Any]]:
-    """One for each answer that lost to another, and one for each correction."""
-    rows: list[dict[str, Any]] = []
-    for vote in votes:
-        for place, answer in enumerate(vote.answers):
-            if vote.winner is not None and place != vote.winner and answer["text"] != vote.answers[vote.winner]["text"]:
-                rows.append(_pair(vote.messages, vote.answers[vote.winner]["text"], answer["text"]))
-    for rating in ratings:
-        if rating.correction and rating.correction != rating.answer:
-            rows.append(_pair(rating.messages, rating.correction, rating.answer))
-    return rows
+def _line(pair: dict[str, Any]) -> bytes:
+    return orjson.dumps(pair, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _all(noun: Any, connection: Connection, project_id: str) -> list[Any]:
-    found: list[Any] = []
-    after: str | None = None
-    while True:
-        page = noun.page(connection, limit=MAX_PAGE, after=after, project_id=project_id)
-        found += page.items
-        after = page.next
-        if after is None:
-            return found[::-1]
+def _of_vote(vote: Vote) -> list[dict[str, Any]]:
+    """One pair for each answer that lost to another."""
+    if vote.winner is None:
+        return []
+    best = vote.answers[vote.winner]["text"]
+    return [_pair(vote.messages, best, answer["text"]) for answer in vote.answers if answer["text"] != best]
+
+
+def _of_rating(rating: Rating) -> list[dict[str, Any]]:
+    """One pair for a correction."""
+    if not rating.correction or rating.correction == rating.answer:
+        return []
+    return [_pair(rating.messages, rating.correction, rating.answer)]
 
 
 def _pair(messages: list[dict[str, Any]], chosen: str, rejected: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from nicegui import ui
 
-from danlu.services.platform import jobs, system
+from danlu.services.platform import jobs, workers
 from danlu.services.platform.jobs import Move, Priority
 from danlu.store.jobs import Job
 from danlu.web.components.elements import Text, box, button, empty, icon, note, paragraph
@@ -29,9 +29,13 @@ async def show(s: Session) -> None:
     with box("dl-col"):
         Text(s.t("queue.title"), "h1")
         paragraph(s.t("queue.intro"), "dl-sub")
-    status = await s.do(system.get_system_status)
-    if not any(worker.is_alive for worker in status.workers):
+    known = await s.do(workers.list_workers)
+    if not any(worker.is_alive for worker in known):
         note(s.t("queue.worker_none"), "warn")
+    elif gone := {worker.home: worker.host for worker in known if not worker.is_alive}:
+        waiting = {job.home for job in await s.do(jobs.list_queue)}
+        for host in sorted({gone[home] for home in gone if home in waiting}):
+            note(s.t("queue.worker_elsewhere", host=host), "warn")
     nothing = empty("low_priority", s.t("queue.empty_title"), s.t("queue.empty_text"))
     with nothing:
         button(s.t("shell.nav_new_run"), href="/new-run", classes="primary")

@@ -29,6 +29,10 @@ WORDS = {
     "submitted": ("submitted", "提交于"),
     "title": ("Queue", "队列"),
     "up": ("Earlier", "前移"),
+    "worker_elsewhere": (
+        "Jobs of {host} wait until a worker runs there. A run that has not begun can be carried out by another machine: danlu runs take RUN, on that machine",
+        "{host} 上没有运行中的工作进程，属于它的任务要等它恢复。尚未开始的训练可以改由另一台机器执行：在那台机器上运行 danlu runs take 训练编号",
+    ),
     "worker_none": (
         "No worker is running, so nothing starts. Start one with: danlu worker",
         "没有运行中的工作进程，任务不会开始。请执行：danlu worker",
