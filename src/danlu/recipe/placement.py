@@ -45,11 +45,11 @@ class Placement(StrictModel):
                 why="each process needs a GPU of its own",
                 fix=f"use --processes {num_gpus * num_machines}",
             )
-        if self.processes > 1 and recipe.objective.is_online:
+        if self.is_sharded(recipe) and recipe.objective.is_online:
             raise NoEffectError(
-                f"objective {recipe.objective.type} trains in one process only",
-                why="the model's answers are not divided among processes",
-                fix="leave --processes out",
+                f"objective {recipe.objective.type} cannot be trained sharded",
+                why="each process writes answers of its own, and needs the whole model for it",
+                fix="use --sharding replicate",
             )
         if self.is_sharded(recipe) and recipe.objective.makes_reward_model:
             raise NoEffectError(
