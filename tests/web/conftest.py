@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from studio_server import Served, serve
+from studio_server import Served, Window, serve
 
 from danlu.data.findings import look_over
 from danlu.files import write_json
@@ -43,6 +43,22 @@ def browser() -> Iterator[Any]:
         opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         yield opened
         opened.close()
+
+
+@pytest.fixture
+def window(browser: Any, studio: Served) -> Iterator[Window]:
+    """A window on the studio."""
+    opened = Window(browser, studio)
+    yield opened
+    opened.context.close()
+
+
+@pytest.fixture
+def platform(studio: Served) -> Iterator[Platform]:
+    """The studio's home, for what others do meanwhile."""
+    opened = Platform.open(Settings(home=studio.home))
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,9 @@ from danlu.errors import NoEffectError
 from danlu.recipe.base import StrictModel
 from danlu.recipe.recipe import Recipe
 
+DIVISIBLE = ("adamw", "lion")
+"""Optimizers that treat each weight by itself, whatever stands beside it."""
+
 
 class Placement(StrictModel):
     """One process per device."""
@@ -57,11 +60,11 @@ class Placement(StrictModel):
             )
         if self.sharding == "shard" and self.processes == 1:
             raise NoEffectError("--sharding shard has no effect with one process", why="there is nothing to divide the weights over", fix="add --processes 2")
-        if self.is_sharded(recipe) and recipe.optim.optimizer != "adamw":
+        if self.is_sharded(recipe) and recipe.optim.optimizer not in DIVISIBLE:
             raise NoEffectError(
                 f"optim.optimizer {recipe.optim.optimizer} does not work on weights that are divided over processes",
                 why="it needs whole matrices (or a state that cannot be divided)",
-                fix="use optim.optimizer adamw, or --sharding replicate",
+                fix="use optim.optimizer adamw or lion, or --sharding replicate",
             )
         if self.is_sharded(recipe) and recipe.method.quantisation is not None:
             raise NoEffectError(

@@ -179,7 +179,7 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     ("add --processes 2", "加上 --processes 2"),
     ("optim.optimizer {} does not work on weights that are divided over processes", "optim.optimizer {} 不能用于拆分到多个进程的权重"),
     ("it needs whole matrices (or a state that cannot be divided)", "它需要完整的矩阵（或不能拆分的状态）"),
-    ("use optim.optimizer adamw, or --sharding replicate", "使用 optim.optimizer adamw，或 --sharding replicate"),
+    ("use optim.optimizer adamw or lion, or --sharding replicate", "使用 optim.optimizer adamw 或 lion，或 --sharding replicate"),
     ("method {} cannot divide its weights over processes", "方法 {} 不能把权重拆分到多个进程"),
     ("quantised weights are no plain tensors", "量化的权重不是普通张量"),
     ("use --sharding replicate, or method lora", "使用 --sharding replicate，或用 lora"),
