@@ -5,19 +5,31 @@ import os
 import resource
 import signal
 import socket
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).parent.parent
 SHARED_DATA = Path(os.environ.get("DANLU_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
+
+FOR_TESTS = ("DANLU_AXE", "DANLU_FUZZ_EXAMPLES", "DANLU_SCREENSHOTS", "DANLU_SHARED_DATA")
+for _name in [name for name in os.environ if name.startswith("DANLU_") and name not in FOR_TESTS]:
+    del os.environ[_name]  # what somebody has set for a studio of their own
 
 # Read by huggingface_hub when it is imported, in this process and in the ones that tests start.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# Hypothesis measures no time, which a busy machine would spoil, and draws the same examples in every session: what fails, fails for everybody.
+settings.register_profile("danlu", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("danlu")
 
 
 def _is_local(address: Any) -> bool:
@@ -67,6 +79,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def _home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the runs of the tests out of the user's home folder."""
     monkeypatch.setenv("DANLU_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    """Let a test draw the same numbers in whatever order the tests run; those of `random` and NumPy are seeded for each by pytest-randomly."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture
+def still_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no window of a limit of requests turn while the test counts: at a turn one more is let through."""
+    from limits.storage import memory
+
+    now = time.time()
+    monkeypatch.setattr(memory, "time", SimpleNamespace(time=lambda: now))
 
 
 @pytest.fixture

@@ -28,6 +28,8 @@ class Steps(JobKind):
     """How long each takes."""
     save_every: int = 5
     """Links between two saves."""
+    held_at: int | None = None
+    """Here it waits until somebody makes the file `<path>.go`: what happens in the middle happens there, however busy the machine is."""
 
     def work(self, folder: Path) -> Outcome:
         """Go on with the chain."""
@@ -37,6 +39,8 @@ class Steps(JobKind):
         descriptor = os.open(f"{self.path}.steps", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         while state["step"] < self.num_steps:
             time.sleep(self.step_seconds)
+            if state["step"] == self.held_at and not told and not Path(f"{self.path}.go").exists():
+                continue
             state = {"step": state["step"] + 1, "chain": hashlib.sha256(f"{state['chain']} {state['step']}".encode()).hexdigest()}
             append(descriptor, b"%d\n" % state["step"])
             if told or state["step"] % self.save_every == 0 or state["step"] == self.num_steps:

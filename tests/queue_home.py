@@ -17,6 +17,8 @@ from danlu.worker.supervisor import Supervisor
 
 COMMAND = (sys.executable, str(Path(job_kinds.__file__).with_name("job_child.py")))
 CHAIN = 40
+HELD_AT = 8
+"""A link behind the first save and before the second."""
 
 
 class Home:
@@ -44,9 +46,13 @@ class Home:
         self.ids.append(id)
         return id
 
-    def steps(self, name: str = "chain", *, num_steps: int = CHAIN, step_seconds: float = 0.02, **values: Any) -> str:
-        path = str(self.folder / f"{name}.json")
-        return self.add({"type": "test_steps", "path": path, "num_steps": num_steps, "step_seconds": step_seconds}, **values)
+    def steps(self, name: str = "chain", *, num_steps: int = CHAIN, step_seconds: float = 0.02, is_held: bool = False, **values: Any) -> str:
+        """Add a chain; one that is held stays in the middle of its work until it is let go, or told to stop."""
+        payload = {"type": "test_steps", "path": str(self.folder / f"{name}.json"), "num_steps": num_steps, "step_seconds": step_seconds}
+        return self.add(payload | ({"held_at": HELD_AT} if is_held else {}), **values)
+
+    def let_go(self, name: str = "chain") -> None:
+        (self.folder / f"{name}.json.go").touch()
 
     def odd(self, what: str, **values: Any) -> str:
         return self.add({"type": "test_odd", "what": what}, **values)

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import threading
 from collections.abc import Iterator
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -14,6 +15,8 @@ from danlu.errors import UnknownNameError
 
 C = TypeVar("C", bound=BaseModel)
 T = TypeVar("T", bound=BaseModel)
+_LOADING = threading.RLock()
+"""One for all registries, since loading one may load another: a second thread waits until all names are there."""
 
 
 class Registry(Generic[C]):
@@ -26,7 +29,7 @@ class Registry(Generic[C]):
     def __init__(self, noun: str, *, package: str) -> None:
         self.noun, self.package = noun, package
         self._classes: dict[str, type[C]] = {}
-        self._is_loaded = False
+        self._is_loading = self._is_loaded = False
 
     def register(self, cls: type[T]) -> type[T]:
         """Class decorator: make `cls` known under the default of its `type` field."""
@@ -63,12 +66,19 @@ class Registry(Generic[C]):
     def _load(self) -> None:
         if self._is_loaded:
             return
-        self._is_loaded = True
-        package = importlib.import_module(self.package)
-        for module in pkgutil.iter_modules(package.__path__, f"{self.package}."):
-            importlib.import_module(module.name)
-        for entry in entry_points(group=self.package):
-            entry.load()
+        with _LOADING:
+            if self._is_loaded or self._is_loading:  # a plugin that is being imported may ask, too
+                return
+            self._is_loading = True
+            try:
+                package = importlib.import_module(self.package)
+                for module in pkgutil.iter_modules(package.__path__, f"{self.package}."):
+                    importlib.import_module(module.name)
+                for entry in entry_points(group=self.package):
+                    entry.load()
+                self._is_loaded = True
+            finally:
+                self._is_loading = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(self.parse, handler(source))

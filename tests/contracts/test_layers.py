@@ -4,10 +4,10 @@ import ast
 import json
 import os
 import re
+import resource
 import statistics
 import subprocess
 import sys
-import time
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -55,12 +55,17 @@ print(json.dumps([len(names), sorted(sys.modules)]))
 
 
 def test_help_is_quick() -> None:
-    """The goal is 0.5 s on an idle machine; the bound leaves room for a busy one."""
+    """The goal is 0.5 s on an idle machine. Seconds that it computes are counted, not those that it waits on a busy one."""
+
+    def computed() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = computed()
         done = subprocess.run([sys.executable, "-m", "danlu", "--help"], capture_output=True, text=True, check=True)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(computed() - before)
 
     print(f"danlu --help: median {statistics.median(seconds):.2f} s of {[round(value, 2) for value in seconds]}")
     assert "run" in done.stdout

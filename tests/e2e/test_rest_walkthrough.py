@@ -3,12 +3,13 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from held_port import held_port
 
 PAGES = ("docs/rest-walkthrough.md", "docs/rest-walkthrough.zh-CN.md")
 
@@ -28,17 +29,15 @@ def test_both_pages_have_the_same_lines(repository: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_reader_gets_from_the_studio_to_a_finished_run(repository: Path, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     script = "set -eu\ntrap 'kill %1 2>/dev/null || true' EXIT\n" + "echo ==\n".join(blocks(repository / PAGES[0], "bash"))
-    script = script.replace("danlu studio --no-open", f"danlu studio --no-open --port {port}").replace("127.0.0.1:8700", f"127.0.0.1:{port}")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/danlu").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m danlu "$@"\n')
     (tmp_path / "bin/danlu").chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "DANLU_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
 
-    done = subprocess.run(["bash", "-m", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=380)
+    with held_port() as port:
+        script = script.replace("danlu studio --no-open", f"danlu studio --no-open --port {port}").replace("127.0.0.1:8700", f"127.0.0.1:{port}")
+        done = subprocess.run(["bash", "-m", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=380)
 
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     *_, stream, proof, after = done.stdout.split("==\n")

@@ -57,7 +57,7 @@ def test_real_templates_without_spans_are_masked_by_prefix(shared_data: Path, na
     assert renderer.render(CHAT).text == renderer.tokenizer.apply_chat_template(CHAT, tokenize=False)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.text(min_size=1, max_size=30), st.text(min_size=1, max_size=30)), min_size=1, max_size=4))
 def test_the_mask_covers_exactly_the_completions_whatever_they_hold(turns: list[tuple[str, str]]) -> None:
     renderer = ChatRenderer(load_tokenizer(FOLDER / "tiny"))

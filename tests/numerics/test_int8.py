@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
-from tests.models import recipe_values, write_model
 from torch import nn
 
 from danlu.errors import NoEffectError
@@ -17,6 +16,7 @@ from danlu.training.benchmark import examples_of, make_model
 from danlu.training.forward import fast_nll
 from danlu.training.kernels import int8
 from danlu.training.kernels.cross_entropy import linear_cross_entropy
+from models import recipe_values, write_model
 
 SHAPE = {
     "vocab_size": 200,

@@ -290,6 +290,7 @@ def test_passwords_do_not_cross_a_network_in_the_clear(world: World) -> None:
     assert ask(allows_plain_http=True).status_code == 401  # it was looked at: this user has no password
 
 
+@pytest.mark.usefixtures("still_limits")
 @pytest.mark.parametrize("trusted", [(), ("10.0.0.0/8",)])
 def test_an_address_that_anybody_can_invent_is_not_believed(fresh: Platform, trusted: tuple[str, ...]) -> None:
     app = application(fresh, host="0.0.0.0", auth="users", allows_plain_http=True, trusted_proxies=trusted)
@@ -302,6 +303,7 @@ def test_an_address_that_anybody_can_invent_is_not_believed(fresh: Platform, tru
     assert other == (401 if trusted else 429)
 
 
+@pytest.mark.usefixtures("still_limits")
 def test_a_user_who_asks_too_often_is_refused_and_others_are_not(world: World) -> None:
     app = application(world.platform, rate_limit=5)
     greedy, other = program(app, world.key("viewer")), program(app, world.key("editor"))
@@ -310,6 +312,7 @@ def test_a_user_who_asks_too_often_is_refused_and_others_are_not(world: World) -
     assert other.get("/api/v1/projects").status_code == 200
 
 
+@pytest.mark.usefixtures("still_limits")
 def test_inventing_cookies_gives_no_more_requests_than_having_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(security, "ANONYMOUS_PER_MINUTE", 3)
     client = browser(application(world.platform), address="10.9.8.7")

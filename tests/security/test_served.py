@@ -23,7 +23,6 @@ from websockets.sync.client import connect
 from danlu.services.platform.platform import Platform
 from danlu.settings import Settings
 
-pytestmark = pytest.mark.timeout(180)
 PASSWORD = "seven green doors"
 XSS = "</script><img src=x onerror=alert(1)>"
 SECRET = "c0de-that-nobody-may-read"

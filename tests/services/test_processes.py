@@ -76,7 +76,7 @@ def test_two_processes_make_one_run_that_can_be_killed_in_part(tmp_path: Path, s
 def test_torchrun_starts_the_same_run(tmp_path: Path, small_model: Path, rows_file: Path) -> None:
     folder = tmp_path / "run"
     settings = ["optim.max_steps=3", "optim.global_batch_size=4", "evaluation.suites=[]", "--method.rank", "4"]
-    command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", str(free_port()), "-m", "danlu", "run"]
+    command = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2", "-m", "danlu", "run"]
     words = [*command, "--data", str(rows_file), "-m", str(small_model), *settings, "--run-dir", str(folder), "--json"]
     environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
 
@@ -86,14 +86,6 @@ def test_torchrun_starts_the_same_run(tmp_path: Path, small_model: Path, rows_fi
     assert len(losses(folder)) == 3 and read_json(folder / "run.json")["placement"]["processes"] == 2
     assert read_json(folder / "training.json")["num_processes"] == 2
     assert done.stdout.count('"schema_version"') >= 1
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def test_an_error_of_a_process_is_raised_as_what_it_was() -> None:

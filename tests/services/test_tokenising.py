@@ -38,8 +38,8 @@ def losses(folder: Path) -> list[float | None]:
     return [line.get("loss", line.get("validation_loss")) for line in read_jsonl(folder / "metrics.jsonl")]
 
 
-def children() -> list[str]:
-    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
 def same(one: Path, other: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_run_that_tokenises_meanwhile_ends_as_one_that_did_so_before(
             os.kill(os.getpid(), signal.SIGTERM)
 
     assert run(recipe, run_dir=tmp_path / "later", listeners=[stop_after_three]).outcome == "paused"
-    assert children() == others and stage.has_sample(RunDir(tmp_path / "later"))
+    assert children() <= others and stage.has_sample(RunDir(tmp_path / "later"))
     assert run(recipe, run_dir=tmp_path / "later").outcome == "finished"
 
     same(tmp_path / "before", tmp_path / "later")

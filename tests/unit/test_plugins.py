@@ -1,5 +1,8 @@
 """The registry: what is found, what is refused, and how an unknown name is answered."""
 
+import importlib
+import threading
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -68,3 +71,29 @@ def test_an_unknown_name_is_answered_with_the_nearest(registry: Registry[MetricC
     assert near.value.fix == "use 'sharp'"
     assert far.value.what == "unknown tuning method 'zzz'" and far.value.why == f"installed: {', '.join(METHODS)}"
     assert "install a plugin that provides 'zzz'" in far.value.fix
+
+
+def test_whoever_asks_while_plugins_are_being_imported_waits_for_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "halting_plugins"
+    package.mkdir()
+    (package / "__init__.py").write_text("import threading\nis_half = threading.Event()\nmay_go_on = threading.Event()\n")
+    (package / "later.py").write_text("import halting_plugins\nhalting_plugins.is_half.set()\nassert halting_plugins.may_go_on.wait(60)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    halting = importlib.import_module("halting_plugins")
+    found: Registry[MetricConfig] = Registry("metric", package="halting_plugins")
+    seen: list[bool] = []
+
+    def ask() -> None:
+        list(found)
+        seen.append(halting.may_go_on.is_set())
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    threads[0].start()
+    assert halting.is_half.wait(60)
+    threads[1].start()
+    threads[1].join(0.2)  # in which it would have answered with half of the names
+    halting.may_go_on.set()
+    for thread in threads:
+        thread.join(60)
+
+    assert seen == [True, True]

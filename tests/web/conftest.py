@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from studio_server import Served, Window, serve
@@ -40,7 +40,9 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        opened = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )  # /dev/shm of a container is small
         yield opened
         opened.close()
 
@@ -61,10 +63,20 @@ def platform(studio: Served) -> Iterator[Platform]:
     opened.close()
 
 
+class Furnished(NamedTuple):
+    """A home that holds something for every page, and what it is called."""
+
+    home: Path
+    project_id: str
+    run_id: str
+    dataset_id: str
+    sweep_id: str
+
+
 @pytest.fixture(scope="session")
-def studio(tmp_path_factory: pytest.TempPathFactory, finished_run: Path, small_model: Path, rows_file: Path) -> Iterator[Served]:
-    """The studio over a home that holds something for every page."""
-    home = tmp_path_factory.mktemp("studio") / "home"
+def furnished(tmp_path_factory: pytest.TempPathFactory, finished_run: Path, small_model: Path) -> Furnished:
+    """A home to copy: what the tests of one module do to it, those of others do not meet."""
+    home = tmp_path_factory.mktemp("furnished") / "home"
     shutil.copytree(small_model, home / "models" / "small")
     platform = Platform.open(Settings(home=home))
     project_id = projects.create_project(platform, OWNER, NewProject(name="Travel guide", description="Answers about <b>Zhangjiajie</b>")).id
@@ -73,11 +85,19 @@ def studio(tmp_path_factory: pytest.TempPathFactory, finished_run: Path, small_m
     dataset_id = _dataset(platform, project_id)
     sweep_id = _sweep(platform, project_id, finished_run)
     platform.close()
+    return Furnished(home, project_id, run_id, dataset_id, sweep_id)
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory, furnished: Furnished) -> Iterator[Served]:
+    """The studio over a home that holds something for every page."""
+    home = tmp_path_factory.mktemp("studio") / "home"
+    shutil.copytree(furnished.home, home)
     process, url = serve(home)
-    served = Served(url, home, process, project_id, run_id, dataset_id, sweep_id)
+    served = Served(url, home, process, *furnished[1:])
     yield served
     served.process.terminate()  # a test may have put another one in its place
-    served.process.wait(timeout=30)
+    served.process.wait(timeout=60)
 
 
 def _finished(platform: Platform, project_id: str, folder: Path) -> str:

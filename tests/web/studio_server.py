@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from danlu.web.schema_fields import recipe_schema
+from held_port import held_port
 
 SERVER = """
 import sys
@@ -29,6 +29,10 @@ uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
 """
 
 
+START_SECONDS = 120
+"""How long a server may take; an idle machine needs three."""
+PATIENCE = 60_000
+"""Milliseconds that a page may take for whatever is asked of it; an idle machine needs hardly any."""
 TEXT = """(() => {
     const copy = document.querySelector('.dl-shell').cloneNode(true);
     document.body.append(copy);
@@ -84,23 +88,22 @@ class Served:
 
 def serve(home: Path, port: int = 0, *, has_worker: bool = False, **settings: str) -> "tuple[subprocess.Popen[bytes], str]":
     """Start the server as a process of its own, on request with its worker; return it with its address once it answers."""
-    if not port:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
     environment = os.environ | {"DANLU_HOME": str(home), "DANLU_LOG_LEVEL": "warning"} | settings
     environment.pop("NICEGUI_SCREEN_TEST_PORT", None)
     command = ["-m", "danlu", "studio", "--no-open", "--port"] if has_worker else ["-c", SERVER]
-    process = subprocess.Popen([sys.executable, *command, str(port)], env=environment)
-    url = f"http://127.0.0.1:{port}"
-    for _ in range(600):
-        try:
-            urllib.request.urlopen(f"{url}/healthz", timeout=10).close()
-            return process, url
-        except OSError:
-            assert process.poll() is None, "the server ended"
-            time.sleep(0.1)
-    raise AssertionError("the server did not come up")
+    with held_port(port) as port:
+        process = subprocess.Popen([sys.executable, *command, str(port)], env=environment)
+        url, end = f"http://127.0.0.1:{port}", time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            try:
+                urllib.request.urlopen(f"{url}/healthz", timeout=10).close()
+                return process, url
+            except OSError:
+                assert process.poll() is None, "the server ended"
+                time.sleep(0.1)
+    process.kill()
+    process.wait()
+    raise AssertionError(f"the server did not come up within {START_SECONDS} seconds")
 
 
 class Window:
@@ -108,7 +111,10 @@ class Window:
 
     def __init__(self, browser: Any, studio: Served, *, width: int = 1280, scheme: str = "light", language: str = "en") -> None:
         self.studio = studio
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, locale="zh-CN" if language == "zh" else "en-US")
+        locale = "zh-CN" if language == "zh" else "en-US"
+        # Without motion: what fades is neither there nor gone, and its colours are nobody's.
+        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, locale=locale, reduced_motion="reduce")
+        self.context.set_default_timeout(PATIENCE)
         self.page = self.context.new_page()
         self.said: list[str] = []
         self.page.on("console", lambda message: self.said.append(message.text) if message.type in ("error", "warning") else None)
@@ -119,9 +125,16 @@ class Window:
         """Open a page and wait until it stands and hears the server."""
         self.said.clear()
         self.page.goto(self.studio.url + path)
-        self.page.wait_for_selector("main .dl-page > *", timeout=60_000)
-        self.page.wait_for_function("window.socket?.connected && document.fonts.status === 'loaded'", timeout=60_000)
-        self.page.wait_for_function(
-            "!document.querySelector('main .q-spinner') && [...document.querySelectorAll('.dl-chart')].every(e => e.firstChild)", timeout=60_000
-        )
+        return self.ready()
+
+    def reload(self) -> Any:
+        """Open the page anew, and wait until it stands and hears the server."""
+        self.page.reload()
+        return self.ready()
+
+    def ready(self) -> Any:
+        """Wait until the page stands and hears the server: one that is left before complains, and forgets what was entered."""
+        self.page.wait_for_selector("main .dl-page > *")
+        self.page.wait_for_function("window.socket?.connected && document.fonts.status === 'loaded'")
+        self.page.wait_for_function("!document.querySelector('main .q-spinner') && [...document.querySelectorAll('.dl-chart')].every(e => e.firstChild)")
         return self.page

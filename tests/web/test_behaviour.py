@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,17 @@ WAIT = 60_000
 OWNER = Actor.local()
 
 
+@pytest.fixture
+def no_choice(studio: Served) -> Iterator[None]:
+    """The owner of the machine has chosen nothing, before and after: the other tests follow the browser."""
+    chosen = studio.home / "studio" / "owner.json"
+    chosen.unlink(missing_ok=True)
+    yield
+    chosen.unlink(missing_ok=True)
+
+
 @pytest.mark.slow
-def test_language_and_theme_are_remembered_for_every_browser(browser: Any, studio: Served, window: Window) -> None:
+def test_language_and_theme_are_remembered_for_every_browser(browser: Any, studio: Served, window: Window, no_choice: None) -> None:
     page = window.go("/settings")
     page.click(".dl-navfoot >> text=\u4e2d\u6587")
     page.wait_for_selector("h1:has-text('\u8bbe\u7f6e')", timeout=WAIT)
@@ -38,7 +48,6 @@ def test_language_and_theme_are_remembered_for_every_browser(browser: Any, studi
     other.page.click(".dl-navfoot >> text=Auto")
     other.page.wait_for_function("document.documentElement.dataset.theme === 'auto'", timeout=WAIT)
     other.context.close()
-    (studio.home / "studio" / "owner.json").unlink()  # the other tests follow the browser again
 
 
 @pytest.mark.slow
@@ -49,10 +58,11 @@ def test_a_half_filled_form_survives_a_restart_of_the_server(browser: Any, windo
     page = window.go("/new-run?dataset=danlu/support-en")
     page.click("text=To think step by step")
     page.wait_for_selector(".dl-option[aria-pressed=true]:has-text('step by step')", timeout=WAIT)
+    page.goto("about:blank")  # else it loads itself again once the server is back, which may come between
     port = int(studio.url.rpartition(":")[2])
 
     studio.process.send_signal(signal.SIGKILL)
-    studio.process.wait(timeout=30)
+    studio.process.wait(timeout=60)
     talking.page.wait_for_selector("#popup[aria-hidden=false]:has-text('The server cannot be reached')", timeout=WAIT)
     studio.process, _ = serve(studio.home, port)
 
@@ -174,7 +184,7 @@ def test_votes_are_cast_blind_once_counted_and_made_a_dataset_of_once(browser: A
     page.wait_for_selector(".dl-panes >> text=Rate this answer >> nth=1", timeout=WAIT)
     page.click("[aria-label='4 of 5'] >> nth=1")
     page.wait_for_selector("[aria-label='4 of 5'][aria-pressed=true]", timeout=WAIT)
-    page.reload()
+    window.reload()
     page.wait_for_selector("[aria-label='4 of 5'][aria-pressed=true]", timeout=WAIT)
     assert page.locator("text=A is better").count() == 0
     page.click("text=Make a dataset of them")

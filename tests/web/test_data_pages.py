@@ -39,7 +39,8 @@ def test_a_cut_upload_goes_on_where_it_stopped_and_never_with_another_file(windo
     page.set_input_files("input[type=file]", file)
     page.wait_for_selector("text=The connection is away; it goes on by itself.", timeout=WAIT)
     end = time.monotonic() + WAIT / 1000
-    while _open(platform, studio)[0].received_bytes < 8388608 and time.monotonic() < end:
+    while _open(platform, studio)[0].received_bytes < 8388608:
+        assert time.monotonic() < end, "the second piece did not arrive"
         page.wait_for_timeout(50)  # which lets the requests through, too
     page.goto("about:blank")  # before the line is there again: the page would go on by itself
     page.unroute("**/studio-upload/**")
@@ -90,6 +91,7 @@ def test_a_failed_look_is_told_and_repeated_and_others_at_work_are_told(window: 
     page.wait_for_selector("text=Somebody else was quicker", timeout=WAIT)
     page.click("text=Add my change to version 2")
     page.wait_for_url("**/datasets/*?version=3", timeout=WAIT)
+    page.wait_for_function("window.socket?.connected")
     newest = datasets.list_dataset_versions(platform, OWNER, made.id).items[0]
     shown = rows.preview_rows(platform, OWNER, newest.id, limit=1, offset=1)
     assert shown.items[0].row == {"instruction": "mine", "output": "kept"} and shown.total == 227

@@ -71,10 +71,11 @@ def test_a_sweep_is_put_together_started_watched_and_told_of_when_it_fails(windo
     rates.fill("1e-3, 1e-2")
     rates.blur()
     page.wait_for_selector("text=6 members", timeout=WAIT)
-    page.reload()
+    window.reload()
     page.wait_for_selector("text=6 members", timeout=WAIT)  # what was entered is kept
     page.click("main >> text=Start the sweep")
     page.wait_for_url("**/sweeps/run_*", timeout=WAIT)
+    window.ready()
     run_id = page.url.rpartition("/")[2]
     page.wait_for_selector("tbody tr >> nth=5", timeout=WAIT)
 
@@ -98,7 +99,7 @@ def test_a_sweep_is_put_together_started_watched_and_told_of_when_it_fails(windo
         page.wait_for_selector("text=memory ran out", timeout=WAIT)
         page.wait_for_selector("tbody tr:has-text('Unfinished')", timeout=WAIT)
         page.wait_for_selector("main >> text=Resume", timeout=WAIT)
-        page.reload()
+        window.reload()
     assert sweeps.get_sweep(platform, OWNER, run_id).num_members == 6
     assert window.said == []
     runs.stop_run(platform, OWNER, run_id, Stop(outcome="discard"))

@@ -117,7 +117,7 @@ def _goes_on_whatever_happens_to_pages_and_server(browser: Any, window: Window, 
     second = Window(browser, fresh, language="zh")
     second.go(path)
     fresh.process.kill()
-    fresh.process.wait(timeout=30)
+    fresh.process.wait(timeout=60)
     fresh.process, _ = serve(fresh.home, int(fresh.url.rpartition(":")[2]), has_worker=True)
     for one in (page, second.page):
         one.wait_for_selector(f".dl-btn.primary[href='{path}/proof']", timeout=WAIT)

@@ -55,7 +55,7 @@ def team(home: Path, **settings: str) -> Iterator[Served]:
     process, url = serve(home, DANLU_AUTH="users", **settings)
     yield Served(url, home, process, project_id, "", "")
     process.terminate()
-    process.wait(timeout=30)
+    process.wait(timeout=60)
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ def test_somebody_signs_in_at_the_identity_provider_or_is_told_that_it_refused(b
 def test_an_invited_colleague_joins_the_project_in_the_role(browser: Any, shared: Served, admin: str, platform: Platform) -> None:
     window, colleague = Window(browser, shared), Window(browser, shared, language="zh")
     page = enter(window, admin, at="/sign-in?next=/settings/people")
-    page.wait_for_function("window.socket?.connected", timeout=WAIT)
+    window.ready()
     page.click("main .dl-btn.primary:has-text('Invite')")
     link = page.inner_text("#link", timeout=WAIT)
     assert "/invitation#" in link
@@ -227,7 +227,7 @@ def test_an_invited_colleague_joins_the_project_in_the_role(browser: Any, shared
 def test_a_session_that_ends_in_mid_page_costs_nothing_that_was_typed(browser: Any, shared: Served, admin: str, platform: Platform) -> None:
     window = Window(browser, shared)
     page = enter(window, admin, at="/sign-in?next=/settings/account")
-    page.wait_for_selector("text=Make a key", timeout=WAIT)
+    window.ready()
     page.fill("[aria-label='What the key is for']", "每晚")
     with platform.database.writing() as connection:
         user = USERS.find(connection, name_key=admin)
@@ -248,7 +248,7 @@ def test_a_session_that_ends_in_mid_page_costs_nothing_that_was_typed(browser: A
     page.click("text=Make a key")
     secret = page.inner_text("#secret", timeout=WAIT)
     assert httpx.get(f"{shared.url}/api/v1/me", headers={"authorization": f"Bearer {secret}"}).json()["name"] == admin
-    page.reload()
+    window.reload()
     page.wait_for_selector("text=每晚", timeout=WAIT)
     assert secret not in page.content()
     window.context.close()
@@ -303,6 +303,7 @@ def test_a_role_that_is_lost_in_mid_page_is_told_and_the_form_stays(browser: Any
         )
     window = Window(browser, shared)
     page = enter(window, admin, at="/sign-in?next=/settings/people")
+    window.ready()
     page.fill("[aria-label='E-mail (optional)']", "kim@example.org", timeout=WAIT)
     with platform.database.writing() as connection:
         USERS.update(connection, ada.id, is_admin=False)

@@ -92,7 +92,6 @@ def test_the_tour_points_at_what_is_there_and_is_shown_once(browser: Any, studio
     views.change_view(platform, OWNER, ViewChange(has_seen_tour=False))
     for language, width, scheme in (("en", 1280, "light"), ("zh", 390, "dark")):
         window = Window(browser, studio, language=language, width=width, scheme=scheme)
-        window.page.emulate_media(reduced_motion="reduce")
         page = window.go("/")
         page.wait_for_selector(".dl-tour", timeout=WAIT)
         titles = []
@@ -125,7 +124,7 @@ def test_the_tour_points_at_what_is_there_and_is_shown_once(browser: Any, studio
 
 def _until_seen(page: Any, platform: Platform) -> None:
     """The server hears of it by the page's connection."""
-    for _ in range(200):
+    for _ in range(WAIT // 50):
         if views.get_view(platform, OWNER).has_seen_tour:
             return
         page.wait_for_timeout(50)

@@ -17,7 +17,6 @@ from fastapi import FastAPI
 from danlu.errors import ConflictError, RunBusyError
 from danlu.files import storage_errors
 
-DEFAULT_PORT = 8700
 GRACE_SECONDS = 5
 """What requests that are under way get to end when the server is told to stop."""
 BACKLOG = 1024

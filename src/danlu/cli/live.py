@@ -11,7 +11,6 @@ from danlu.reporter import Listener
 from danlu.text import printable, say
 
 PLAIN_EVERY_SECONDS = 10.0
-QUIET_KINDS = {"metrics", "progress"}
 
 
 @contextmanager

@@ -137,16 +137,14 @@ def open_dataset(
     return dataset
 
 
-def examples(
-    path: Path, *, needs: Kind | None = None, format: FormatConfig | str = "auto", system: str | None = None, only: int | None = None
-) -> Iterator[Example]:
+def examples(path: Path, *, needs: Kind | None = None, only: int | None = None) -> Iterator[Example]:
     """Yield the clean examples of a file in its order (that of the row numbered `only`); rows that would be dropped are left out, duplicates are not.
 
     Raises:
         DataError: the file cannot be read.
         FormatError: its format cannot be told, or the objective cannot use it.
     """
-    dataset = open_dataset(path, format=format, needs=needs, system=system)
+    dataset = open_dataset(path, needs=needs)
     for line, row, _ in dataset.entries:
         if only is not None and line > only:
             return

@@ -91,7 +91,6 @@ def inspect(
     path: Path,
     format: str | FormatConfig = "auto",
     limit: int | None = None,
-    progress: Callable[[int], None] = lambda done: None,
     *,
     look_closer: Callable[[Staged, np.ndarray, np.ndarray], None] = lambda staged, original, groups: None,
 ) -> Inspection:
@@ -106,7 +105,7 @@ def inspect(
     """
     config = format if format == "auto" else FORMATS.parse(format)
     with tempfile.TemporaryDirectory(prefix="danlu-inspect-") as folder:
-        staged = stage(open_dataset(Path(path), format=config, limit=limit), Path(folder), progress)
+        staged = stage(open_dataset(Path(path), format=config, limit=limit), Path(folder))
         original = first_rows(staged.hashes) if staged.num_rows else np.zeros(0, np.int64)
         is_first = original == np.arange(staged.num_rows)
         groups = staged.near.groups(is_first, staged.read_near_texts)

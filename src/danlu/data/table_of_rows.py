@@ -30,6 +30,8 @@ MAX_COLUMNS, MAX_NAME_CHARS = 1000, 1000
 MAX_CELL_CHARS = 20_000
 """A preview shows so much of a cell."""
 MAX_PAGE_BYTES = 4 * 1024 * 1024
+MAX_SCANNED = 200_000
+"""Rows that one search looks at: so nobody waits for the end of a large file."""
 CANNOT_BE_SHOWN = "holds values that JSON cannot hold"
 
 
@@ -174,8 +176,8 @@ def place_of(folder: Path, number: int) -> int:
         return low
 
 
-def search(folder: Path, *, offset: int, limit: int, text: str, only_problems: bool, max_scanned: int = 200_000) -> Rows:
-    """Rows from `offset` on that hold `text` (whatever the case) or cannot be read; looks at no more than `max_scanned` rows."""
+def search(folder: Path, *, offset: int, limit: int, text: str, only_problems: bool) -> Rows:
+    """Rows from `offset` on that hold `text` (whatever the case) or cannot be read; looks at no more than `MAX_SCANNED` rows."""
     wanted, items, seen = text.casefold(), [], 0
     with storage_errors(folder), (folder / INDEX).open("rb") as index, (folder / LINES).open("rb") as lines:
         total = os.fstat(index.fileno()).st_size // 8
@@ -188,7 +190,7 @@ def search(folder: Path, *, offset: int, limit: int, text: str, only_problems: b
                     found = _shown(line)
                     if found.problem is not None or not only_problems:
                         items.append(found)
-                if len(items) >= limit or seen >= max_scanned:
+                if len(items) >= limit or seen >= MAX_SCANNED:
                     break
     end = offset + seen
     return Rows(items, total, end if end < total else None, offset, *_columns(folder))

@@ -139,11 +139,6 @@ def events_after(connection: Connection, run_id: str, *, kind: str | None, after
     return [RunEvent(*row) for row in connection.execute(query.order_by(run_events.c.number).limit(limit))]
 
 
-def count_points(connection: Connection, run_id: str) -> int:
-    """How many points a run has."""
-    return int(connection.execute(select(func.count()).select_from(run_points).where(run_points.c.run_id == run_id)).scalar() or 0)
-
-
 def again_from_start(read: Read, inode: int | None) -> Read:
     """The same with metrics.jsonl to be read anew."""
     return replace(read, metrics_file=inode, metrics_offset=0)

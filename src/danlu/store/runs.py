@@ -11,7 +11,6 @@ from sqlalchemy import Connection, exists, or_, select, update
 from danlu.store import removals, tables
 from danlu.store.rows import Noun
 
-RUN_STATES = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
 CARRIERS = ("train", "sweep", "merge")
 """Kinds of jobs that are a run: its state is the job's."""
 STATE_OF_JOB = {"waiting": "queued", "pausing": "running", "cancelling": "running"}

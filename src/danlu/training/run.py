@@ -30,11 +30,11 @@ from danlu.training.forward import fast_nll, reference_nll
 from danlu.training.heap import give_back_freed_memory, keep_freed_memory
 from danlu.training.kernels import int8
 from danlu.training.kernels.attention import NAME as PACKED_ATTENTION
-from danlu.training.loop import Loop, peak_memory_bytes
+from danlu.training.loop import Loop
 from danlu.training.noise import with_embedding_noise
 from danlu.training.objective import NllFunction
 from danlu.training.parallel import World, shard
-from danlu.training.probe import measured
+from danlu.training.probe import measured, peak_memory_bytes
 from danlu.training.reference import add_references
 from danlu.training.reward_model import fast_rewards, reference_rewards
 from danlu.training.rollout import Rollouts

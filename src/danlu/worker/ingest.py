@@ -37,6 +37,8 @@ BATCH_BYTES = 1 << 20
 """About so much of a file is read into one transaction: some thousand points, well below a tenth of a second of writing."""
 MAX_LINE_BYTES = 8 << 20
 """A line that is longer than this is not one of ours."""
+DEFECTS = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
+"""What files that another version or a broken disk has left can raise where they are made sense of."""
 
 
 @contextmanager
@@ -63,9 +65,10 @@ def catch_up(database: Database, home: Path) -> None:
 def _works(database: Database, home: Path) -> dict[str, Callable[[], None]]:
     """What is done again and again. Closing runs keeps large exports, so it has a thread of its own: curves do not wait for it."""
     platform = Platform(replace(Settings.from_environment(), home=home), database)
+    of_reading, of_closing = dict[str, str](), dict[str, str]()
     return {
-        "danlu-ingest": lambda: _of_each(platform, read_run),
-        "danlu-close": lambda: _of_each(platform, close_run),
+        "danlu-ingest": lambda: _of_each(platform, read_run, of_reading),
+        "danlu-close": lambda: _of_each(platform, close_run, of_closing),
         "danlu-removals": lambda: remove_folders(database, home),
     }
 
@@ -83,16 +86,20 @@ def _repeat(work: Callable[[], None], is_stopping: threading.Event) -> None:
         is_stopping.wait(PAUSE_SECONDS)
 
 
-def _of_each(platform: Platform, work: Callable[[Platform, Run], None]) -> None:
+def _of_each(platform: Platform, work: Callable[[Platform, Run], None], said: dict[str, str]) -> None:
+    """Do `work` for each run that is not read to its end; `said` holds what was told of runs whose files cannot be made sense of."""
     with platform.database.reading() as connection:
         found = measurements.unread_runs(connection, home=_only(platform.database, platform.home))
     for run in found:
         try:
             work(platform, run)
+            said.pop(run.id, None)
         except DatabaseError:
             raise
-        except (DanluError, OSError) as error:  # the files of one run must not keep the others from being read
-            logger.error("run %s: %s", run.id, error)
+        except (DanluError, *DEFECTS) as error:  # the files of one run must not keep the others from being read
+            if said.get(run.id) != repr(error):  # told once, not twice a second for as long as it lasts
+                logger.error("run %s: %s", run.id, error if isinstance(error, DanluError) else repr(error))
+            said[run.id] = repr(error)
 
 
 def _only(database: Database, home: Path) -> str | None:

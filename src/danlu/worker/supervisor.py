@@ -31,6 +31,7 @@ from danlu.store.engine import Connection, Database
 from danlu.store.ids import new_id
 from danlu.store.jobs import Job
 from danlu.worker import ingest
+from danlu.worker.ingest import DEFECTS
 from danlu.worker.kinds.base import KINDS, JobKind
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,6 @@ REST_SECONDS = (0.0, 5.0, 20.0)
 """How long a job rests after it was lost, by how often it has got no further."""
 ROOM_BYTES = 1024 * 1024
 """A job starts only where so much can be written to the home folder."""
-DEFECTS = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
 
 
 class Supervisor:

@@ -18,6 +18,7 @@ from danlu.errors import DataError, ServerError
 from danlu.services.platform.platform import Platform
 from danlu.store import jobs
 from danlu.store.jobs import JOBS
+from held_port import held_port
 from threaded_server import Server
 
 RECIPE = {"base_model": "danlu/tiny", "dataset": "danlu/zhangjiajie"}
@@ -85,10 +86,11 @@ def test_a_server_that_starts_again_is_waited_for(platform: Platform) -> None:
         waiting = threading.Thread(target=lambda: ended.append(run.wait(poll_seconds=0.01).state))
         waiting.start()
         first.stop()
-        time.sleep(0.5)  # much longer than one question is tried again
-        assert waiting.is_alive()
-        second = Server(create_app(platform), port=int(url.rpartition(":")[2]))
-        second.start()
+        with held_port(int(url.rpartition(":")[2])) as port:
+            time.sleep(0.5)  # much longer than one question is tried again
+            assert waiting.is_alive()
+            second = Server(create_app(platform), port=port)
+            second.start()
         end_run(platform, "succeeded")
         waiting.join(30)
         second.stop()

@@ -165,6 +165,7 @@ def test_somebody_always_administers_the_installation(home: Platform) -> None:
     assert users.get_user(home, ann, ann.user_id or "").is_admin
 
 
+@pytest.mark.usefixtures("still_limits")
 def test_guessing_a_password_is_stopped_for_the_guesser_and_not_for_the_user(home: Platform) -> None:
     first(home)
     there = Visitor(address="203.0.113.9")
@@ -176,6 +177,7 @@ def test_guessing_a_password_is_stopped_for_the_guesser_and_not_for_the_user(hom
     assert outcome(lambda: sessions.sign_in(home, "ann", PASSWORD, HERE)) == "ok"
 
 
+@pytest.mark.usefixtures("still_limits")
 def test_guessing_one_time_tokens_is_stopped(home: Platform) -> None:
     guesses = [outcome(lambda: sessions.accept_invitation(home, "x" * 43, "bob", PASSWORD, HERE)) for _ in range(21)]
 
@@ -403,6 +405,7 @@ def test_what_administrators_see_of_a_user_has_no_hash(home: Platform) -> None:
     assert stored.password_hash not in str(users.get_user(home, ann, stored.id)) + repr(stored)
 
 
+@pytest.mark.usefixtures("still_limits")
 def test_the_password_change_counts_wrong_attempts(home: Platform) -> None:
     ann = actor(home, first(home))
     wrong = PasswordChange(current="wrong password", new=OTHER)

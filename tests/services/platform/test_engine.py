@@ -70,7 +70,7 @@ class Running:
         self.folder = platform.job_folder(job.id) / "attempt-1"
         self.folder.mkdir(parents=True)
         self.process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(self.folder), str(idle_seconds)])
-        self.until(lambda: (self.folder / READY).exists())
+        self.until(lambda: (self.folder / READY).exists() or self.process.poll() is not None)  # one that soon leaves may have gone already
 
     def until(self, is_done: Any) -> None:
         end = time.monotonic() + 60

@@ -188,18 +188,18 @@ def test_an_export_is_kept_as_an_artifact_and_replaced_by_a_newer_one(writer: Wr
 
 
 def test_a_thousand_points_take_no_time(writer: Writer) -> None:
-    """The goal is 5000 points a second; the bound leaves room for a busy machine. The figure is printed."""
+    """The goal is 5000 points a second. Seconds of this process are counted, not those that it waits on a busy machine. The figure is printed."""
     count = 20_000
     lines = (
         step(n, learning_rate=1e-4, grad_norm=0.5, num_tokens=n * 512, tokens_per_second=9000.0, peak_memory_bytes=10**9, time=1e9) for n in range(1, count)
     )
     writer.write("metrics.jsonl", *lines)
-    begun = time.perf_counter()
+    begun = time.process_time()
     while ingest._read_batch(writer.database, writer.run_dir):
         pass
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
 
-    print(f"{count / seconds:,.0f} points a second")
+    print(f"{count / seconds:,.0f} points a second of the processor")
     assert writer.read().metrics_offset == writer.run_dir.metrics.stat().st_size and count / seconds > 1000
 
 
@@ -237,14 +237,25 @@ def test_another_home_on_the_same_database_neither_closes_a_run_nor_forgets_its_
         assert removals.pending(connection) == []
 
 
-def test_the_files_of_one_run_do_not_keep_the_others_from_being_read(writer: Writer, project: str) -> None:
-    with writer.database.writing() as connection:
-        other = RUNS.insert(connection, project_id=project, name="o", state="running", recipe={}, base_model="b", started_at=1.0)
-    (writer.home / "runs" / other.id / "metrics.jsonl").mkdir(parents=True)
-    writer.write("metrics.jsonl", step(1))
-    writer.catch_up()
+@pytest.mark.parametrize("broken", ["metrics.jsonl", "report.json"])
+def test_the_files_of_one_run_do_not_keep_the_others_from_being_read(writer: Writer, project: str, caplog: pytest.LogCaptureFixture, broken: str) -> None:
+    with writer.database.writing() as connection:  # the newest: it is looked at first
+        other = RUNS.insert(connection, project_id=project, name="o", state="running", recipe={}, base_model="b", started_at=4e9)
+    path = writer.home / "runs" / other.id / broken
+    if broken == "metrics.jsonl":
+        path.mkdir(parents=True)
+    else:
+        write_json(path, {"verdict": "not as we write it"})
+    end = time.monotonic() + 60
+    with ingest.running(writer.database, writer.home):
+        for number in (1, 2):  # the second time it has met the other run before
+            writer.write("metrics.jsonl", step(number))
+            while number not in writer.steps():
+                assert time.monotonic() < end, "it was not read"
+                time.sleep(0.05)
 
-    assert writer.steps() == [1]
+    [told] = [record.getMessage() for record in caplog.records if record.name == "danlu.worker.ingest"]
+    assert other.id in told
 
 
 def test_offsets_and_rows_are_one(writer: Writer) -> None:

@@ -50,6 +50,5 @@ def test_faults_at_the_saves_of_a_training_lose_nothing(gate: Gate) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_faults_at_the_commits_of_the_worker_lose_nothing(tmp_path: Path) -> None:
     assert worker_points(tmp_path, limit=3, seed=2) == (3, [])

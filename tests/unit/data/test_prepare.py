@@ -112,7 +112,7 @@ def fits(row: Any) -> bool:
     return True
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     lines=st.lists(ROW.filter(fits).map(orjson.dumps) | st.binary(max_size=12).map(lambda raw: raw.replace(b"\n", b" ")), max_size=30),
     near=st.sampled_from(["drop", "keep_together"]),
@@ -128,7 +128,7 @@ def test_every_row_of_any_file_is_accounted_for(prepared: Prepare, lines: list[b
     assert done.accounting.rows_in == 40 + sum(1 for line in lines if line.strip())
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.integers(0, 10**6), st.sampled_from(["drop", "keep_together"]))
 def test_near_duplicates_never_straddle_the_splits(prepared: Prepare, seed: int, near: str) -> None:
     rng = random.Random(seed)

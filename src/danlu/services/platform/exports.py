@@ -96,7 +96,7 @@ def delete_export(call: Call, export_id: str) -> None:
     removals.add(call.connection, {folder: home_of(call.connection, export.run_id)})
 
 
-def read_file(platform: Platform, actor: Actor, export_id: str, name: str, start: int = 0, length: int | None = None) -> tuple[ExportFile, Iterator[bytes]]:
+def read_file(platform: Platform, actor: Actor, export_id: str, name: str) -> tuple[ExportFile, Iterator[bytes]]:
     """A file of an export and its bytes (verified on the way), for pages that send files.
 
     Raises:
@@ -105,7 +105,7 @@ def read_file(platform: Platform, actor: Actor, export_id: str, name: str, start
     """
     download = download_export_file(platform, actor, export_id, name)
     found = ExportFile(name, download.size_bytes, download.tag)
-    return found, download.read(start, found.size_bytes - start if length is None else length)
+    return found, download.read(0, found.size_bytes)
 
 
 def _files(platform: Platform, export: Export) -> list[ExportFile]:

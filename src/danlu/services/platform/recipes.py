@@ -16,6 +16,7 @@ from pydantic import Field
 
 from danlu.data import findings
 from danlu.errors import DanluError, JobError, RecipeError, error_from
+from danlu.evaluation.report import words
 from danlu.executors.local import KEPT_ENVIRONMENT
 from danlu.recipe.base import StrictModel
 from danlu.recipe.load import parse_yaml, validate
@@ -152,13 +153,13 @@ def _split(platform: Platform, version: DatasetVersion | None, told: dict[str, A
 def _problems(forecast: dict[str, Any], free: int) -> list[Obstacle]:
     found: list[Obstacle] = []
     if forecast["fit"] == "too_big":
-        needed, there = forecast["memory"]["peak_bytes"] / 2**30, forecast["available_bytes"] / 2**30
+        needed, there = words.size(forecast["memory"]["peak_bytes"]), words.size(forecast["available_bytes"])
         best: dict[str, Any] = next((option["changes"] for option in forecast["alternatives"]), {})
         fix = "take the settings that are offered" if best else "use a smaller base model"
-        found.append(Obstacle("DL501", "this run does not fit into memory", f"it needs {needed:.1f} GiB, and there are {there:.1f} GiB", fix, best))
+        found.append(Obstacle("DL501", "this run does not fit into memory", f"it needs {needed}, and {there} are free", fix, best))
     if forecast["disk_bytes"] > free:
-        needed, there = forecast["disk_bytes"] / 2**30, free / 2**30
-        found.append(Obstacle("DL700", "the disk has no room for this run", f"it needs {needed:.1f} GiB, and {there:.1f} GiB are free", "delete old runs"))
+        needed, there = words.size(forecast["disk_bytes"]), words.size(free)
+        found.append(Obstacle("DL700", "the disk has no room for this run", f"it needs {needed}, and {there} are free", "delete old runs"))
     return found
 
 

@@ -207,6 +207,6 @@ def smoothed(values: Sequence[float], width: int) -> list[float]:
     return [float(mean) for mean in (sums[width:] - sums[:-width]) / width]
 
 
-def last_mean(values: Sequence[float], share: float = 0.1, least: int = 3) -> float:
-    """Mean of the last `share` of the values (at least `least` of them)."""
-    return fmean(values[-max(least, int(share * len(values))) :])
+def last_mean(values: Sequence[float]) -> float:
+    """Mean of the last tenth of the values (at least three of them)."""
+    return fmean(values[-max(3, len(values) // 10) :])

@@ -84,7 +84,7 @@ class DataDoctor:
             self._no_report()
         else:
             with card(s.t("datasets.doctor"), tip=s.t("datasets.doctor_tip"), s=s):
-                facts(_numbers(s, report))
+                facts(_numbers(s, report)).classes("wide")
                 for warning in report["warnings"]:
                     note(warning[s.language], "warn")
                 if self.rights.may(rows.fix_rows) and (report["dropped"] or report["duplicate"] or report["fixed"] or report["near_duplicate"]):

@@ -33,9 +33,9 @@ def labelled_choice(label: str, options: dict[Any, str], value: Any, on_change: 
         return choice(label, options, value, on_change)
 
 
-def text_area(label: str, value: str = "", *, rows: int = 8, is_code: bool = False, on_change: Callable[..., Any] | None = None) -> ui.textarea:
+def text_area(label: str, value: str = "", *, rows: int = 8, is_code: bool = False) -> ui.textarea:
     """Several lines of text."""
-    made = ui.textarea(value=value, on_change=on_change).props(f"outlined rows={rows} debounce=400").style("width: 100%")
+    made = ui.textarea(value=value).props(f"outlined rows={rows} debounce=400").style("width: 100%")
     made._props["aria-label"] = label
     if is_code:
         made.props("input-class=dl-mono spellcheck=false")

@@ -127,10 +127,9 @@ class Samples:
     def append(self, state: str, events: list[RunEvent]) -> None:
         """Hear what is new."""
         told = [event.fields for event in events if event.kind == "sample"]
-        was_over, self.is_over = self.is_over, state in OVER
         for fields in told:
             self.rounds[int(fields["step"])] = fields["items"]
-        if told or was_over != self.is_over:
+        if told:
             self._draw()
 
     def _draw(self) -> None:

@@ -47,7 +47,7 @@ WORDS = {
     "fit_alternative": ("It would fit with {settings}.", "改用 {settings} 就够用了。"),
     "fit_fits": ("fits", "内存够用"),
     "fit_none": ("No setting makes it fit: take a smaller model, or a machine with more memory.", "怎么调整都不够：请换更小的模型，或内存更大的机器。"),
-    "fit_text": ("A usual LoRA run needs {needed} of memory; {free} are free.", "常规 LoRA 训练需要 {needed} 内存，目前空闲 {free}。"),
+    "fit_text": ("A usual LoRA run needs {needed} of memory; {free} are free.", "常规 LoRA 训练需要 {needed} 内存，目前可用 {free}。"),
     "fit_tight": ("tight", "内存紧张"),
     "fit_too_big": ("too big", "内存不够"),
     "fit_unknown": ("cannot be told", "无法判断"),

@@ -66,7 +66,7 @@ ROW = st.dictionaries(st.sampled_from(KEYS), VALUE | st.lists(TURN, max_size=3),
 
 
 @pytest.mark.parametrize("name", list(FORMATS))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(row=ROW)
 def test_any_row_becomes_an_example_or_a_reason(name: str, row: dict[str, Any]) -> None:
     chosen = cast("Format", FORMATS.parse(name))

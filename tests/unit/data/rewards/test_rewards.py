@@ -49,7 +49,7 @@ def test_an_answer_is_worth_what_it_should_be(name: str, fields: dict[str, Any],
 
 
 @pytest.mark.parametrize("name", list(REWARDS))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(completion=st.text(max_size=60), answer=st.none() | st.text(max_size=20))
 def test_whatever_a_model_writes_has_a_reward_between_0_and_1(name: str, completion: str, answer: str | None) -> None:
     assert 0 <= parse(name).score(completion, answer, {}) <= 1
