@@ -50,6 +50,11 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "6M full muon": {"shape": "6M", "method": FULL, "lengths": MEDIUM, "tokens": 2048, "optimizer": "muon"},
     "6M full reference": {"shape": "6M", "method": FULL, "lengths": SHORT, "tokens": 1024, "path": "reference"},
     "6M lora bfloat16": {"shape": "6M", "method": LORA, "lengths": SHORT, "tokens": 1024, "dtype": "bfloat16"},
+    "6M lora int8": {"shape": "6M", "method": LORA, "lengths": MEDIUM, "tokens": 2048, "compute": "int8"},
+    "6M dora": {"shape": "6M", "method": {**LORA, "use_dora": True}, "lengths": MEDIUM, "tokens": 2048},
+    "6M ia3": {"shape": "6M", "method": {"type": "ia3"}, "lengths": MEDIUM, "tokens": 2048},
+    "6M p_tuning_v2": {"shape": "6M", "method": {"type": "p_tuning_v2"}, "lengths": MEDIUM, "tokens": 2048},
+    "6M prompt_tuning": {"shape": "6M", "method": {"type": "prompt_tuning"}, "lengths": MEDIUM, "tokens": 2048},
     "31M lora": {"shape": "31M", "method": LORA, "lengths": MEDIUM, "tokens": 2048},
     "31M lora 4096": {"shape": "31M", "method": LORA, "lengths": LONG, "tokens": 4096},
     "31M full": {"shape": "31M", "method": FULL, "lengths": MEDIUM, "tokens": 1024},
@@ -149,7 +154,12 @@ def measure(configuration: dict[str, Any]) -> dict[str, Any]:
                 "optimizer": configuration.get("optimizer", "adamw"),
             },
             "data": {"max_seq_len": 1024, "format": "messages"},
-            "training": {"path": configuration.get("path", "fast"), "dtype": configuration.get("dtype", "float32"), "validate_every_steps": 1000},
+            "training": {
+                "path": configuration.get("path", "fast"),
+                "dtype": configuration.get("dtype", "float32"),
+                "compute": configuration.get("compute", "exact"),
+                "validate_every_steps": 1000,
+            },
         }
         recipe = Recipe.model_validate(values)
         before = resident_bytes()

@@ -49,6 +49,23 @@ def test_the_forecast_tells_what_the_run_then_counts(small_model: Path, rows_fil
     assert result.report["disk"]["checkpoints_bytes"] == pytest.approx(recorded["disk"]["checkpoints_bytes"], rel=0.6)
 
 
+def test_splits_that_the_data_gives_are_counted_as_a_run_then_has_them(small_model: Path, rows_file: Path, tmp_path: Path) -> None:
+    rows = [orjson.loads(line) for line in rows_file.read_bytes().splitlines()]
+    held_out, marked = tmp_path / "test.jsonl", tmp_path / "marked.jsonl"
+    held_out.write_bytes(b"".join(orjson.dumps({"prompt": f"{'abcde'[n] * 30}?", "completion": "zyxwv"[n] * 30}) + b"\n" for n in range(5)))
+    marked.write_bytes(b"".join(orjson.dumps(row | {"split": ("train", "test")[n % 2]}) + b"\n" for n, row in enumerate(rows)))
+    own = recipe_values(small_model, rows_file, data={"split": {"test_dataset": str(held_out)}}, evaluation={"suites": ["heldout"], "metrics": []})
+    column = recipe_values(small_model, marked, data={"split": {"column": "split", "validation": 0.0}})
+
+    assert forecast_run(load_recipe(values=column)).split == {"validation": 0, "test": len(rows) // 2, "mixed_in": 0}
+    told = forecast_run(load_recipe(values=own)).split
+    result = run(load_recipe(values=own), run_dir=tmp_path / "run")
+
+    assert told == {"validation": round(0.1 * len(rows)), "test": 5, "mixed_in": 0}
+    assert result.report is not None and result.report["encoded"]["test"]["num_examples"] == 5
+    assert len(list(read_jsonl(tmp_path / "run/data/test.jsonl"))) == 5
+
+
 @pytest.mark.parametrize("name", ["danlu/product-json", "danlu/zhangjiajie", "danlu/weekly-report"])
 def test_a_resolved_recipe_can_be_asked_about_again(small_model: Path, name: str) -> None:
     told = recommend_run(load_recipe(values={"base_model": str(small_model), "dataset": name}))

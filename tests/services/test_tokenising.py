@@ -2,14 +2,17 @@
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from danlu.data import tokenise as stage
 from danlu.files import read_json, read_jsonl
+from danlu.models import headroom
 from danlu.recipe.load import load_recipe
 from danlu.recipe.recipe import Recipe
 from danlu.run_dir import RunDir
@@ -77,6 +80,72 @@ def test_a_run_that_tokenises_meanwhile_ends_as_one_that_did_so_before(
     monkeypatch.setattr(sys, "executable", "/bin/false")
     run(recipe, run_dir=tmp_path / "alone")
     same(tmp_path / "before", tmp_path / "alone")
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
+@pytest.mark.usefixtures("few")
+def test_a_run_outlives_the_process_that_tokenises_and_does_not_take_its_end_for_its_own(
+    tmp_path: Path, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory runs out: the kernel takes the second process, and its count of such kills rises."""
+    recipe, others, kills = load_recipe(values=values), children(), [3]
+    mark, found = tmp_path / "killed" / headroom.MARK, list[int | None]()
+    monkeypatch.setattr(headroom, "num_memory_kills", lambda: kills[0])
+
+    def kill_it(kind: str, fields: dict[str, Any]) -> None:
+        if kind == "metrics" and fields["step"] == 1 and "loss" in fields:
+            [second] = [int(pid) for pid in children() if pid not in others]
+            os.kill(second, signal.SIGKILL)
+            kills[0] += 1
+            found.append(headroom.killed_at(mark))
+            os.waitid(os.P_PID, second, os.WEXITED | os.WNOWAIT)
+        if kind == "metrics" and fields["step"] == 4 and "loss" in fields:
+            found.append(headroom.killed_at(mark))
+
+    assert run(recipe, run_dir=tmp_path / "killed", listeners=[kill_it]).outcome == "finished"
+
+    told = [event for event in read_jsonl(tmp_path / "killed/events.jsonl") if event["kind"] == "tokenising_ended"]
+    assert [event["code"] for event in told] == [-signal.SIGKILL] and "tokenised when training is over" in told[0]["message"]
+    assert found[0] is not None and found[1] is None
+    run(recipe, run_dir=tmp_path / "whole")
+    same(tmp_path / "whole", tmp_path / "killed")
+
+
+TORCHRUN = """
+from danlu.data import tokenise
+tokenise.MAX_AT_ONCE, tokenise.SAMPLE = 20, 10
+from danlu.cli.main import main
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_processes_of_torchrun_tokenise_for_themselves_and_learn_what_one_does(
+    tmp_path: Path, values: dict[str, Any], small_model: Path, rows_file: Path
+) -> None:
+    program, folder = tmp_path / "program.py", tmp_path / "two"
+    program.write_text(TORCHRUN)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(load_recipe(values=values).to_dict()))
+    words = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", str(free_port()), str(program)]
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+
+    done = subprocess.run([sys.executable, *words, "run", str(recipe), "--run-dir", str(folder)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    run(load_recipe([recipe]), run_dir=tmp_path / "one")
+
+    assert (folder / "tokenising.log").exists() and read_json(folder / "training.json")["num_processes"] == 2
+    assert losses(folder) == pytest.approx(losses(tmp_path / "one"), rel=1e-6)
+    assert all((folder / "data" / name).read_bytes() == (tmp_path / "one/data" / name).read_bytes() for name in FILES)
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 @pytest.mark.parametrize(

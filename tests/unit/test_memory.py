@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from danlu.errors import ModelError
+from danlu.models import memory
 from danlu.models.forecast import Lengths, forecast
-from danlu.models.memory import Plan, fit, micro_batches, peak_memory
+from danlu.models.memory import MicroBatch, Plan, fit, micro_batches, peak_memory
 from danlu.models.shape import ModelShape
 from danlu.models.trained import trained_by
 from danlu.recipe.recipe import Recipe
@@ -41,6 +42,22 @@ def peak(shape: ModelShape | None = None, **values: Any) -> int:
 
 def test_the_weights_of_a_published_model_are_counted() -> None:
     assert ModelShape.from_config(CONFIG).num_parameters == 596_049_920  # Qwen3-0.6B
+
+
+def test_stock_layers_keep_what_their_method_needs_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against measurements of a model of 6 M parameters (docs/forecast.md): without adapters no inputs, with DoRA two outputs more."""
+    shape, batch = ModelShape.from_config(CONFIG), MicroBatch(2048, 800, 500, 5)
+
+    def kept(method: Any) -> float:
+        return Plan(shape, recipe(method=method), batch, trained_by(recipe(method=method), shape), False, "cpu").saved_bytes(3) / (4 * 2048)
+
+    d, q, k, i = 1024, 2048, 1024, 3072
+    norms_and_heads, attention, outputs = 2 * d, q + k + 2 * q + 2 * k, q + 2 * k + d + 2 * i + d
+    assert kept("p_tuning_v2") == norms_and_heads + attention + 3 * i
+    assert kept("ia3") == norms_and_heads + attention + 4 * i + 2 * k
+    assert kept({"type": "lora", "dropout": 1e-9, "use_dora": True}) - kept({"type": "lora", "dropout": 1e-9}) == 2 * outputs
+    monkeypatch.setattr(memory, "uses_onednn", lambda: True)
+    assert [memory.kernels_bytes([100, 300], [2048], [800], is_stock=is_stock) // memory.KERNEL_BYTES for is_stock in (False, True)] == [66, 10]
 
 
 def test_a_config_without_sizes_is_refused() -> None:

@@ -43,11 +43,13 @@ class Accounting:
     fixed: int
     """Used rows that were repaired."""
     splits: dict[str, int]
-    """Rows of the file in `train`, `validation` and `test`."""
+    """Rows of the main file in `train`, `validation` and `test`."""
     reasons: dict[str, dict[str, int]]
     """For `dropped` and `fixed`: reason -> number of rows (a fixed row may have several)."""
     mix: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Per mixed dataset: `share`, `rows_in`, `available`, `added`, `repeated`, `held_out_duplicates`, `sha256`."""
+    given: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Per held-out split that has a file of its own: `rows_in`, `dropped`, `duplicate`, `leaked` (rows that equal test rows), `used`, `format`, `source`."""
     warnings: list[DataWarning] = field(default_factory=list)
     key: str = ""
     """Hash of everything that determined the result."""
@@ -73,5 +75,5 @@ class Accounting:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "Accounting":
         """The account that `to_dict` wrote."""
-        fields = {name: value[name] for name in cls.__dataclass_fields__}
+        fields = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
         return cls(**fields | {"warnings": [DataWarning(**warning) for warning in value["warnings"]]})

@@ -12,6 +12,7 @@ from danlu.data.detect import DETECT_ROWS, choose_format, unused_columns
 from danlu.data.examples import Example, Format, Kind, LineFormat, Row, RowError
 from danlu.data.json_rows import Entry, Unreadable
 from danlu.data.read import RowStream, lines_of, open_rows
+from danlu.data.split import WORDS
 from danlu.errors import DataError, FormatError
 from danlu.recipe.base import FormatConfig
 
@@ -45,6 +46,25 @@ class Dataset:
     entries: Iterator[Entry]
     system: str | None
     warnings: list[DataWarning] = field(default_factory=list)
+    split_column: str | None = None
+    """Column that says which split a row belongs to."""
+
+    def place(self, line: int, row: Row) -> int:
+        """The split that the row says it belongs to.
+
+        Raises:
+            DataError: it names none.
+        """
+        value = row.get(str(self.split_column))
+        place = WORDS.get(value.strip().casefold()) if isinstance(value, str) else None
+        if place is None:
+            says = f"column {self.split_column!r} says {str(value)[:40]!r}" if value is not None else f"the row has no column {self.split_column!r}"
+            raise DataError(
+                f"{self.stream.source.path}:{line}: {says}",
+                why="data.split.column has to say of every row whether it is for train, validation or test",
+                fix="write train, validation or test there, or remove data.split.column",
+            )
+        return place
 
     def convert(self, line: int, row: Row, fixes: list[str]) -> Example:
         """Return the clean example in `row`, noting in `fixes` what was changed.
@@ -79,11 +99,19 @@ class Prepared(FormatConfig):
     type: str = "danlu"
 
 
-def open_dataset(path: Path, *, format: FormatConfig | str = "auto", needs: Kind | None = None, system: str | None = None, limit: int | None = None) -> Dataset:
+def open_dataset(
+    path: Path,
+    *,
+    format: FormatConfig | str = "auto",
+    needs: Kind | None = None,
+    system: str | None = None,
+    limit: int | None = None,
+    split_column: str | None = None,
+) -> Dataset:
     """Open the file at `path`, of which at most `limit` rows will be read.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or is to say what is held out and has no columns.
         FormatError: its format cannot be told, or the objective cannot use it.
     """
     stream = open_rows(path)
@@ -92,11 +120,18 @@ def open_dataset(path: Path, *, format: FormatConfig | str = "auto", needs: Kind
     makes: Kind = needs if needs in ("messages", "prompt") else chosen.makes
     entries: Iterator[Entry] = chain(head, stream.entries)
     if stream.container == "txt":
+        if split_column is not None:
+            raise DataError(
+                f"{path} is plain text",
+                why=f"data.split.column {split_column!r} needs rows with columns",
+                fix="remove data.split.column; give data.split.test_dataset instead",
+            )
         entries = _grouped(chosen, entries, path)
-    dataset = Dataset(stream, chosen, makes, islice(entries, limit), system, stream.warnings)
+    dataset = Dataset(stream, chosen, makes, islice(entries, limit), system, stream.warnings, split_column)
     if (chosen.makes, makes) in READ_DIFFERENTLY:
         dataset.warnings.append(READ_DIFFERENTLY[chosen.makes, makes])
-    if stream.container != "txt" and (unused := unused_columns(chosen, rows)):
+    unused = [] if stream.container == "txt" else [name for name in unused_columns(chosen, rows) if name != split_column]
+    if unused:
         names = ", ".join(unused[:8])
         dataset.warnings.append(DataWarning("unused_columns", f"columns not used: {names}", f"没有用到的列：{names}"))
     return dataset

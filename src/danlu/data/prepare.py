@@ -7,10 +7,11 @@ hashes, and the second copies each example to its split. Memory is bounded by a 
 import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,12 @@ import orjson
 from danlu import __version__
 from danlu.data.accounting import Accounting, DataWarning
 from danlu.data.convert import examples, open_dataset, open_prepared
-from danlu.data.duplicates import NUM_BANDS, NearDuplicates, first_rows
+from danlu.data.duplicates import NUM_BANDS, first_rows
 from danlu.data.examples import Kind
+from danlu.data.mix import LEAKED, Beside, leak_warning, matches_any, stage_given, stage_mix
 from danlu.data.reasons import count_reasons, in_chinese
 from danlu.data.sources import hash_file, open_source
-from danlu.data.split import NAMES, TEST, TRAIN, VALIDATION, Split, shuffled, split_rows
+from danlu.data.split import NAMES, TEST, TRAIN, VALIDATION, Split, split_rows, straddling
 from danlu.data.staging import Staged, stage
 from danlu.errors import TooFewExamplesError
 from danlu.files import atomic_open, read_json, storage_errors, write_json
@@ -34,8 +36,8 @@ from danlu.run_dir import RunDir
 __all__ = ["examples", "prepare"]
 
 DROPPED = -1
-REPLAY, EARLIER = "replay", "earlier rounds"
-"""Names of the two inputs that are no data files of the recipe."""
+REPLAY, EARLIER, GIVEN = "replay", "earlier rounds", "given as "
+"""Names of the inputs that are no files mixed in; the last is followed by the split."""
 BARRED = "held out by an earlier round"
 
 
@@ -46,22 +48,25 @@ def prepare(
     *,
     dataset: Path,
     mix: Mapping[str, Path],
+    given: Mapping[str, Path] = MappingProxyType({}),
     replay: Path | None = None,
     earlier: Path | None = None,
 ) -> Accounting:
     """Write train, validation and test .jsonl, dropped.jsonl and accounting.json into the run's data folder.
 
-    `mix` gives the file of each name in `recipe.data.mix`, `replay` the training rows of the run in `recipe.data.replay`, and
-    `earlier` the rows that earlier rounds held out: none of these, nor a near duplicate, is trained on.
-    Does nothing when it has been done with the same input.
+    `mix` gives the file of each name in `recipe.data.mix`, `given` that of each split in `recipe.data.split.datasets`, `replay` the
+    training rows of the run in `recipe.data.replay`, and `earlier` the rows that earlier rounds held out: no held-out row, nor a near
+    duplicate of one, is trained on. Does nothing when it has been done with the same input.
 
     Raises:
-        DataError: a file cannot be read.
+        DataError: a file cannot be read, or does not say what `data.split.column` shall say.
         FormatError: its format cannot be told, or does not fit the objective.
         TooFewExamplesError: nothing is left to train on.
     """
     needs: Kind = recipe.objective.needs  # type: ignore[assignment]
-    paths = {"": dataset, **mix} | {name: path for name, path in ((REPLAY, replay), (EARLIER, earlier)) if path is not None}
+    splits = {split: f"{GIVEN}{split}" for split in given}
+    paths = {"": dataset, **mix} | {splits[split]: path for split, path in given.items()}
+    paths |= {name: path for name, path in ((REPLAY, replay), (EARLIER, earlier)) if path is not None}
     sources = {name: _describe(path) for name, path in paths.items()}
     known = _known(run_dir.data)
     num_lines = {name: _identify(source, paths[name], known, name) for name, source in sources.items()}
@@ -72,15 +77,22 @@ def prepare(
         shutil.rmtree(staging, ignore_errors=True)
     try:
         total = _total(dataset, num_lines[""])
-        source = open_dataset(dataset, format=recipe.data.format, needs=needs, system=recipe.data.system)
+        column = recipe.data.split.column
+        source = open_dataset(dataset, format=recipe.data.format, needs=needs, system=recipe.data.system, split_column=column)
         staged = stage(source, staging / "main", lambda done: reporter.progress("reading rows", done, max(total, done) if total else None))
-        before = None if earlier is None else stage(open_prepared(earlier, needs), staging / "earlier", lambda done: None)
-        plan = _plan(recipe, staged, dataset, reporter, _matches(before, staged, "earlier"))
-        others = {name: (path, recipe.data.mix[name]) for name, path in mix.items()}
+        before = [] if earlier is None else [stage(open_prepared(earlier, needs), staging / "earlier", lambda done: None)]
+        beside = stage_given(recipe, needs, given, staging, reporter)
+        held_out = [one.staged for one in beside.values()]
+        plan = _plan(recipe, staged, dataset, reporter, matches_any(before, staged, "earlier"), matches_any(held_out, staged, "given"))
+        is_held_out, num_train = (plan.places == VALIDATION) | (plan.places == TEST), plan.split.counts[TRAIN]
+        others = {name: (open_dataset(path, needs=needs, system=recipe.data.system), recipe.data.mix[name]) for name, path in mix.items()}
         if replay is not None and recipe.data.replay is not None:
-            others[REPLAY] = (replay, recipe.data.replay.share)
-        mixed = {name: _stage_mix(recipe, needs, name, *other, staging, staged, plan, before, reporter) for name, other in others.items()}
-        accounting = _write(recipe, run_dir.data, staged, plan, mixed, sources)
+            others[REPLAY] = (open_prepared(replay, needs), recipe.data.replay.share)
+        mixed = {
+            name: stage_mix(recipe, needs, name, *other, staging, (staged, is_held_out), num_train, [*before, *held_out], reporter)
+            for name, other in others.items()
+        }
+        accounting = _write(recipe, run_dir.data, staged, plan, mixed, beside, sources)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return accounting
@@ -98,22 +110,25 @@ class Plan:
     """First row of its group of near duplicates."""
     barred: np.ndarray
     """Whether an earlier round held it (or a near duplicate) out."""
+    leaked: np.ndarray
+    """Whether it equals, or nearly equals, a row that the data holds out."""
     split: Split
 
 
-def _plan(recipe: Recipe, staged: Staged, dataset: Path, reporter: Reporter, barred: np.ndarray) -> Plan:
+def _plan(recipe: Recipe, staged: Staged, dataset: Path, reporter: Reporter, barred: np.ndarray, leaked: np.ndarray) -> Plan:
+    order = np.arange(staged.num_rows)
     original = first_rows(staged.hashes) if staged.num_rows else np.zeros(0, np.int64)
-    is_first = original == np.arange(staged.num_rows)
-    groups = staged.near.groups(is_first, staged.read_near_texts, lambda done: reporter.progress("comparing examples", done, NUM_BANDS))
-    is_used = is_first & (groups == np.arange(staged.num_rows)) if recipe.data.near_duplicates == "drop" else is_first
+    groups = staged.near.groups(original == order, staged.read_near_texts, lambda done: reporter.progress("comparing examples", done, NUM_BANDS))
+    if staged.told is not None:
+        leaked = leaked | straddling(staged.told, groups[original])
+    original, groups = _among(~leaked, original, groups[original])
+    is_first = ~leaked & (original == order)
+    is_used = is_first & (groups == order) if recipe.data.near_duplicates == "drop" else is_first
     is_used = is_used & ~barred
-    shares = recipe.data.split
     rows = np.flatnonzero(is_used)
-    largest = 1.0 if shares.max_examples is None else shares.max_examples / max(1, len(rows))
-    validation, test = min(shares.validation, largest), min(shares.test, largest)
-    split = split_rows(staged.hashes[rows], groups[rows], validation=validation, test=test, seed=recipe.seed)
+    split = _split(recipe, staged, rows, groups)
     if not split.counts[TRAIN]:
-        reasons = ", ".join(f"{reason} ({count})" for reason, count in staged.dropped.most_common(3))
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in (staged.dropped + Counter({LEAKED: int(leaked.sum())})).most_common(3))
         raise TooFewExamplesError(
             f"{dataset}: no example is left to train on",
             why=f"{staged.rows_in} rows read as {staged.dataset.format.type}; dropped: {reasons or 'none'}",
@@ -121,10 +136,44 @@ def _plan(recipe: Recipe, staged: Staged, dataset: Path, reporter: Reporter, bar
         )
     places = np.full(staged.num_rows, DROPPED, np.int8)
     places[rows] = split.places
-    return Plan(places, original, groups, barred & is_first, split)
+    return Plan(places, original, groups, barred & is_first, leaked, split)
 
 
-def _write(recipe: Recipe, folder: Path, staged: Staged, plan: Plan, mixed: dict[str, "Mixed"], sources: dict[str, dict[str, Any]]) -> Accounting:
+def _among(is_in: np.ndarray, original: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each row the first one with the same content, and, of such, the first of its group, both among the rows that are in."""
+    firsts, groups = np.arange(len(original)), np.arange(len(original))
+    rows = np.flatnonzero(is_in)
+    if len(rows):
+        firsts[rows] = rows[first_rows(original[rows])]
+        rows = rows[firsts[rows] == rows]
+        groups[rows] = rows[first_rows(labels[rows])]
+    return firsts, groups
+
+
+def _split(recipe: Recipe, staged: Staged, rows: np.ndarray, groups: np.ndarray) -> Split:
+    """Where each of `rows` goes: where the data puts it, else as the shares say."""
+    wanted = recipe.data.split
+    places = np.zeros(len(rows), np.int8) if staged.told is None else staged.told[rows].copy()
+    drawn = np.flatnonzero(places == TRAIN)
+    shares = {name: 0.0 if _is_given(recipe, staged, name) else getattr(wanted, name) for name in ("validation", "test")}
+    largest = 1.0 if wanted.max_examples is None else wanted.max_examples / max(1, len(drawn))
+    found = split_rows(
+        staged.hashes[rows[drawn]], groups[rows[drawn]], validation=min(shares["validation"], largest), test=min(shares["test"], largest), seed=recipe.seed
+    )
+    places[drawn] = found.places
+    counts = np.bincount(places, minlength=3)
+    return Split(places, (int(counts[TRAIN]), int(counts[VALIDATION]), int(counts[TEST])))
+
+
+def _is_given(recipe: Recipe, staged: Staged, split: str) -> bool:
+    """Whether the data says itself what is in that split."""
+    is_told = staged.told is not None and bool((staged.told == NAMES.index(split)).any())
+    return is_told or split in recipe.data.split.datasets
+
+
+def _write(
+    recipe: Recipe, folder: Path, staged: Staged, plan: Plan, mixed: dict[str, Beside], beside: dict[str, Beside], sources: dict[str, dict[str, Any]]
+) -> Accounting:
     fixed: Counter[str] = Counter()
     num_fixed = num_duplicate = num_near = 0
     with ExitStack() as stack:
@@ -143,6 +192,9 @@ def _write(recipe: Recipe, folder: Path, staged: Staged, plan: Plan, mixed: dict
                 note = next(notes, None)
             if place != DROPPED:
                 files[place].write(written)
+            elif plan.leaked[row]:
+                staged.dropped[LEAKED] += 1
+                dropped.write(_entry(int(staged.lines[row]), "dropped", LEAKED))
             elif plan.barred[row]:
                 staged.dropped[BARRED] += 1
                 dropped.write(_entry(int(staged.lines[row]), "dropped", BARRED))
@@ -155,9 +207,10 @@ def _write(recipe: Recipe, folder: Path, staged: Staged, plan: Plan, mixed: dict
         while note:
             dropped.write(_entry(note[1], note[2], "; ".join(note[3])))
             note = next(notes, None)
-        for one in mixed.values():
-            for written in one.lines():
-                files[TRAIN].write(written)
+        for place, one in [*((TRAIN, one) for one in mixed.values()), *((NAMES.index(split), one) for split, one in beside.items())]:
+            files[place].writelines(one.lines())
+        for one in beside.values():
+            dropped.writelines(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE) for entry in one.entries())
     accounting = Accounting(
         source=sources[""],
         format=staged.dataset.format.type,
@@ -174,7 +227,12 @@ def _write(recipe: Recipe, folder: Path, staged: Staged, plan: Plan, mixed: dict
         splits=dict(zip(NAMES, plan.split.counts, strict=True)),
         reasons={"dropped": dict(staged.dropped.most_common()), "fixed": dict(fixed.most_common())},
         mix={name: one.account | {"source": sources[name]} for name, one in mixed.items()},
-        warnings=[*staged.dataset.warnings, *_split_warnings(recipe, staged, plan), *(w for one in mixed.values() for w in one.warnings)],
+        given={split: one.account | {"source": sources[f"{GIVEN}{split}"]} for split, one in beside.items()},
+        warnings=[
+            *staged.dataset.warnings,
+            *_split_warnings(recipe, staged, plan),
+            *(warning for one in (*beside.values(), *mixed.values()) for warning in one.warnings),
+        ],
         key=_key(recipe, sources),
     )
     write_json(folder / "accounting.json", accounting.to_dict())
@@ -199,7 +257,7 @@ def _split_warnings(recipe: Recipe, staged: Staged, plan: Plan) -> list[DataWarn
     used, shares = sum(plan.split.counts), recipe.data.split
     held_out = (("validation", "验证", shares.validation, VALIDATION), ("test", "测试", shares.test, TEST))
     for name, chinese, share, place in held_out:
-        if share and not plan.split.counts[place]:
+        if (share or _is_given(recipe, staged, name)) and name not in shares.datasets and not plan.split.counts[place]:
             warnings.append(
                 DataWarning(
                     "empty_split",
@@ -207,6 +265,8 @@ def _split_warnings(recipe: Recipe, staged: Staged, plan: Plan) -> list[DataWarn
                     f"{chinese}集为空：{used} 条样例不够分出 {share:g} 的份额（或彼此几乎相同）",
                 )
             )
+    if plan.leaked.any():
+        warnings.append(leak_warning(int(plan.leaked.sum()), recipe.dataset, int(staged.lines[np.flatnonzero(plan.leaked)[0]])))
     largest = int(np.bincount(plan.groups[plan.places != DROPPED]).max())
     if largest > max(2, used // 4):
         warnings.append(
@@ -229,106 +289,6 @@ def _split_warnings(recipe: Recipe, staged: Staged, plan: Plan) -> list[DataWarn
     return warnings
 
 
-@dataclass(frozen=True)
-class Mixed:
-    """Rows of another dataset that are added to training."""
-
-    staged: Staged
-    name: str
-    rows: np.ndarray
-    """Staged rows in the order they are added; a row may be there again."""
-    account: dict[str, Any]
-    warnings: list[DataWarning]
-
-    def lines(self) -> Iterator[bytes]:
-        """The examples as JSON lines that name their source."""
-        with self.staged.examples_path.open("rb") as file:
-            for row in self.rows:
-                file.seek(int(self.staged.offsets[row]))
-                example = orjson.loads(file.readline())
-                yield orjson.dumps(example | {"source": self.name}, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _matches(held_out: Staged | None, other: Staged, name: str) -> np.ndarray:
-    """Which rows of `other` equal, or nearly equal, one of `held_out`."""
-    none = np.zeros(other.num_rows, np.bool_)
-    if held_out is None or not other.num_rows or not held_out.num_rows:
-        return none
-    same: np.ndarray = np.isin(other.hashes, held_out.hashes)
-    near: np.ndarray = same | _near_to(held_out, np.ones(held_out.num_rows, np.bool_), other, ~same, name)
-    return near
-
-
-def _stage_mix(
-    recipe: Recipe, needs: Kind, name: str, path: Path, share: float, staging: Path, main: Staged, plan: Plan, before: Staged | None, reporter: Reporter
-) -> Mixed:
-    """Stage a mixed dataset, leave out what equals a held-out row (of this or an earlier round), and draw from the rest."""
-    source = open_prepared(path, needs) if name == REPLAY else open_dataset(path, needs=needs, system=recipe.data.system)
-    staged = stage(source, staging / f"mix-{len(list(staging.iterdir()))}", lambda done: reporter.progress(f"reading rows of {name}", done, None))
-    is_held_out = (plan.places == VALIDATION) | (plan.places == TEST)
-    is_free = first_rows(staged.hashes) == np.arange(staged.num_rows) if staged.num_rows else np.zeros(0, np.bool_)
-    num_own = int(np.count_nonzero(is_free))
-    is_free &= ~np.isin(staged.hashes, main.hashes[is_held_out])
-    is_free &= ~_near_to(main, is_held_out, staged, is_free, "held_out")
-    is_free &= ~_matches(before, staged, "earlier")
-    free = np.flatnonzero(is_free)
-    if not len(free):
-        raise TooFewExamplesError(
-            f"{path}: no row is left to mix in as {name!r}",
-            why=f"{staged.rows_in} rows read, {staged.dropped.total()} dropped, {num_own} nearly equal held-out examples",
-            fix=f"give another file, or remove data.mix.{name}",
-        )
-    wanted = round(share * plan.split.counts[TRAIN])
-    order = free[np.argsort(shuffled(staged.hashes[free], recipe.seed), kind="stable")]
-    rows = np.resize(order, wanted)
-    repeated = max(0, wanted - len(free))
-    account = {
-        "share": share, "rows_in": staged.rows_in, "dropped": staged.dropped.total(), "available": len(free), "added": wanted, "repeated": repeated,
-        "held_out_duplicates": num_own - len(free), "format": staged.dataset.format.type,
-    }  # fmt: skip
-    warnings = [DataWarning(one.kind, f"{name}: {one.en}", f"{name}：{one.zh}") for one in staged.dataset.warnings]
-    if repeated:
-        warnings.append(
-            DataWarning(
-                "mix_repeated",
-                f"{name}: {wanted} examples were asked for and {len(free)} are there; {repeated} are repetitions",
-                f"{name}：要混入 {wanted} 条，只有 {len(free)} 条；其中 {repeated} 条是重复的",
-            )
-        )
-    if not wanted:
-        count = plan.split.counts[TRAIN]
-        warnings.append(
-            DataWarning(
-                "mix_empty",
-                f"{name}: a share of {share:g} of {count} training examples is no whole example; none is mixed in",
-                f"{name}：{count} 条训练样例的 {share:g} 不足一条；没有混入",
-            )
-        )
-    return Mixed(staged, name, rows, account, warnings)
-
-
-def _near_to(main: Staged, is_held_out: np.ndarray, other: Staged, is_free: np.ndarray, name: str) -> np.ndarray:
-    """Which rows of `other` nearly equal a held-out row of `main`; works in a folder of that name."""
-    folder = other.examples_path.parent / name
-    folder.mkdir()
-    held_out = np.flatnonzero(is_held_out)
-    with storage_errors(folder), closing(NearDuplicates(folder)) as both:
-        for staged, rows in ((main, held_out), (other, np.flatnonzero(is_free))):
-            for start in range(0, len(rows), 1024):
-                both.add(list(staged.read_near_texts([int(row) for row in rows[start : start + 1024]])))
-    free = np.flatnonzero(is_free)
-
-    def read(rows: Any) -> Iterator[str]:
-        for row in rows:
-            yield from main.read_near_texts([held_out[row]]) if row < len(held_out) else other.read_near_texts([free[row - len(held_out)]])
-
-    labels = both.groups(np.ones(both.num_rows, np.bool_), read)
-    # Held-out rows come first, so a group with one of them is labelled by one.
-    near = np.zeros(other.num_rows, np.bool_)
-    near[free] = labels[len(held_out) :] < len(held_out)
-    return near
-
-
 def _describe(path: Path) -> dict[str, Any]:
     open_source(path)
     stat = path.stat()
@@ -337,7 +297,8 @@ def _describe(path: Path) -> dict[str, Any]:
 
 def _identify(source: dict[str, Any], path: Path, known: Accounting | None, name: str) -> int:
     """Fill in the file's hash, known if its size and time are; return its number of lines (0 when unknown)."""
-    before = {} if known is None else known.source if not name else known.mix.get(name, {}).get("source", {})
+    others = {} if known is None else {**known.mix, **{f"{GIVEN}{split}": one for split, one in known.given.items()}}
+    before = known.source if known is not None and not name else others.get(name, {}).get("source", {})
     if all(before.get(field) == source[field] for field in ("num_bytes", "mtime_ns")):
         source["sha256"] = before["sha256"]
         return 0

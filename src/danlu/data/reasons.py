@@ -82,6 +82,7 @@ CHINESE: tuple[tuple[str, str], ...] = (
     (r"longer than (\d+) tokens", r"超过 \1 个词元"),
     (r"no token to train on", "没有参与训练的词元"),
     (r"held out by an earlier round", "是更早一轮的留出样例"),
+    (r"also among the held-out rows that the data gives", "也在数据给定的留出样例中"),
     (r"the chat template refuses it: (.+)", r"对话模板拒绝：\1"),
     (
         r"shortened to (\d+) tokens: (\d+) oldest messages and (\d+) characters of the prompt removed",

@@ -9,6 +9,12 @@ import numpy as np
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 NAMES = ("train", "validation", "test")
+WORDS = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "eval"), VALIDATION),
+    **dict.fromkeys(("test", "testing"), TEST),
+}
+"""What a column of a data file may call the splits."""
 Array = np.ndarray
 
 
@@ -48,6 +54,15 @@ def split_rows(hashes: Array, groups: Array, *, validation: float, test: float, 
     places = places_by_group[inverse]
     counts = np.bincount(places, minlength=3)
     return Split(places, (int(counts[0]), int(counts[1]), int(counts[2])))
+
+
+def straddling(told: Array, labels: Array) -> Array:
+    """Which rows are not to be used where they were put, because a row with the same label was put into a later split (test before validation before train)."""
+    _, inverse = np.unique(labels, return_inverse=True)
+    last = np.zeros(inverse.max(initial=-1) + 1, np.int8)
+    np.maximum.at(last, inverse, told)
+    found: Array = told < last[inverse]
+    return found
 
 
 def shuffled(hashes: Array, seed: int) -> Array:

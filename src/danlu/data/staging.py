@@ -45,6 +45,8 @@ class Staged:
     offsets: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     hashes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
     dropped: Counter[str] = field(default_factory=Counter)
+    told: np.ndarray | None = None
+    """The split that each row says it belongs to, where a column does."""
 
     @property
     def num_rows(self) -> int:
@@ -74,7 +76,7 @@ def stage(dataset: Dataset, folder: Path, progress: Progress = lambda done: None
     """Read the dataset into `folder`, which is made.
 
     Raises:
-        DataError: the file cannot be read to its end.
+        DataError: the file cannot be read to its end, or a row does not say which split it belongs to where a column shall.
     """
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +92,7 @@ class _Stager:
 
     def __init__(self, staged: Staged, examples: BinaryIO, notes: BinaryIO) -> None:
         self.staged, self.examples, self.notes = staged, examples, notes
-        self.lines, self.offsets, self.hashes = array("q"), array("q", [0]), array("Q")
+        self.lines, self.offsets, self.hashes, self.told = array("q"), array("q", [0]), array("Q"), array("b")
         self.batch: list[str] = []
         self.batch_chars = 0
         self.places: Counter[str] = Counter()
@@ -113,6 +115,8 @@ class _Stager:
         staged = self.staged
         staged.lines, staged.offsets = np.frombuffer(self.lines, np.int64), np.frombuffer(self.offsets, np.int64)
         staged.hashes = np.frombuffer(self.hashes, np.uint64)
+        if staged.dataset.split_column is not None:
+            staged.told = np.frombuffer(self.told, np.int8)
         self._warn()
 
     def _take(self, line: int, row: Row, repairs: tuple[str, ...]) -> None:
@@ -126,6 +130,8 @@ class _Stager:
         except orjson.JSONEncodeError:
             self._drop(line, "holds values that JSON cannot hold")
             return
+        if self.staged.dataset.split_column is not None:
+            self.told.append(self.staged.dataset.place(line, row))
         if fixes:
             self.notes.write(orjson.dumps([len(self.lines), line, "fixed", fixes], option=orjson.OPT_APPEND_NEWLINE))
         if b"{{" in written or b"\xef\xbf\xbd" in written:

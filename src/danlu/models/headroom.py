@@ -17,6 +17,8 @@ from danlu.errors import StorageError
 from danlu.files import read_json, write_json
 
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
+MARK = "alive.json"
+"""The mark's name in a run folder."""
 UNLIMITED = 1 << 60
 """Limits of a control group above it mean none."""
 
@@ -118,6 +120,12 @@ def renew(mark: Path, micro_batch_tokens: int) -> None:
     """Write the mark as it should be found after a kill from now on."""
     with suppress(StorageError):  # on a full disk a run goes on without its mark
         write_json(mark, {"boot_id": boot_id(), "memory_kills": num_memory_kills(), "micro_batch_tokens": micro_batch_tokens})
+
+
+def pardon(mark: Path) -> None:
+    """Count from now on: the kill that was just seen hit another process, which the one that holds the mark outlived."""
+    if mark.exists():
+        renew(mark, int(read_json(mark)["micro_batch_tokens"]))
 
 
 def killed_at(mark: Path) -> int | None:

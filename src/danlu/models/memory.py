@@ -118,16 +118,17 @@ def filled_rows(count: int) -> int:
     return -(-count // step) * step
 
 
-def kernels_bytes(lengths: Iterable[int], sizes: Iterable[int], label_rows: Iterable[int]) -> int:
+def kernels_bytes(lengths: Iterable[int], sizes: Iterable[int], label_rows: Iterable[int], *, is_stock: bool = False) -> int:
     """Memory of the products compiled for examples of such lengths in micro batches of such sizes and numbers of label rows.
 
     An example of a new length takes three for the last block of its attention, a micro batch of a new size about forty, and
     a new number of label rows twenty in the last layer and the head. All of them are filled up to sizes that come again.
+    Where stock layers compute in float32, attention and the head alone go that way: three, none, and four.
     """
     if not uses_onednn():
         return 0
     num_lengths, num_sizes, num_labels = (len({filled_rows(n) for n in numbers}) for numbers in (lengths, sizes, label_rows))
-    return KERNEL_BYTES * min(MAX_KERNELS, 3 * num_lengths + 40 * num_sizes + 20 * num_labels)
+    return KERNEL_BYTES * min(MAX_KERNELS, 3 * num_lengths + (4 * num_labels if is_stock else 40 * num_sizes + 20 * num_labels))
 
 
 def fit(needed_bytes: int, available_bytes: int) -> Fit:
@@ -206,13 +207,32 @@ def peak_memory(
     plans = [Plan.of(shape, recipe, batch, is_accumulated=is_accumulated, device=device, num_shards=num_shards) for batch in batches]
     held = TOKEN_BYTES * sum(int(n) for n in prompts)
     if recipe.training.path == "fast":
-        held += kernels_bytes((int(n) for n in lengths), (batch.tokens for batch in batches), (batch.label_rows for batch in batches))
+        is_stock = computes_stock(shape, recipe, device, num_shards)
+        held += kernels_bytes((int(n) for n in lengths), (batch.tokens for batch in batches), (batch.label_rows for batch in batches), is_stock=is_stock)
     if recipe.objective.is_online:
         plans = [replace(plan, longest_prompt=max(int(n) for n in prompts)) for plan in plans]
     return max(
         (plan.parts(process_bytes=process_bytes, cache_bytes=held, stored_bytes_per_weight=stored_bytes_per_weight) for plan in plans),
         key=lambda parts: parts.peak_bytes,
     )
+
+
+def _compute_bytes(recipe: Recipe) -> int:
+    """Bytes of a number of the computation (`full` trains in float32 whatever the recipe's dtype)."""
+    return 4 if recipe.training.dtype != "bfloat16" or recipe.method.type == "full" else 2
+
+
+def is_fused(shape: ModelShape, recipe: Recipe, device: str, num_shards: int = 1) -> bool:
+    """Whether training/kernels/decoder.py computes the layers."""
+    plain = not getattr(recipe.method, "dropout", 0.0) and not getattr(recipe.method, "use_dora", False)
+    is_simple = recipe.method.type in ("full", "freeze", "lora", "lora_plus_full", "prompt_tuning", "p_tuning")
+    is_usual = recipe.training.path == "fast" and device == "cpu" and _compute_bytes(recipe) == 4 and num_shards == 1
+    return is_usual and shape.is_fusable and plain and is_simple
+
+
+def computes_stock(shape: ModelShape, recipe: Recipe, device: str, num_shards: int = 1) -> bool:
+    """Whether the products of the layers are PyTorch's own in float32, which on no processor go through oneDNN (those in bfloat16 do)."""
+    return not is_fused(shape, recipe, device, num_shards) and _compute_bytes(recipe) == 4
 
 
 @dataclass(frozen=True)
@@ -243,16 +263,13 @@ class Plan:
 
     @property
     def compute_bytes(self) -> int:
-        """Bytes of a number of the computation (`full` trains in float32 whatever the recipe's dtype)."""
-        return 4 if self.recipe.training.dtype != "bfloat16" or self.recipe.method.type == "full" else 2
+        """Bytes of a number of the computation."""
+        return _compute_bytes(self.recipe)
 
     @property
     def is_fused(self) -> bool:
         """Whether training/kernels/decoder.py computes the layers."""
-        plain = not getattr(self.recipe.method, "dropout", 0.0) and not getattr(self.recipe.method, "use_dora", False)
-        is_simple = self.recipe.method.type in ("full", "freeze", "lora", "lora_plus_full", "prompt_tuning", "p_tuning")
-        is_usual = self.recipe.training.path == "fast" and self.device == "cpu" and self.compute_bytes == 4 and self.num_shards == 1
-        return is_usual and self.shape.is_fusable and plain and is_simple
+        return is_fused(self.shape, self.recipe, self.device, self.num_shards)
 
     def parts(self, *, process_bytes: int | None, cache_bytes: int, stored_bytes_per_weight: float | None) -> MemoryParts:
         """The parts at the moment when their sum is largest."""
@@ -371,9 +388,15 @@ class Plan:
         s, size = self.shape, self.compute_bytes
         d, q, k = s.hidden, s.query_width, s.key_width
         is_reference = self.recipe.training.path == "reference"
-        numbers = s.num_norms * 2 * d + (q + k if s.has_head_norms else 0) + 2 * q + 2 * (q if is_reference else k)
+        kind = self.recipe.method.type
+        keeps_inputs = kind not in ("ia3", "prompt_tuning", "p_tuning", "p_tuning_v2")  # those of linear layers, for adapters or their own gradients
+        numbers = s.num_norms * (2 if keeps_inputs else 1) * d + (q + k if s.has_head_norms else 0) + 2 * q + 2 * (q if is_reference else k)
         inner = s.experts_per_token * (s.expert_inner or s.inner) if s.num_experts > 1 else s.inner
-        numbers += 4 * inner if s.is_gated else (8 if "new" in s.activation else 2) * inner
+        numbers += (4 if keeps_inputs or kind == "ia3" else 3) * inner if s.is_gated else (8 if "new" in s.activation else 2) * inner
+        if kind == "ia3":  # keys and values before their factors
+            numbers += 2 * k
+        if getattr(self.recipe.method, "use_dora", False):  # outputs of each layer and of its adapter before the magnitudes
+            numbers += 2 * sum(layer.outputs for layer in adapted_linears(self.recipe.method, s))
         numbers += self._adapter_rank("attention") + self._adapter_rank("feed_forward")
         total = size * numbers
         if size == 2:
@@ -401,7 +424,7 @@ class Plan:
             attention = max(before * (d + 3 * q + 3 * k) + self._block_numbers(), before * (d + (4 if s.has_head_norms else 2) * q + 2 * k))
         else:
             attention = before * (2 * d + 4 * q + 4 * k) + self._block_numbers()
-            feed_forward += after * i
+            feed_forward += after * i * (4 if getattr(self.recipe.method, "use_dora", False) else 1)
         return size * max(attention, feed_forward) + self._dequantised_bytes()
 
     def _block_numbers(self) -> int:

@@ -11,6 +11,9 @@ from danlu.errors import NoEffectError
 from danlu.recipe.base import StrictModel
 from danlu.recipe.recipe import Recipe
 
+DIVISIBLE = ("adamw", "lion")
+"""Optimizers that treat each weight by itself, whatever stands beside it."""
+
 
 class Placement(StrictModel):
     """One process per device."""
@@ -45,11 +48,11 @@ class Placement(StrictModel):
                 why="each process needs a GPU of its own",
                 fix=f"use --processes {num_gpus * num_machines}",
             )
-        if self.processes > 1 and recipe.objective.is_online:
+        if self.is_sharded(recipe) and recipe.objective.is_online:
             raise NoEffectError(
-                f"objective {recipe.objective.type} trains in one process only",
-                why="the model's answers are not divided among processes",
-                fix="leave --processes out",
+                f"objective {recipe.objective.type} cannot be trained sharded",
+                why="each process writes answers of its own, and needs the whole model for it",
+                fix="use --sharding replicate",
             )
         if self.is_sharded(recipe) and recipe.objective.makes_reward_model:
             raise NoEffectError(
@@ -57,11 +60,11 @@ class Placement(StrictModel):
             )
         if self.sharding == "shard" and self.processes == 1:
             raise NoEffectError("--sharding shard has no effect with one process", why="there is nothing to divide the weights over", fix="add --processes 2")
-        if self.is_sharded(recipe) and recipe.optim.optimizer != "adamw":
+        if self.is_sharded(recipe) and recipe.optim.optimizer not in DIVISIBLE:
             raise NoEffectError(
                 f"optim.optimizer {recipe.optim.optimizer} does not work on weights that are divided over processes",
                 why="it needs whole matrices (or a state that cannot be divided)",
-                fix="use optim.optimizer adamw, or --sharding replicate",
+                fix="use optim.optimizer adamw or lion, or --sharding replicate",
             )
         if self.is_sharded(recipe) and recipe.method.quantisation is not None:
             raise NoEffectError(

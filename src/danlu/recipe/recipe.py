@@ -122,7 +122,7 @@ class OptimConfig(StrictModel):
 
 
 class SplitConfig(StrictModel):
-    """Shares of the examples held out; the rest is trained on."""
+    """What is held out: what the data says itself, else shares of the examples; the rest is trained on."""
 
     validation: float = Field(0.1, ge=0, lt=1)
     """Share watched during training (early stopping, best checkpoint)."""
@@ -130,11 +130,47 @@ class SplitConfig(StrictModel):
     """Share never seen before the final proof."""
     max_examples: int | None = Field(2000, ge=1)
     """Most examples in each held-out split; of a large dataset the rest is better trained on. null for no limit."""
+    column: str | None = Field(None, min_length=1)
+    """Column of the data that says of each row where it belongs: train, validation (also valid, val, dev, eval) or test. A split that no row
+    names is drawn by its share."""
+    validation_dataset: str | None = Field(None, min_length=1)
+    """A data file, or dataset, that is the validation split, whole; its share is not drawn then."""
+    test_dataset: str | None = Field(None, min_length=1)
+    """A data file, or dataset, that is the test split, whole; its share is not drawn then."""
+
+    @property
+    def datasets(self) -> dict[str, str]:
+        """The data of the splits that have some of their own, by split."""
+        own = {"validation": self.validation_dataset, "test": self.test_dataset}
+        return {split: name for split, name in own.items() if name is not None}
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether there can be a validation split."""
+        return bool(self.validation or self.column or self.validation_dataset)
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the data says itself what is held out, or some of it."""
+        return bool(self.column or self.datasets)
 
     @model_validator(mode="after")
     def _leaves_something_to_train(self) -> Self:
         if self.validation + self.test >= 1:
             raise ValueError(f"validation {self.validation} + test {self.test} leave nothing to train on")
+        return self
+
+    @model_validator(mode="after")
+    def _given_splits_are_not_drawn(self) -> Self:
+        for split in self.datasets:
+            if self.column is not None:
+                raise ValueError(f"{split}_dataset and column both say what is in the {split} split; remove one of them")
+            if getattr(self, split) != SplitConfig.model_fields[split].default:
+                raise ValueError(f"{split} {getattr(self, split):g} has no effect with {split}_dataset; remove one of them")
+        if len(self.datasets) == 2 and self.max_examples != SplitConfig.model_fields["max_examples"].default:
+            raise ValueError("max_examples has no effect when validation_dataset and test_dataset are given: they are taken whole; remove it")
+        if len(set(self.datasets.values())) < len(self.datasets):
+            raise ValueError(f"validation_dataset and test_dataset are both {self.test_dataset}; give two different ones")
         return self
 
 
@@ -153,7 +189,7 @@ class DataConfig(StrictModel):
     format: Annotated[SerializeAsAny[FormatConfig], FORMATS] | Auto = "auto"
     """The dataset format; `auto` tells it from the content."""
     split: SplitConfig = SplitConfig()
-    """Shares held out for validation and test."""
+    """What is held out for validation and test: shares, or what the data says itself."""
     mix: dict[str, float] = {}
     """Other datasets mixed into training, as a share of the training examples, e.g. `{general: 0.1}`."""
     replay: ReplayConfig | None = None
@@ -282,6 +318,13 @@ class Recipe(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _held_out_data_is_other_data(self) -> Self:
+        for split, name in self.data.split.datasets.items():
+            if name == self.dataset or name in self.data.mix:
+                raise ValueError(f"data.split.{split}_dataset {name} is trained on as well; give other data")
+        return self
+
+    @model_validator(mode="after")
     def _combinations_work(self) -> Self:
         if self.optim.optimizer == "muon" and self.method.makes_adapter:
             raise ValueError("optim.optimizer muon is for methods full and freeze; use adamw with adapters")
@@ -301,7 +344,7 @@ class Recipe(StrictModel):
             raise ValueError(f"data.new_tokens, optim.neftune_alpha and training.sample_prompts do not go with objective {self.objective.type}; remove them")
         if self.objective.needs != "text" and self.method.starts_anew and self.objective.type != "sft":
             raise ValueError(f"method.init random has no model that objective {self.objective.type} could start from; use init pretrained")
-        if isinstance(self.training.early_stopping_patience, int) and not self.data.split.validation:
+        if isinstance(self.training.early_stopping_patience, int) and not self.data.split.has_validation:
             raise ValueError("training.early_stopping_patience has no effect without a validation split; remove it, or set data.split.validation above 0")
         if isinstance(self.data.max_seq_len, int) and self.data.max_seq_len <= self.objective.reserved_tokens:
             raise ValueError(

@@ -197,16 +197,19 @@ def with_mixed(lengths: Lengths, recipe: Recipe) -> Lengths:
 
 def count_lengths(written: Recipe, dataset: Path, base: BaseModel) -> tuple[Lengths, Any]:
     """Token counts of the first examples of the training split, the number of all, and the format."""
-    from danlu.data.convert import open_dataset
+    from danlu.data.convert import examples, open_dataset
     from danlu.data.count import TokenCounter
     from danlu.data.examples import RowError
     from danlu.data.json_rows import Unreadable
+    from danlu.data.split import NAMES, TRAIN
+    from danlu.services.datasets import find_dataset
 
     counter = TokenCounter(base.folder)
-    source = open_dataset(dataset, format=written.data.format, needs=written.objective.needs, system=written.data.system)  # type: ignore[arg-type]
+    split = written.data.split
+    source = open_dataset(dataset, format=written.data.format, needs=written.objective.needs, system=written.data.system, split_column=split.column)  # type: ignore[arg-type]
     tokens: list[int] = []
     labels: list[int] = []
-    total = 0
+    told = [0, 0, 0]
     for line, row, _ in source.entries:
         if isinstance(row, Unreadable):
             continue
@@ -214,17 +217,22 @@ def count_lengths(written: Recipe, dataset: Path, base: BaseModel) -> tuple[Leng
             example = source.convert(line, row, [])
         except RowError:
             continue
-        total += 1
-        if len(tokens) < SAMPLE:
+        place = TRAIN if split.column is None else source.place(line, row)
+        told[place] += 1
+        if len(tokens) < SAMPLE and place == TRAIN:
             count, trained = counter(example)
             tokens.append(count)
             labels.append(trained)
     if not tokens:
         raise TooFewExamplesError("no example can be trained on", why=f"none of the rows of {dataset} is one", fix=f"danlu data inspect {dataset}")
-    split = written.data.split
-    limit = split.max_examples or total
-    num_validation, num_test = (min(limit, round(total * share)) for share in (split.validation, split.test))
-    num_train = max(1, total - num_validation - num_test)
+    total = told[TRAIN]
+    given = {NAMES[place]: count for place, count in enumerate(told) if place != TRAIN and count}
+    for name, path in split.datasets.items():
+        held_out = examples(find_dataset(path), needs=written.objective.needs)  # type: ignore[arg-type]
+        given[name] = sum(1 for _ in held_out)
+    drawn = {name: min(split.max_examples or total, round(total * getattr(split, name))) for name in ("validation", "test") if name not in given}
+    num_validation, num_test = (drawn.get(name, given.get(name, 0)) for name in ("validation", "test"))
+    num_train = max(1, total - sum(drawn.values()))
     try:
         size = dataset.stat().st_size
     except OSError as error:

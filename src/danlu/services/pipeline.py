@@ -64,14 +64,14 @@ def prepare_data(written: Recipe, run_dir: RunDir, reporter: Reporter, *, at_onc
     """The data stage, where it is not done: clean, split, complete the recipe, tokenise (`at_once`: also many rows, before training begins)."""
     if not run_dir.recipe.exists():
         paths = run_dir.read_record().get("paths", {})
-        dataset, mix, base = find_inputs(written, paths)
+        dataset, others, base = find_inputs(written, paths)
         run_dir.update_record(start=rounds.find_start(written, paths, base.folder))
-        _timed(run_dir, "data", lambda: _prepare(written, run_dir, reporter, dataset, mix, base, at_once=at_once))
+        _timed(run_dir, "data", lambda: _prepare(written, run_dir, reporter, dataset, others, base, at_once=at_once))
     rounds.check_start(run_dir)
 
 
 def find_inputs(written: Recipe, paths: Mapping[str, str] = MappingProxyType({})) -> tuple[Path, dict[str, Path], BaseModel]:
-    """The data file, the mixed ones by name, and the base model of a recipe.
+    """The data file, the mixed and the held-out ones by name, and the base model of a recipe.
 
     `paths` says where local names lay when the run was started, so that it goes on from any folder.
 
@@ -82,9 +82,10 @@ def find_inputs(written: Recipe, paths: Mapping[str, str] = MappingProxyType({})
     """
     from danlu.models.catalogue import find_base_model
 
-    dataset, *others = (find_dataset(paths.get(name, name)) for name in (written.dataset, *written.data.mix))
+    names = (*written.data.mix, *written.data.split.datasets.values())
+    dataset, *others = (find_dataset(paths.get(name, name)) for name in (written.dataset, *names))
     base = replace(find_base_model(paths.get(written.base_model, written.base_model)), name=written.base_model)
-    return dataset, dict(zip(written.data.mix, others, strict=True)), base
+    return dataset, dict(zip(names, others, strict=True)), base
 
 
 def resolved(run_dir: RunDir) -> Recipe:
@@ -150,7 +151,7 @@ def _timed(run_dir: RunDir, name: str, work: Callable[[], Any]) -> Any:
     return result
 
 
-def _prepare(written: Recipe, run_dir: RunDir, reporter: Reporter, dataset: Path, mix: Mapping[str, Path], base: BaseModel, *, at_once: bool) -> None:
+def _prepare(written: Recipe, run_dir: RunDir, reporter: Reporter, dataset: Path, others: Mapping[str, Path], base: BaseModel, *, at_once: bool) -> None:
     """Data stage: clean and split the file, fill in what the recipe left `auto`, tokenise."""
     from danlu.data.chat import ChatRenderer
     from danlu.data.prepare import prepare
@@ -169,7 +170,9 @@ def _prepare(written: Recipe, run_dir: RunDir, reporter: Reporter, dataset: Path
     add_new_tokens(tokenizer, written.data.new_tokens)
     renderer = ChatRenderer(tokenizer)
     replay, earlier = rounds.gather_earlier(written, run_dir.read_record().get("paths", {}), run_dir)
-    accounting = prepare(written, run_dir, reporter, dataset=dataset, mix=mix, replay=replay, earlier=earlier)
+    mix = {name: others[name] for name in written.data.mix}
+    given = {split: others[name] for split, name in written.data.split.datasets.items()}
+    accounting = prepare(written, run_dir, reporter, dataset=dataset, mix=mix, given=given, replay=replay, earlier=earlier)
     if earlier is not None and written.start_from and not any(suite.type == "rounds" for suite in written.evaluation.suites):
         written = with_settings(written, {"evaluation.suites": [*written.to_dict()["evaluation"]["suites"], {"type": "rounds"}]})
     for warning in accounting.warnings:

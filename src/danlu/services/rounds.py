@@ -34,7 +34,8 @@ def next_recipe(name: str, *, dataset: str, replay: float, overrides: Sequence[s
     earlier = validate(read_json(run_dir.recipe), source=str(run_dir.recipe))
     values: dict[str, Any] = dict(run_dir.read_record()["written"])
     values["method"] = earlier.to_dict()["method"]
-    values["data"] = {**values["data"], "format": "auto"}
+    own = dict.fromkeys(("column", "validation_dataset", "test_dataset"))  # they belong to the data of the round before
+    values["data"] = {**values["data"], "format": "auto", "split": {**values["data"]["split"], **own}}
     settings: dict[str, Any] = {"dataset": dataset, "start_from": str(run_dir.path)}
     if replay:
         settings["data.replay"] = {"run": str(run_dir.path), "share": replay}

@@ -158,7 +158,7 @@ def local_paths(written: Recipe, known: Mapping[str, str] = MappingProxyType({})
 
     Names in `known` are looked up nowhere else.
     """
-    names = {name: os.path.expanduser(name) for name in (written.dataset, *written.data.mix, written.base_model)}
+    names = {name: os.path.expanduser(name) for name in (written.dataset, *written.data.mix, *written.data.split.datasets.values(), written.base_model)}
     paths = {name: os.path.abspath(path) for name, path in names.items() if name not in known and os.path.exists(path)} | dict(known)
     for name in [name for name in (written.start_from, written.data.replay.run if written.data.replay else None) if name and name not in known]:
         is_folder = os.path.isdir(os.path.expanduser(name)) and not os.path.isfile(os.path.join(name, "run.json"))

@@ -87,7 +87,7 @@ class Sweep:
         if not run_dir.recipe.exists():
             self._copy_data(candidate)
             pipeline.prepare_data(written, run_dir, self.reporter(candidate), at_once=True)
-        if not candidate.resolved.data.split.validation or not read_json(run_dir.data / "encoded.json")["validation"]["num_examples"]:
+        if not candidate.resolved.data.split.has_validation or not read_json(run_dir.data / "encoded.json")["validation"]["num_examples"]:
             raise NoEffectError(
                 "a sweep needs validation rows", why="members are ranked by their validation loss", fix="set data.split.validation to 0.1, or give more rows"
             )

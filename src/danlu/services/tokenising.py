@@ -15,9 +15,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from danlu.data.tokenise import forget_sample, has_sample, is_complete, tokenise
 from danlu.files import read_json
+from danlu.models import headroom
 from danlu.recipe.load import validate
 from danlu.recipe.recipe import Recipe
 from danlu.reporter import Reporter
@@ -34,6 +36,8 @@ def beside_training(recipe: Recipe, run_dir: RunDir, reporter: Reporter, model_d
         yield lambda: None
         return
     process = None if is_complete(run_dir) else _start(run_dir, model_dir)
+    if process is not None:
+        reporter.listen(_Watch(process, run_dir, reporter))
 
     def finish() -> None:
         if process is not None:
@@ -47,6 +51,24 @@ def beside_training(recipe: Recipe, run_dir: RunDir, reporter: Reporter, model_d
     finally:
         if process is not None:
             _end(process)
+
+
+class _Watch:
+    """Tells, with the next step, that the second process was ended; training does not need it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], run_dir: RunDir, reporter: Reporter) -> None:
+        self.process, self.run_dir, self.reporter = process, run_dir, reporter
+        self.is_told = False
+
+    def __call__(self, kind: str, fields: dict[str, Any]) -> None:
+        if kind != "metrics" or self.is_told or self.process.poll() in (None, 0):
+            return
+        self.is_told = True
+        if self.process.returncode == -signal.SIGKILL:  # the kernel takes it first where memory runs out: no reason for training to need less
+            headroom.pardon(self.run_dir.path / headroom.MARK)
+        how = f"by signal {-self.process.returncode}" if self.process.returncode < 0 else f"with code {self.process.returncode}"
+        message = f"the process that tokenises beside training was ended {how}: what it leaves is tokenised when training is over"
+        self.reporter.event("tokenising_ended", message, code=self.process.returncode)
 
 
 def _start(run_dir: RunDir, model_dir: Path) -> subprocess.Popen[bytes]:

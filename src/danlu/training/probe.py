@@ -20,7 +20,7 @@ from danlu.data.pack import TokenFile, divide, pack, step_batches
 from danlu.errors import ModelError, is_out_of_memory
 from danlu.models.forecast import Forecast, Lengths, cost, forecast
 from danlu.models.headroom import budget_bytes, status_bytes
-from danlu.models.memory import SIMULATED_STEPS, MemoryParts, fit, kernels_bytes, micro_batches
+from danlu.models.memory import SIMULATED_STEPS, MemoryParts, computes_stock, fit, kernels_bytes, micro_batches
 from danlu.models.shape import ModelShape
 from danlu.training.forward import unwrap
 
@@ -119,8 +119,11 @@ def _kernels_to_come(loop: Loop, seen: Sequence[Group]) -> int:
         return 0
     found = lengths_of(loop.train_set, loop.objective.group_size)
     batches = micro_batches(loop.recipe, found.tokens, found.labels, loop.state.micro_batch_tokens)
-    whole = kernels_bytes(loop.train_set.sample.lengths.tolist(), (batch.tokens for batch in batches), (batch.label_rows for batch in batches))
-    return max(0, whole - kernels_bytes([len(sequence.ids) for group in seen for sequence in group], (16, 32), (16, 32)))  # of two sizes
+    shape = ModelShape.from_config(unwrap(loop.model).config.to_dict())
+    is_stock = computes_stock(shape, loop.recipe, loop.device.type, loop.world.num_processes if loop.world.is_sharded else 1)
+    lengths = loop.train_set.sample.lengths.tolist()
+    whole = kernels_bytes(lengths, (batch.tokens for batch in batches), (batch.label_rows for batch in batches), is_stock=is_stock)
+    return max(0, whole - kernels_bytes([len(sequence.ids) for group in seen for sequence in group], (16, 32), (16, 32), is_stock=is_stock))  # of two sizes
 
 
 def corrected(parts: MemoryParts, peak_bytes: int) -> MemoryParts:

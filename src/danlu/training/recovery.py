@@ -28,7 +28,7 @@ class Recovery:
 
     def __init__(self, loop: Loop) -> None:
         self.loop: Loop = weakref.proxy(loop)  # a circle would keep the model in memory after the loop is done with
-        self.mark = loop.run_dir.path / "alive.json"
+        self.mark = loop.run_dir.path / headroom.MARK
         """There while the run is: what the kernel kills leaves it behind."""
         self.is_harmed = False
         """Whether an optimizer step that ran out of memory had moved anything."""

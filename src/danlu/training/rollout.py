@@ -1,7 +1,8 @@
 """Rollouts: the model answers the prompts of a step, reward functions judge, and the answers become what is trained on.
 
 An answer is a function of the weights and of (seed, step, example, number of the answer), so a run that goes on from a
-checkpoint writes the same ones again. Answers that several steps share are kept in a file until they are used up.
+checkpoint writes the same ones again, and several processes write each its share of those that one would have written. Answers
+that several steps share are kept in a file until they are used up.
 
 Shapes: P prompts, G answers to each.
 """
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -33,16 +34,19 @@ from danlu.training.batch import PackedBatch
 from danlu.training.forward import attention_of, unwrap
 from danlu.training.groups import Group
 from danlu.training.objective import NllFunction
+from danlu.training.parallel import World
+
+T = TypeVar("T")
 
 
 class Rollouts:
     """Answers of the model to the prompts of one run."""
 
     def __init__(
-        self, recipe: Recipe, run_dir: RunDir, reporter: Reporter, renderer: ChatRenderer, nll: NllFunction, reference: nn.Module | None, device: torch.device
+        self, recipe: Recipe, run_dir: RunDir, reporter: Reporter, renderer: ChatRenderer, nll: NllFunction, reference: nn.Module | None, world: World
     ) -> None:
-        self.recipe, self.run_dir, self.reporter, self.renderer, self.nll, self.reference, self.device = (
-            recipe, run_dir, reporter, renderer, nll, reference, device
+        self.recipe, self.run_dir, self.reporter, self.renderer, self.nll, self.reference, self.world = (
+            recipe, run_dir, reporter, renderer, nll, reference, world
         )  # fmt: skip
         self.objective: Any = recipe.objective
         self.examples = {name: self._examples(name) for name in ("train", "validation")}
@@ -62,10 +66,10 @@ class Rollouts:
             stored = self.run_dir.path / "rollouts" / f"step-{first:06d}.npz"
             if step == first:
                 self._groups, self._numbers = self._write(model, first, indices, prompts, micro_batch_tokens)
-                if self.objective.num_iterations > 1:
+                if self.objective.num_iterations > 1 and self.world.is_main:
                     _store(stored, self._groups, self._numbers)
                     self._remove_used_up(stored.parent)
-            elif stored.exists():
+            elif self.world.from_main(stored.exists()):
                 self._groups, self._numbers = _load(stored)
             else:
                 raise TrainingError(
@@ -100,18 +104,28 @@ class Rollouts:
                 path.unlink()
 
     def _answers(self, model: nn.Module, prompts: list[list[int]], drawing: Drawing | None) -> list[Completion]:
+        """An answer to each prompt; this process writes its share of them."""
+        own = self.world.share([len(prompt) for prompt in prompts])
+        drawn = None if drawing is None else replace(drawing, uniform_BT=drawing.uniform_BT[own])
         was_training, random_state = model.training, torch.get_rng_state()
         model.eval()
         found: dict[int, Completion] = {}
         try:
             longest = self.objective.max_completion_tokens
-            for batch in generate(model, self.renderer, prompts, max_new_tokens=longest, drawing=drawing, on_smaller=self._tell_fewer):
+            for batch in generate(model, self.renderer, [prompts[i] for i in own], max_new_tokens=longest, drawing=drawn, on_smaller=self._tell_fewer):
                 found |= batch
-                self.reporter.progress("answering prompts", len(found), len(prompts))
+                self.reporter.progress("answering prompts", len(found), len(own))
         finally:
             model.train(was_training)
             torch.set_rng_state(random_state)
-        return [found[i] for i in range(len(prompts))]
+        return self._gathered({index: found[place] for place, index in enumerate(own)})
+
+    def _gathered(self, own: dict[int, T]) -> list[T]:
+        """What every process has made of its share, in the order of the whole."""
+        whole: dict[int, T] = {}
+        for part in self.world.gather(own):
+            whole |= part
+        return [whole[i] for i in range(len(whole))]
 
     def _write(self, model: nn.Module, step: int, indices: Sequence[int], prompts: TokenFile, micro_batch_tokens: int) -> tuple[list[Group], dict[str, float]]:
         objective, count = self.objective, self.objective.num_answers
@@ -162,8 +176,12 @@ class Rollouts:
         def tell(count: int) -> None:
             self.reporter.event("out_of_memory", f"out of memory: answers are measured {count} at a time; the loss does not change")
 
+        own = self.world.share([len(sequence.ids) for sequence in sequences])
         with context, attention_of(unwrap(model), self.recipe.training.path):
-            return label_nats(model, self.nll, sequences, micro_batch_tokens=micro_batch_tokens, device=self.device, on_smaller=tell)
+            measured = label_nats(
+                model, self.nll, [sequences[i] for i in own], micro_batch_tokens=micro_batch_tokens, device=self.world.device, on_smaller=tell
+            )
+        return self._gathered(dict(zip(own, measured, strict=True)))
 
 
 @torch.no_grad()

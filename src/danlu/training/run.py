@@ -66,6 +66,12 @@ def run(
         raise NoEffectError(
             f"objective {recipe.objective.type} cannot be trained sharded", why="its head is new and is not divided", fix="start the run without sharding"
         )
+    if world.is_sharded and recipe.objective.is_online:
+        raise NoEffectError(
+            f"objective {recipe.objective.type} cannot be trained sharded",
+            why="each process writes answers of its own, and needs the whole model for it",
+            fix="start the run without sharding",
+        )
     reporter.stage("training")
     if world.device.type == "cpu":
         keep_freed_memory()
@@ -105,17 +111,7 @@ def _train_set(recipe: Recipe, run_dir: RunDir, model_dir: Path) -> TokenFile | 
 
 
 def _rollouts(recipe: Recipe, run_dir: RunDir, reporter: Reporter, nll: NllFunction, model_dir: Path, world: World) -> Rollouts:
-    """Who lets the model answer; with a second model as reference where no adapter can be switched off.
-
-    Raises:
-        NoEffectError: several processes train.
-    """
-    if world.num_processes > 1:
-        raise NoEffectError(
-            f"objective {recipe.objective.type} trains in one process only",
-            why="the model's answers are not divided among processes",
-            fix="start the run without several processes",
-        )
+    """Who lets the model answer; with a second model as reference where no adapter can be switched off."""
     tokenizer = load_tokenizer(model_dir)
     add_new_tokens(tokenizer, recipe.data.new_tokens)
     renderer, reference = ChatRenderer(tokenizer), None
@@ -123,7 +119,7 @@ def _rollouts(recipe: Recipe, run_dir: RunDir, reporter: Reporter, nll: NllFunct
     is_base_at_hand = recipe.method.makes_adapter and getattr(recipe.method, "init", None) != "pissa"
     if recipe.objective.beta and not is_base_at_hand:  # type: ignore[attr-defined]
         reference = base_model(recipe, model_dir, world.device)[0].requires_grad_(False).eval()
-    return Rollouts(recipe, run_dir, reporter, renderer, nll, reference, world.device)
+    return Rollouts(recipe, run_dir, reporter, renderer, nll, reference, world)
 
 
 def complete(loop: Loop, outcome: str, model_dir: Path) -> str:

@@ -43,11 +43,14 @@ def preview(question: dict[str, Any]) -> dict[str, Any]:
 
     names, paths = question["recipe"], question["paths"]
     written = {**names, "dataset": paths.get(names["dataset"], names["dataset"]), "base_model": paths.get(names["base_model"], names["base_model"])}
+    own = {key: paths.get(name, name) for key, name in names["data"]["split"].items() if key.endswith("_dataset") and name is not None}
+    written["data"] = {**names["data"], "split": {**names["data"]["split"], **own}}
     recipe = validate(written, source="recipe")
     place = {"price_per_hour": question["price_per_hour"], "memory_bytes": question["memory_bytes"]}
     found = recommend_run(recipe, goal=question["goal"], **place) if question["goal"] else forecast_run(recipe, **place)
     told = found.to_dict()
     told["recipe"] |= {name: names[name] for name in ("dataset", "base_model")}
+    told["recipe"]["data"]["split"] = names["data"]["split"]
     return told
 
 

@@ -147,6 +147,8 @@ def test_a_dataset_is_pinned_fetched_and_verified(platform: Platform, project: s
         {"base_model": "./x"},
         {"base_model": "a/../../b"},
         {"data": {"mix": {"/etc/passwd": 0.5}}},
+        {"data": {"split": {"test_dataset": "/etc/passwd"}}},
+        {"data": {"split": {"validation_dataset": "../../etc/passwd"}}},
         {"evaluation": {"suites": ["heldout", {"type": "retention", "file": "/etc/passwd"}]}},
         {"start_from": "/var/lib/danlu/runs/x"},
         {"start_from": "../x"},

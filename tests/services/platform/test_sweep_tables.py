@@ -134,6 +134,8 @@ def test_a_preview_tells_members_comparisons_and_steps(platform: Platform, proje
         ({}, {"set": {"method.rank": [4, -1]}}, "method.rank"),
         ({}, {"set": {"dataset": ["danlu/zhangjiajie", "danlu/support-en"]}}, "dataset cannot be swept"),
         ({}, {"set": {"data": [{"mix": {"/etc/passwd": 0.1}}]}}, "data cannot be swept"),
+        ({}, {"set": {"data.split": [{"test_dataset": "/etc/passwd"}]}}, "data.split cannot be swept"),
+        ({}, {"set": {"data.split.test_dataset": ["/etc/passwd"]}}, "data.split.test_dataset cannot be swept"),
         ({}, {"trials": 2, "space": {"evaluation.suites": "a|b"}}, "evaluation.suites cannot be swept"),
         ({}, {"trials": 2, "space": {"method.rank": "-4..8"}}, "method.rank"),
         ({}, {"trials": 2, "space": {"method.rank": "8..4"}}, "is no range"),

@@ -61,6 +61,7 @@ def prepared(tmp_path: Path) -> Prepare:
         data["mix"] = {other: share for other, (share, _) in (mix or {}).items()}
         recipe = Recipe(base_model="danlu/tiny", dataset=str(source), objective=objective, seed=seed, data=data)
         files = {other: path for other, (_, path) in (mix or {}).items()}
-        return Prepared(run_dir.data, prepare(recipe, run_dir, Reporter(run_dir), dataset=source, mix=files))
+        given = {split: Path(path) for split, path in recipe.data.split.datasets.items()}
+        return Prepared(run_dir.data, prepare(recipe, run_dir, Reporter(run_dir), dataset=source, mix=files, given=given))
 
     return run

@@ -178,8 +178,15 @@ def accounting(rows: dict[str, Any] | None, encoded: dict[str, Any] | None) -> l
             add(key, rows[key])
         for reason, number in (rows.get("reasons") or {}).get(key, {}).items():
             add((reason, in_chinese(reason)), number, 1)
+    given = rows.get("given") or {}
     for split, number in (rows.get("splits") or {}).items():
+        number += given.get(split, {}).get("used", 0)
         add({"train": "split_train", "validation": "split_validation", "test": "split_test"}.get(split, split), number)
+        for key, label in (("dropped", ("Left out of its own file", "从它自己的文件里舍弃")), ("duplicate", ("Twice in its own file", "在它自己的文件里重复"))):
+            if given.get(split, {}).get(key):
+                add(label, given[split][key], 1)
+        if given.get(split, {}).get("leaked"):
+            add(("Also among the test rows, left out", "也在测试集中，没有使用"), given[split]["leaked"], 1)
     for mixed, numbers in (rows.get("mix") or {}).items():
         add((f"Mixed in from {mixed}", f"混入 {mixed}"), numbers.get("added", 0))
     for split, numbers in (encoded or {}).items():

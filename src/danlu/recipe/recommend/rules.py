@@ -117,7 +117,7 @@ def _validate_every_steps(recipe: Recipe, facts: Facts) -> Choice:
 
 
 def _early_stopping_patience(recipe: Recipe, facts: Facts) -> Choice:
-    if not facts.num_validation or not recipe.data.split.validation:
+    if not facts.num_validation or not recipe.data.split.has_validation:
         return Choice(None, "there are no validation examples to stop by", "没有验证样例，无从判断何时停止")
     return Choice(PATIENCE, f"{PATIENCE} validations without gain are no accident", f"连续 {PATIENCE} 次验证没有改善并非偶然", "prechelt1998")
 

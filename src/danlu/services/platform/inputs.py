@@ -76,6 +76,8 @@ def find_inputs(platform: Platform, connection: Connection, actor: Actor, projec
     pinned = written.to_dict()
     pinned["dataset"] = search.dataset(written.dataset, is_main=True)
     pinned["data"]["mix"] = {search.dataset(name): share for name, share in written.data.mix.items()}
+    for split, name in written.data.split.datasets.items():
+        pinned["data"]["split"][f"{split}_dataset"] = search.dataset(name)
     search.base_model(written.base_model)
     if written.start_from is not None:
         pinned["start_from"] = search.run(written.start_from)

@@ -20,7 +20,7 @@ from danlu.evaluation.report import words
 from danlu.executors.local import KEPT_ENVIRONMENT
 from danlu.recipe.base import StrictModel
 from danlu.recipe.load import parse_yaml, validate
-from danlu.recipe.recipe import Recipe
+from danlu.recipe.recipe import Recipe, SplitConfig
 from danlu.recipe.recommend import Goal
 from danlu.services.forecasts import free_device
 from danlu.services.platform.inputs import find_inputs
@@ -150,10 +150,11 @@ def _split(platform: Platform, version: DatasetVersion | None, told: dict[str, A
     """What training would hold out: exactly where the doctor has left what it found, else by counting."""
     counted: dict[str, int] = told["split"]
     folder = platform.home / "cache" / version.digest if version is not None else None
-    if folder is None or not findings.has_findings(folder):
+    wanted = SplitConfig.model_validate(told["recipe"]["data"]["split"])
+    if folder is None or wanted.is_given or not findings.has_findings(folder):
         return counted | {"train": told["forecast"]["num_examples"] - counted["mixed_in"]}
-    shares, seed = told["recipe"]["data"]["split"], told["recipe"]["seed"]
-    known = findings.preview_split(folder, **shares, seed=seed)
+    seed = told["recipe"]["seed"]
+    known = findings.preview_split(folder, validation=wanted.validation, test=wanted.test, max_examples=wanted.max_examples, seed=seed)
     return {"train": known.train, "validation": known.validation, "test": known.test, "mixed_in": counted["mixed_in"]}
 
 

@@ -25,7 +25,7 @@ from danlu.store.runs import RUNS, Run
 
 MAX_MEMBERS = 256
 MAX_MISTAKES = 20
-SHARED = ("dataset", "base_model", "start_from", "data.mix", "data.replay", "evaluation")
+SHARED = ("dataset", "base_model", "start_from", "data.mix", "data.replay", "data.split.validation_dataset", "data.split.test_dataset", "evaluation")
 """What no member has for itself."""
 
 
@@ -276,7 +276,7 @@ def _config(values: dict[str, Any]) -> SweepConfig:
 def _mistakes(written: Recipe, members: list[dict[str, Any]]) -> list[str]:
     """What is wrong with members, each told once."""
     found: dict[str, None] = {}
-    if not written.data.split.validation:
+    if not written.data.split.has_validation:
         found["data.split.validation: members are ranked by their validation loss; set it to 0.1"] = None
     for settings in members:
         try:

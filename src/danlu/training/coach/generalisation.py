@@ -34,7 +34,8 @@ def _validation_rows(history: History) -> Iterator[Diagnosis]:
     if not data.num_train or data.num_validation >= FEW_VALIDATION:
         return
     wanted = min(0.3, ceil(100 * GOOD_VALIDATION / max(1, data.used)) / 100)
-    changes = {"data.split.validation": wanted} if wanted > share and wanted + history.recipe.data.split.test < 1 else {}
+    is_drawn = not history.recipe.data.split.is_given and wanted > share and wanted + history.recipe.data.split.test < 1
+    changes = {"data.split.validation": wanted} if is_drawn else {}
     fix: Text = (
         (f"Set data.split.validation={wanted:g}, or add rows.", f"请设 data.split.validation={wanted:g}，或增加数据。")
         if changes
