@@ -152,7 +152,8 @@ def told(soak: Soak, stuck: list[str], minutes: float) -> int:
     first, last = median(soak.rss[quarter : 2 * quarter] or soak.rss), median(soak.rss[-quarter:])
     print(f"{minutes:g} minutes, {sum(soak.statuses.values()):,} answers: {dict(sorted(soak.statuses.items()))}; connections broken: {dict(soak.broken)}")
     print(f"median {median(soak.seconds) * 1e3:.1f} ms, 95 % {sorted(soak.seconds)[int(len(soak.seconds) * 0.95)] * 1e3:.1f} ms")
-    print(f"memory of the server: {first / 1e6:.1f} MB in the second quarter, {last / 1e6:.1f} MB in the last; stuck jobs: {stuck or 'none'}")
+    tenths = [median(soak.rss[number * len(soak.rss) // 10 : (number + 1) * len(soak.rss) // 10] or soak.rss) / 1e6 for number in range(10)]
+    print(f"memory of the server by tenths of the time, MB: {', '.join(f'{size:.0f}' for size in tenths)}; stuck jobs: {stuck or 'none'}")
     is_well = not failed and not soak.broken and not stuck and last < first * (1 + MAX_GROWTH)
     print("well" if is_well else "NOT well")
     return 0 if is_well else 1

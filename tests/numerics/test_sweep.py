@@ -18,7 +18,9 @@ from danlu.files import read_json, read_jsonl, write_json
 from danlu.recipe.recipe import Recipe
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
-from danlu.training.kernels.shared import SharedLoraLinear, rows_of
+from danlu.training.kernels import decoder
+from danlu.training.kernels.projection import rows_of
+from danlu.training.kernels.shared import SharedLoraLinear
 from danlu.training.run import run
 from danlu.training.sweep import Member, can_share, train_together
 
@@ -88,8 +90,18 @@ def members(root: Path, **changes: Any) -> list[Member]:
     return [member(root / str(i), variant, data_seed=i, **changes) for i, variant in enumerate(VARIANTS)]
 
 
-def test_each_adapter_of_a_pass_is_what_it_would_be_alone(tmp_path: Path, model: Path) -> None:
+@pytest.mark.parametrize("has_fused_layers", [True, False])
+def test_each_adapter_of_a_pass_is_what_it_would_be_alone(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, has_fused_layers: bool) -> None:
+    plan, was_fused = decoder.plan, list[bool]()
+
+    def planned(core: Any) -> Any:
+        parts = plan(core) if has_fused_layers else None
+        was_fused.append(parts is not None)
+        return parts
+
+    monkeypatch.setattr(decoder, "plan", planned)
     assert train_together(members(tmp_path / "together"), model_dir=model, device="cpu") == ["finished"] * 3
+    assert set(was_fused) == {has_fused_layers}
 
     for index, lone in enumerate(members(tmp_path / "lone")):
         run(lone.recipe, lone.run_dir, lone.reporter, model_dir=model)

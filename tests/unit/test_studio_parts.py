@@ -3,11 +3,12 @@
 import pytest
 
 from danlu.recipe.recipe import Recipe
+from danlu.recipe.sweep import parse_range
 from danlu.web import numbers
 from danlu.web.components.messages import redacted
-from danlu.web.pages.new_sweep import text_of, values_of
 from danlu.web.schema_fields import changes_to, fields_of, value_at, with_changes, with_value
 from danlu.web.text_diff import compared
+from danlu.web.typed_values import range_of, text_of, values_of
 
 
 def test_a_difference_shows_what_only_one_text_says() -> None:
@@ -77,6 +78,17 @@ def test_values_to_try_are_read_as_people_type_them() -> None:
     assert values_of(text_of([6e-05, 4, "cosine", False, None])) == [6e-05, 4, "cosine", False, None]
     assert values_of("2020-99-99, 1:30, [") == ["2020-99-99", "1:30", "["], "no dates, no times: nothing that people do not mean"
     assert values_of(" ") == []
+
+
+def test_any_setting_can_be_searched_where_nothing_is_suggested() -> None:
+    recipe = Recipe.model_validate({"base_model": "danlu/tiny", "dataset": "d", "optim": {"weight_decay": 0.0}}).to_dict()
+
+    found = {item.path: range_of(item, value_at(recipe, item.path)) for item in fields_of(recipe)}
+
+    assert found["optim.max_grad_norm"] == "0.5..2" and "cosine|" in found["optim.scheduler"]
+    for path, text in found.items():
+        if text:
+            parse_range(path, text)
 
 
 @pytest.mark.parametrize(("number", "text"), [(None, "\u2013"), (0.0, "0"), (0.0025, "0.0025"), (1e-05, "1e-5"), (1234.5, "1,234"), (2.5e9, "2.5e9")])

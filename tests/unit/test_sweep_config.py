@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from danlu.cli.sweep import build_sweep
 from danlu.errors import RecipeError
-from danlu.recipe.sweep import Range, SweepConfig, parse_range, values_to_try
+from danlu.recipe.sweep import Range, SweepConfig, parse_range, range_around, ranges_to_search, values_to_try
 
 
 def test_every_combination_is_a_member() -> None:
@@ -83,3 +83,25 @@ def test_a_sweep_knows_how_many_members_it_will_have() -> None:
     assert SweepConfig(set={"method.rank": [4, 8, 16], "seed": [0, 1]}).num_members == 6
     assert SweepConfig(trials=20, space={"method.rank": "4..64"}).num_members == 20
     assert [SweepConfig(set={"seed": [0, 1]}, keep=0.3).num_kept(number) for number in (1, 3, 10)] == [1, 1, 3]
+
+
+def test_ranges_to_search_lie_around_what_the_recipe_says() -> None:
+    recipe = {"optim": {"learning_rate": 2e-3, "num_epochs": 3, "global_batch_size": "auto"}, "method": {"rank": 16, "dropout": 0.0}}
+
+    found = ranges_to_search(recipe)
+
+    assert found == {"optim.learning_rate": "0.0002..0.02:log", "method.rank": "4..64:log", "optim.num_epochs": "2..6", "method.dropout": "0..0.2"}
+    assert SweepConfig(space=found, trials=4).ends()[2:4] == [{"method.rank": 4}, {"method.rank": 64}]
+
+
+@pytest.mark.parametrize("value", [0, 0.0, 1, 0.5, -2.0, 1e-7, 10**6])
+def test_a_range_around_any_number_can_be_read(value: float) -> None:
+    for low, high, scale in ((0.5, 2, ""), (0.25, 4, ":log")):
+        where = parse_range("x", range_around(value, low, high, scale))
+        assert where.low is not None and where.high is not None and where.low <= value <= where.high
+
+
+def test_the_ends_of_ranges_are_looked_at_one_by_one() -> None:
+    config = SweepConfig(space={"a": "1..4", "b": "0.5..2:log", "c": "x|true"}, trials=2)
+
+    assert config.ends() == [{"a": 1}, {"a": 4}, {"b": 0.5}, {"b": 2.0}, {"c": "x"}, {"c": True}]

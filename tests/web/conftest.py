@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from studio_server import Served, serve
+from studio_server import Served, Window, serve
 
 from danlu.data.findings import look_over
 from danlu.files import write_json
@@ -40,11 +40,26 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )  # /dev/shm of a container is small
+        # The memory that containers give to /dev/shm is too small for a browser.
+        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
         yield opened
         opened.close()
+
+
+@pytest.fixture
+def window(browser: Any, studio: Served) -> Iterator[Window]:
+    """A window on the studio."""
+    opened = Window(browser, studio)
+    yield opened
+    opened.context.close()
+
+
+@pytest.fixture
+def platform(studio: Served) -> Iterator[Platform]:
+    """The studio's home, for what others do meanwhile."""
+    opened = Platform.open(Settings(home=studio.home))
+    yield opened
+    opened.close()
 
 
 class Furnished(NamedTuple):

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from studio_server import Served, Window, serve
 
-from danlu.services.platform import datasets, jobs, rows, views, votes
+from danlu.services.platform import datasets, jobs, rows, runs, views, votes
 from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
+from danlu.services.platform.runs import NewRun
 from danlu.services.platform.views import Draft
-from danlu.settings import Settings
 from danlu.store import measurements
 from danlu.store.jobs import JOBS
 from danlu.store.measurements import Point, read_of
@@ -21,20 +21,6 @@ from danlu.store.runs import RUNS
 
 WAIT = 60_000
 OWNER = Actor.local()
-
-
-@pytest.fixture
-def window(browser: Any, studio: Served) -> Any:
-    opened = Window(browser, studio)
-    yield opened
-    opened.context.close()
-
-
-@pytest.fixture
-def platform(studio: Served) -> Any:
-    opened = Platform.open(Settings(home=studio.home))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
@@ -186,7 +172,7 @@ def test_an_earlier_message_is_changed_and_what_followed_it_is_left_out(window: 
 
 
 @pytest.mark.slow
-def test_votes_are_cast_blind_once_counted_and_made_a_dataset_of(window: Window, studio: Served, platform: Platform) -> None:
+def test_votes_are_cast_blind_once_counted_and_made_a_dataset_of_once(browser: Any, window: Window, studio: Served, platform: Platform) -> None:
     panes = [{"model": model, "answers": [text]} for model, text in ((studio.run_id, "by cable car"), ("danlu/tiny", "no idea"))]
     values = {"questions": ["How do I get there?"], "panes": panes, "is_blind": True}
     views.save_draft(platform, OWNER, f"compare2-{studio.project_id}", Draft(values=values))
@@ -203,12 +189,46 @@ def test_votes_are_cast_blind_once_counted_and_made_a_dataset_of(window: Window,
     assert page.locator("text=A is better").count() == 0
     page.click("text=Make a dataset of them")
     page.wait_for_url("**/datasets/dts_*?version=1", timeout=WAIT)
+    assert page.inner_text("h1") == "votes"
+    chinese = Window(browser, studio, language="zh")  # made again, in whatever language: said calmly, and led to what is there
+    again = chinese.go(f"/compare?project={studio.project_id}")
+    again.click("text=\u505a\u6210\u6570\u636e\u96c6")
+    again.wait_for_selector("text=votes@1 \u5df2\u5305\u542b\u5168\u90e8\u6837\u4f8b\u5bf9", timeout=WAIT)
+    assert again.locator(".dl-toast").count() == 0
+    again.click("text=\u6253\u5f00\u6570\u636e\u96c6")
+    again.wait_for_url("**/datasets/dts_*?version=1", timeout=WAIT)
+    chinese.context.close()
 
     (vote,) = votes.list_votes(platform, OWNER, studio.project_id).items
     assert (vote.winner, vote.is_blind, vote.answers[0]["model"]) == (0, True, studio.run_id)
     (rating,) = votes.list_ratings(platform, OWNER, studio.project_id).items
     assert (rating.model, rating.score) == ("danlu/tiny", 4)
     assert window.said == []
+
+
+@pytest.mark.slow
+def test_of_a_run_that_failed_before_its_first_step_nothing_good_is_said_and_it_can_be_discarded(window: Window, studio: Served, platform: Platform) -> None:
+    recipe = {"base_model": "danlu/tiny", "dataset": "danlu/zhangjiajie"}
+    run = runs.submit_run(platform, OWNER, studio.project_id, NewRun(recipe=recipe, name="broken"))
+    page = window.go(f"/runs/{run.id}")
+    page.wait_for_selector("text=Speaks up once there are 20 steps", timeout=WAIT)
+    page.click("main >> text=Stop")
+    page.wait_for_selector(".dl-dialog", timeout=WAIT)
+    assert page.locator(".dl-dialog .dl-btn").all_inner_texts() == ["Keep going", "Stop and keep", "Discard"]  # three outcomes, each once
+    page.click(".dl-dialog >> text=Keep going")
+    with platform.database.writing() as connection:
+        error = {"code": "DL500", "what": "memory ran out", "why": "it did", "fix": "less"}
+        for job in JOBS.all(connection, run_id=run.id):
+            JOBS.update(connection, job.id, state="failed", error=error, finished_at=1e9)
+        RUNS.update(connection, run.id, state="failed", error=error, finished_at=1e9)
+
+    page.wait_for_selector("text=No step was measured", timeout=WAIT)
+    page.wait_for_selector("text=It ended before it had looked at its data", timeout=WAIT)
+    assert "look as they should" not in page.inner_text("main") and "It wrote no answers" in page.inner_text("main")
+    page.click("main .dl-btn.danger:has-text('Discard')")
+    page.click(".dl-dialog .dl-btn.danger")
+    page.wait_for_url("**/runs", timeout=WAIT)
+    assert run.id not in {one.id for one in _runs(platform, studio.project_id)} and window.said == []
 
 
 @pytest.mark.slow
@@ -235,6 +255,4 @@ def test_a_server_that_stops_does_not_wait_for_a_model_that_is_being_loaded(wind
 
 
 def _runs(platform: Platform, project_id: str) -> list[Any]:
-    from danlu.services.platform import runs
-
     return list(runs.list_runs(platform, OWNER, project_id).items)

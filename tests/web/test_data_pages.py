@@ -14,26 +14,11 @@ from danlu.services.platform.datasets import NewDataset
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.rows import RowEdits
 from danlu.services.platform.views import Draft
-from danlu.settings import Settings
 from danlu.store.jobs import JOBS
 
 WAIT = 60_000
 OWNER = Actor.local()
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def window(browser: Any, studio: Served) -> Any:
-    opened = Window(browser, studio)
-    yield opened
-    opened.context.close()
-
-
-@pytest.fixture
-def platform(studio: Served) -> Any:
-    opened = Platform.open(Settings(home=studio.home))
-    yield opened
-    opened.close()
 
 
 def test_a_cut_upload_goes_on_where_it_stopped_and_never_with_another_file(window: Window, studio: Served, platform: Platform, tmp_path: Path) -> None:

@@ -1,8 +1,5 @@
 """What experts do: order the queue by hand, try several settings, put runs side by side, run one again."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 from studio_server import Served, Window
 
@@ -12,7 +9,6 @@ from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.runs import NewRun, Stop
 from danlu.services.platform.views import Draft
-from danlu.settings import Settings
 from danlu.store.jobs import JOBS
 from danlu.store.runs import RUNS
 
@@ -20,20 +16,6 @@ pytestmark = pytest.mark.slow
 WAIT = 60_000
 OWNER = Actor.local()
 RECIPE = {"base_model": "danlu/tiny", "dataset": "danlu/zhangjiajie"}
-
-
-@pytest.fixture
-def window(browser: Any, studio: Served) -> Iterator[Window]:
-    opened = Window(browser, studio)
-    yield opened
-    opened.context.close()
-
-
-@pytest.fixture
-def platform(studio: Served) -> Iterator[Platform]:
-    opened = Platform.open(Settings(home=studio.home))
-    yield opened
-    opened.close()
 
 
 def test_the_queue_is_ordered_by_hand_by_keyboard_and_by_class(window: Window, studio: Served, platform: Platform) -> None:
@@ -51,6 +33,8 @@ def test_the_queue_is_ordered_by_hand_by_keyboard_and_by_class(window: Window, s
         page.drag_and_drop(f"li[data-job={job}]", f"li[data-job={target}]", source_position={"x": 6, "y": 6}, target_position=place)
 
     order(one, two, three)
+    stop = f"document.querySelector('li[data-job={three}] .danger')"
+    page.evaluate(f"{stop}.isSame = true")
     drag(three, one)
     order(three, one, two)
     drag(three, two, to_end=True)
@@ -64,6 +48,7 @@ def test_the_queue_is_ordered_by_hand_by_keyboard_and_by_class(window: Window, s
     page.click(f"li[data-job={two}] .q-select")
     page.click(".q-menu >> text=Express")
     order(two, three, one)
+    assert page.evaluate(f"{stop}.isSame")  # whatever moves, a button stays the same one: pressed at that instant, it is pressed
 
     for job in (one, two, three):
         page.click(f"li[data-job={job}] >> text=Stop")
@@ -118,6 +103,89 @@ def test_a_sweep_is_put_together_started_watched_and_told_of_when_it_fails(windo
     assert sweeps.get_sweep(platform, OWNER, run_id).num_members == 6
     assert window.said == []
     runs.stop_run(platform, OWNER, run_id, Stop(outcome="discard"))
+
+
+def test_a_search_of_ranges_is_put_together_started_and_watched(window: Window, studio: Served, platform: Platform) -> None:
+    page = window.go("/sweeps/new?dataset=danlu/zhangjiajie")
+    page.click("text=Search ranges")
+    page.wait_for_selector("text=12 members", timeout=WAIT)
+    number = page.locator("input[aria-label='How many members']")
+    number.fill("1")
+    number.blur()
+    page.wait_for_selector(".dl-btn.primary[aria-disabled=true]:has-text('Start the sweep')", timeout=WAIT)
+    number.fill("5")
+    number.blur()
+    page.wait_for_selector("text=5 members", timeout=WAIT)
+    page.check("[aria-label='Try Adapter size (rank)']")
+    ranks = page.locator("input[aria-label^='Range of Adapter size']")
+    ranks.fill("-8..8")
+    ranks.blur()
+    page.wait_for_selector(".dl-note.bad:has-text('method.rank')", timeout=WAIT)
+    ranks.fill("2..8")
+    ranks.blur()
+    page.wait_for_selector(".dl-btn.primary:not([aria-disabled]):has-text('Start the sweep')", timeout=WAIT)
+    page.click("main >> text=Start the sweep")
+    page.wait_for_url("**/sweeps/run_*", timeout=WAIT)
+    page.wait_for_selector("text=Optuna chooses the members", timeout=WAIT)
+    run_id = page.url.rpartition("/")[2]
+    (job,) = runs.list_run_jobs(platform, OWNER, run_id)
+    assert job.payload["sweep"]["trials"] == 5 and job.payload["sweep"]["space"]["method.rank"] == "2..8"
+
+    with platform.database.writing() as connection:
+        JOBS.update(connection, job.id, state="running", attempt=1, started_at=1e9)
+        RUNS.update(connection, run_id, state="running", started_at=1e9)
+    member = {"rank": 1, "name": "001", "settings": {"optim.learning_rate": 0.00123, "method.rank": 7}, "validation_loss": 2.5, "best_step": 8}
+    rows = [member | {"state": "trained", "steps": 8, "num_steps": 8, "note": "", "path": "/nowhere"}]
+    write_json(platform.run_folder(run_id) / "sweep" / "results.json", {"state": "running", "members": rows})
+    page.wait_for_selector("tbody tr:has-text('2.5'):has-text('7'):has-text('0.00123')", timeout=WAIT)
+    page.click("text=Search again with changes")
+    page.wait_for_selector("text=5 members", timeout=WAIT)
+    assert page.locator("input[aria-label^='Range of Adapter size']").input_value() == "2..8" and window.said == []
+    runs.stop_run(platform, OWNER, run_id, Stop(outcome="discard"))
+    views.save_draft(platform, OWNER, "new_sweep", Draft())
+
+
+def test_a_recipe_with_a_mistake_cannot_be_started_and_says_why(window: Window, studio: Served, platform: Platform) -> None:
+    views.save_draft(platform, OWNER, "new_run", Draft(values=RECIPE | {"step": "review"}))
+    num_runs = len(runs.list_runs(platform, OWNER, studio.project_id).items)
+    page = window.go("/new-run")
+    start = page.locator("button.dl-btn.primary:has-text('Start the run')")
+    rank = page.locator("input[aria-label='method.rank']")
+    rank.wait_for(timeout=WAIT)
+    rank.fill("-1")
+    rank.blur()
+    page.wait_for_selector("text=The recipe has mistakes", timeout=WAIT)
+    assert start.get_attribute("aria-disabled") == "true"
+    why = page.inner_text(f"#{start.get_attribute('aria-describedby')}")
+    assert "Put the mistakes right first" in why
+    start.focus()  # whoever cannot see that it is grey reaches it, and hears why
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f".dl-toast:has-text('{why}')", timeout=WAIT)
+    assert len(runs.list_runs(platform, OWNER, studio.project_id).items) == num_runs
+
+    rank.fill("3")
+    rank.blur()
+    page.wait_for_timeout(30)
+    rank.fill("5")  # while the answer for 3 is awaited
+    rank.blur()
+    page.wait_for_selector("button.dl-btn.primary:not([aria-disabled]):has-text('Start the run')", timeout=WAIT)
+    page.wait_for_selector("text=What will happen", timeout=WAIT)
+    page.click("text=Advanced")
+    page.click("summary:has-text('Recipe as YAML')")
+    text = page.locator("textarea[aria-label='Recipe as YAML']")
+    assert "rank: 5" in text.input_value()
+    text.fill(text.input_value().replace("rank: 5", "rank: many"))
+    text.blur()
+    page.wait_for_selector("text=The recipe has mistakes", timeout=WAIT)
+    assert start.get_attribute("aria-disabled") == "true"  # else what the form said before would be started
+    text.fill(text.input_value().replace("rank: many", "rank: 5").replace("danlu/zhangjiajie", "danlu/support-en"))
+    text.blur()
+    page.wait_for_selector("button.dl-btn.primary:not([aria-disabled]):has-text('Start the run')", timeout=WAIT)
+    page.click("main >> text=Simple")
+    page.wait_for_selector("input[aria-label='method.rank']", timeout=WAIT)
+    draft = views.get_draft(platform, OWNER, "new_run").values
+    assert (draft["dataset"], draft["changes"]["method.rank"]) == ("danlu/support-en", 5) and window.said == []
+    views.save_draft(platform, OWNER, "new_run", Draft())
 
 
 def test_runs_are_put_side_by_side_and_one_is_run_again_as_it_was(window: Window, studio: Served, platform: Platform) -> None:

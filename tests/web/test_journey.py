@@ -83,7 +83,7 @@ def test_from_a_file_to_an_exported_specialist_in_twelve_clicks(browser: Any, fr
     me.page.wait_for_url("**/datasets/*?version=2", timeout=WAIT)
     me.sees("Nothing was found. Every row can be used.")
     with _platform(fresh) as platform:
-        views.save_draft(platform, OWNER, "new_run", Draft(values={"changes": FEW}))
+        views.save_draft(platform, OWNER, "new_run", Draft(values={"dataset": "guide", "changes": FEW}))
 
     me.press("Train on it")
     me.press("Continue")

@@ -108,5 +108,39 @@ def test_no_page_has_a_serious_barrier(browser: Any, studio: Served) -> None:
             serious = barriers(page)
             if serious:
                 found[name, scheme] = serious
+    found |= _badges(window) | _tour(window)
     window.context.close()
     assert found == {}
+
+
+def _badges(window: Window) -> dict[tuple[str, str], list[str]]:
+    """The badges that say whether a model fits, each with its bubble open, in every colour they can have."""
+    found = {}
+    page = window.go("/models")
+    for scheme in SCHEMES:
+        page.emulate_media(color_scheme=scheme)
+        for tones in (("good", "warn"), ("bad", "")):
+            page.eval_on_selector_all(
+                ".dl-badge[data-tip]", "(badges, tones) => badges.forEach((one, i) => one.classList.value = `dl-badge ${tones[i]}`)", tones
+            )
+            page.eval_on_selector(".dl-badge[data-tip]", "badge => { badge.blur(); badge.focus(); }")
+            assert page.get_attribute(".dl-badge[data-tip]", "aria-describedby") == page.get_attribute(".dl-tip", "id")
+            if serious := barriers(page):
+                found[f"badges {tones}", scheme] = serious
+    return found
+
+
+def _tour(window: Window) -> dict[tuple[str, str], list[str]]:
+    """The tour, at each of its steps."""
+    found = {}
+    window.go("/help").click("main .dl-head button")
+    page = window.page
+    page.wait_for_selector(".dl-tour", timeout=60_000)
+    for number in range(7):
+        scheme = SCHEMES[number % 2]
+        page.emulate_media(color_scheme=scheme)
+        if number in (0, 1, 4, 6) and (serious := barriers(page)):  # at a button, in the navigation, at a card, at its end
+            found[f"tour {number}", scheme] = serious
+        page.keyboard.press("ArrowRight")
+    page.wait_for_selector(".dl-tour", state="detached", timeout=60_000)
+    return found

@@ -12,11 +12,13 @@ from axe import barriers
 from studio_server import Served, Window, serve
 from test_pages import SCREENSHOTS, TOKENS, look
 
-from danlu.services.platform import projects, sessions
+from danlu.services.platform import datasets, projects, sessions, votes
 from danlu.services.platform.access import Actor
+from danlu.services.platform.datasets import NewDataset
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.projects import NewProject
 from danlu.services.platform.sessions import Visitor
+from danlu.services.platform.votes import NewVote
 from danlu.settings import Settings
 from danlu.store import members
 from danlu.store import sessions as store
@@ -249,6 +251,46 @@ def test_a_session_that_ends_in_mid_page_costs_nothing_that_was_typed(browser: A
     window.reload()
     page.wait_for_selector("text=每晚", timeout=WAIT)
     assert secret not in page.content()
+    window.context.close()
+
+
+def test_a_reviewer_is_offered_what_a_reviewer_may_do_and_told_what_the_rest_needs(browser: Any, shared: Served, admin: str, platform: Platform) -> None:
+    with platform.database.writing() as connection:
+        ada = USERS.find(connection, name_key=admin)
+        assert ada is not None
+        more: dict[str, Any] = {
+            "email": None,
+            "password_hash": ada.password_hash,
+            "oidc_subject": None,
+            "is_admin": False,
+            "is_active": True,
+            "preferences": {},
+        }
+        kim = USERS.insert(connection, name="kim", name_key="kim", **more)
+        members.set_role(connection, shared.project_id, kim.id, "reviewer")
+    answers = [{"model": "danlu/tiny", "text": text} for text in ("by cable car", "no idea")]
+    asked = [{"role": "user", "content": "How do I get there?"}]
+    vote = NewVote.model_validate({"messages": asked, "answers": answers, "winner": 0})
+    votes.create_vote(platform, Actor.local(), shared.project_id, vote)
+    dataset = datasets.create_dataset(platform, Actor.local(), shared.project_id, NewDataset(example="danlu/product-json"))
+    window = Window(browser, shared)
+    enter(window, "kim", at="/sign-in?next=/compare").wait_for_selector("text=Newest votes", timeout=WAIT)
+
+    page = window.page
+    page.click("text=Newest votes")
+    page.wait_for_selector("text=How do I get there?", timeout=WAIT)
+    assert page.locator(".dl-composer").count() == 1 and page.locator("main >> text=Download as JSONL").count() == 1
+    told = {}
+    for path in ("/compare", "/datasets", f"/datasets/{dataset.id}", "/models", "/queue", "/new-run?dataset=danlu/product-json", "/sweeps/new"):
+        page.goto(shared.url + path)
+        page.wait_for_selector("main h1", timeout=WAIT)
+        page.wait_for_function("window.socket?.connected", timeout=WAIT)
+        refused = "Delete|Rename|Make a dataset of them|Pause|Train on it|Put right" + ("" if path == "/compare" else "|Stop")
+        found = [text for text in page.locator("main .dl-btn:not([aria-disabled])").all_inner_texts() if re.search(refused, text)]
+        told[path.partition("?")[0]] = (found, "needs the role editor" in page.inner_text("main"))
+    rest = {name: told.pop(name) for name in ("/datasets", "/sweeps/new")}
+    assert rest == {"/datasets": ([], True), "/sweeps/new": ([], True)}
+    assert all(not found for found, _ in told.values()), told
     window.context.close()
 
 

@@ -15,7 +15,6 @@ from danlu.services.platform.platform import Platform
 from danlu.services.platform.projects import NewProject
 from danlu.services.platform.runs import NewRun
 from danlu.services.platform.views import Draft, ViewChange
-from danlu.settings import Settings
 from danlu.store.jobs import JOBS
 from danlu.store.runs import RUNS
 
@@ -34,13 +33,6 @@ def screenshots(repository: Path) -> Path:
     folder = Path(os.environ.get("DANLU_SCREENSHOTS", repository / "build" / "screenshots"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-@pytest.fixture
-def platform(studio: Served) -> Iterator[Platform]:
-    opened = Platform.open(Settings(home=studio.home))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -21,6 +21,16 @@ FACTORS: dict[str, tuple[float, ...]] = {
 """What a recipe's own value is multiplied by to get values around it; the settings that change most come first."""
 USUAL: dict[str, tuple[float, ...]] = {"method.dropout": (0.0, 0.05, 0.1), "optim.weight_decay": (0.0, 0.01, 0.1)}
 """Values that are usual whatever the recipe says."""
+SPREADS: dict[str, tuple[float, float, str]] = {
+    "optim.learning_rate": (0.1, 10, ":log"),
+    "method.rank": (0.25, 4, ":log"),
+    "method.alpha": (0.25, 4, ":log"),
+    "optim.num_epochs": (0.5, 2, ""),
+    "optim.global_batch_size": (0.25, 4, ":log"),
+}
+"""The ends of a range around a recipe's own value, as its multiples, and how the range is searched."""
+USUAL_RANGES = {"method.dropout": "0..0.2", "optim.weight_decay": "0..0.2"}
+"""The same for settings whose usual ranges do not depend on the recipe."""
 
 LARGEST = 1e12
 
@@ -69,6 +79,15 @@ class SweepConfig(StrictModel):
         """How many there will be."""
         return self.trials or math.prod(len(values) for values in self.set.values())
 
+    def ends(self) -> list[dict[str, Any]]:
+        """Each end of each range, and each of the values that are named, by itself: where these are valid, what is chosen between them is."""
+        found: list[dict[str, Any]] = []
+        for path, text in self.space.items():
+            where = parse_range(path, text)
+            ends = where.values or [int(end) if where.is_integer else end for end in (where.low, where.high) if end is not None]
+            found += [{path: end} for end in ends]
+        return found
+
     def members(self) -> list[dict[str, Any]]:
         """Settings of every member, in the order of the values given."""
         return [dict(zip(self.set, combination, strict=True)) for combination in itertools.product(*self.set.values())]
@@ -108,6 +127,20 @@ def values_to_try(recipe: Mapping[str, Any]) -> dict[str, list[Any]]:
         if own is not None:
             found[path] = sorted({own, *usual})
     return found
+
+
+def ranges_to_search(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Ranges worth searching by path, around the recipe's own values; only of settings that the recipe has, and that are not `auto`."""
+    found = {path: range_around(own, *SPREADS[path]) for path in SPREADS if (own := _number_at(recipe, path)) is not None}
+    return found | {path: text for path, text in USUAL_RANGES.items() if _number_at(recipe, path) is not None}
+
+
+def range_around(value: float, low: float = 0.5, high: float = 2, scale: str = "") -> str:
+    """The range between two multiples of a number, as `parse_range` reads it."""
+    first, last = sorted((_scaled(value, low), _scaled(value, high)))
+    if first == last:
+        return f"0..{max(1, last):g}"
+    return f"{first:g}..{last:g}{scale if first > 0 else ''}"
 
 
 def _number_at(recipe: Mapping[str, Any], path: str) -> Any:

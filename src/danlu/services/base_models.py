@@ -6,7 +6,6 @@ nothing can be done is answered too, with the reason.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,21 +13,16 @@ from pathlib import Path
 from danlu.errors import DanluError, ModelError
 from danlu.models.catalogue import find_base_model
 from danlu.models.forecast import Alternative, Forecast, Lengths, forecast
-from danlu.models.headroom import available_memory_bytes
 from danlu.models.load import check_model_dir
 from danlu.models.shape import ModelShape
 from danlu.recipe.recipe import Recipe
 from danlu.recipe.recommend import recommend_all
-from danlu.services.forecasts import Device, device, facts_of
+from danlu.services.forecasts import Device, facts_of, free_device
 
 USUAL_EXAMPLES, USUAL_TOKENS = 1000, 512
 """The usual run: LoRA as it is recommended for that many conversations, each that long with half of it answers (docs/forecast.md)."""
 MAX_LAYERS = 512
 """No language model has so many; the formula goes through them one by one."""
-DEVICE_SECONDS = 5
-"""For so long nobody asks again what the machine has free."""
-KEPT_BITS = 6
-"""Free memory is rounded down to so many binary digits (by 3 % at most), so that what was computed serves again."""
 MAX_LICENCE = 60
 """Characters; the model card is somebody's text."""
 
@@ -60,7 +54,7 @@ def base_model_facts(folder: Path) -> BaseModelFacts:
         return BaseModelFacts(0, None, None, None, None, error)
     if shape is None:
         return BaseModelFacts(size_bytes, licence, None, None, None, error)
-    usual, alternative = usual_run(shape, _place(int(time.monotonic() // DEVICE_SECONDS)))
+    usual, alternative = usual_run(shape, free_device())
     return BaseModelFacts(size_bytes, licence, shape.num_parameters, usual, alternative, None)
 
 
@@ -76,15 +70,6 @@ def _look(folder: Path, stamps: tuple[tuple[str, int], ...]) -> tuple[str | None
     except DanluError as error:
         return licence, None, error
     return licence, shape, None
-
-
-@lru_cache(maxsize=1)
-def _place(moment: int) -> Device:
-    """What would train, with what a process of its own could take there; `moment` is a number that changes every few seconds."""
-    found = device()
-    free = available_memory_bytes() if found.kind == "cpu" else found.available_bytes
-    step = 1 << max(0, free.bit_length() - KEPT_BITS)
-    return replace(found, available_bytes=free // step * step)
 
 
 @lru_cache(maxsize=256)

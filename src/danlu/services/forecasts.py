@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from danlu.errors import DataError, OutOfMemoryError, TooFewExamplesError
 from danlu.models.forecast import Forecast, Lengths, can_quantise, forecast
-from danlu.models.headroom import budget_bytes
+from danlu.models.headroom import available_memory_bytes, budget_bytes
 from danlu.models.memory import peak_memory
 from danlu.models.shape import ModelShape
 from danlu.models.trained import trained_by
@@ -28,6 +29,10 @@ SAMPLE = 2000
 """Examples that are tokenised; the others are counted."""
 REFUSED_FACTOR = 1.2
 """A run is refused before anything is loaded only when the least it can do with is that much above all memory there is."""
+DEVICE_SECONDS = 5
+"""For so long nobody asks again what the machine has free."""
+KEPT_BITS = 6
+"""Free memory is rounded down to so many binary digits (by 3 % at most), so that what was computed serves again."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,23 @@ def device(memory_bytes: int | None = None) -> Device:
     gpu_bytes = _gpu_available()
     kind = "cpu" if gpu_bytes is None else "cuda"
     return Device(kind, memory_bytes or gpu_bytes or budget_bytes())
+
+
+def free_device() -> Device:
+    """What would train here, with the memory that a run of its own could take now: of the GPU, else of the machine within its limits.
+
+    The studio tells and uses this number everywhere. Limits of the process that asks, and what it holds itself, are not the run's.
+    """
+    return _free_device(int(time.monotonic() // DEVICE_SECONDS))
+
+
+@lru_cache(maxsize=1)
+def _free_device(moment: int) -> Device:
+    """The same; `moment` is a number that changes every few seconds."""
+    found = device()
+    free = available_memory_bytes() if found.kind == "cpu" else found.available_bytes
+    step = 1 << max(0, free.bit_length() - KEPT_BITS)
+    return replace(found, available_bytes=free // step * step)
 
 
 def _gpu_available() -> int | None:

@@ -24,6 +24,7 @@ from danlu.models.virtual import VirtualTokens, virtual_tokens
 from danlu.training.batch import PackedBatch
 from danlu.training.kernels import attention, decoder, int8, sizes
 from danlu.training.kernels.cross_entropy import linear_cross_entropy
+from danlu.training.kernels.projection import stretches
 from danlu.training.layout import layout_of
 from danlu.training.prompt import put_before, with_room
 
@@ -76,7 +77,7 @@ def hidden_at_labels(causal_lm: Any, batch: PackedBatch, virtual: VirtualTokens 
         num_before, prefix = virtual.num_tokens, virtual.prefix
     parts = decoder.plan(core) if prefix is None else None
     if parts is not None:
-        return decoder.hidden_at_labels(core, parts, layout_of(batch, may_share=embedded_TD is None), embedded_TD)
+        return decoder.hidden_at_labels(core, parts, layout_of(batch, may_share=embedded_TD is None and stretches() is None), embedded_TD)
     num_tokens = len(batch.ids_T)
     count = sizes.filled(num_tokens, batch.ids_T.device)
     fill = (count - num_tokens,) if count > num_tokens else ()  # an example behind the others that nobody reads

@@ -1,7 +1,7 @@
 """Several adapters trained in one pass over one frozen base model; each is a run of its own, with its own loop and folder.
 
 Every member's `Loop` runs unchanged in a thread; when all have asked for the gradients of their step, the main thread computes these
-together: the rows of all members in one packed batch, adapter by adapter (kernels/shared.py). Only one thread runs at a time.
+together: the rows of all members in one packed batch, adapter by adapter (kernels/projection.py). Only one thread runs at a time.
 Which member stops, saves or ends never changes what another one learns, but for rounding.
 """
 
@@ -28,7 +28,8 @@ from danlu.run_dir import RunDir
 from danlu.training import checkpoint
 from danlu.training.batch import PackedBatch
 from danlu.training.groups import Group, add_numbers, num_tokens_of
-from danlu.training.kernels.shared import SharedLoraLinear, rows_of
+from danlu.training.kernels.projection import rows_of
+from danlu.training.kernels.shared import SharedLoraLinear
 from danlu.training.loop import Loop
 from danlu.training.objective import NllFunction
 from danlu.training.run import base_model, complete, likelihood

@@ -9,13 +9,14 @@ from danlu.web.words import Language
 
 
 def size(num_bytes: float | None) -> str:
-    """Bytes in decimal units."""
-    return words.size(num_bytes)
+    """Bytes in decimal units, with three digits or four; number and unit stay on one line."""
+    told = f"{num_bytes / 1e9:.1f} GB" if num_bytes is not None and 1e10 <= num_bytes < 1e12 else words.size(num_bytes)
+    return told.replace(" ", "\u00a0")
 
 
 def duration(seconds: float | None, language: Language) -> str:
     """Seconds in words."""
-    return "\u2013" if seconds is None else words.duration(seconds)[language == "zh"]
+    return "\u2013" if seconds is None else words.duration(seconds)[language == "zh"].replace(" ", "\u00a0")
 
 
 def count(number: float | None) -> str:

@@ -150,7 +150,9 @@ def page(path: str, *, title: str, nav: str = "") -> Callable[[Callable[[Session
                 except DanluError as error:
                     content.clear()
                     with content:
-                        error_panel(s, error)
+                        Text(s.t(title), "h1")
+                        with error_panel(s, error), box("dl-row"):
+                            button(s.t("error.home"), href="/", classes="small")
             return None
 
         ui.page(path, response_timeout=BUILD_SECONDS)(shown)
@@ -222,7 +224,7 @@ def asset(name: str) -> str:
 async def _navigation(s: Session, current: str, actor: Actor) -> None:
     Text(s.t("shell.skip"), "a", "dl-skip").props("href=#main")
     with box("dl-topbar"):
-        menu = box("dl-btn quiet", "button").props("type=button")
+        menu = box("dl-btn quiet", "button").props("type=button aria-expanded=false")
         menu._props["aria-label"] = s.t("shell.menu")
         with menu:
             icon("menu")

@@ -15,6 +15,7 @@ import orjson
 from danlu.errors import DanluError
 
 MAX_MEMORY_BYTES = 8 << 30
+"""What this process may take. It says nothing of what a run can: that is told with the question."""
 
 
 def main() -> int:
@@ -42,8 +43,9 @@ def preview(question: dict[str, Any]) -> dict[str, Any]:
 
     names, paths = question["recipe"], question["paths"]
     written = {**names, "dataset": paths.get(names["dataset"], names["dataset"]), "base_model": paths.get(names["base_model"], names["base_model"])}
-    recipe, price = validate(written, source="recipe"), question["price_per_hour"]
-    found = recommend_run(recipe, goal=question["goal"], price_per_hour=price) if question["goal"] else forecast_run(recipe, price_per_hour=price)
+    recipe = validate(written, source="recipe")
+    place = {"price_per_hour": question["price_per_hour"], "memory_bytes": question["memory_bytes"]}
+    found = recommend_run(recipe, goal=question["goal"], **place) if question["goal"] else forecast_run(recipe, **place)
     told = found.to_dict()
     told["recipe"] |= {name: names[name] for name in ("dataset", "base_model")}
     return told

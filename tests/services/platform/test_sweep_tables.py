@@ -121,6 +121,9 @@ def test_a_preview_tells_members_comparisons_and_steps(platform: Platform, proje
     assert (found.is_ready, found.mistakes, found.num_members, found.members[1]) == (True, [], 4, {"method.rank": 2, "seed": 1})
     assert found.rungs == [Rung(30, 2), Rung(50, 1)] and found.num_steps == 4 * 30 + 2 * 20 + 50
     assert found.suggestions["optim.learning_rate"] == [0.0003, 0.001, 0.003]
+    searched = sweeps.preview_sweep(platform, OWNER, project, SweepPreview(recipe=recipe, sweep={"trials": 5, "space": found.ranges}, num_steps=100))
+    assert (searched.num_members, searched.members, searched.num_steps) == (5, [], 500)
+    assert found.ranges["optim.learning_rate"] == "0.0001..0.01:log"
     unknown = sweeps.preview_sweep(platform, OWNER, project, SweepPreview(recipe=RECIPE, sweep=chosen))
     assert (unknown.rungs, unknown.num_steps) == ([], None)
 
@@ -132,6 +135,9 @@ def test_a_preview_tells_members_comparisons_and_steps(platform: Platform, proje
         ({}, {"set": {"dataset": ["danlu/zhangjiajie", "danlu/support-en"]}}, "dataset cannot be swept"),
         ({}, {"set": {"data": [{"mix": {"/etc/passwd": 0.1}}]}}, "data cannot be swept"),
         ({}, {"trials": 2, "space": {"evaluation.suites": "a|b"}}, "evaluation.suites cannot be swept"),
+        ({}, {"trials": 2, "space": {"method.rank": "-4..8"}}, "method.rank"),
+        ({}, {"trials": 2, "space": {"method.rank": "8..4"}}, "is no range"),
+        ({}, {"trials": 300, "space": {"method.rank": "4..8"}}, "300 members"),
         ({}, {"set": {"seed": [1, 1]}}, "names a value twice"),
         ({}, {"set": {"seed": list(range(300))}}, "300 members"),
         ({"data": {"split": {"validation": 0}}}, {"set": {"seed": [0, 1]}}, "data.split.validation"),

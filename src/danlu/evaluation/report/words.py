@@ -104,7 +104,7 @@ def value(number: float | None, unit: str) -> str:
         return "\u2013"
     if unit == "0-100":
         return f"{number:.1f}"
-    return f"{number:.3f}" if abs(number) < 1000 else f"{number:,.0f}"
+    return f"{number:.3f}" if abs(number) < 100 else f"{number:.1f}" if abs(number) < 1000 else f"{number:,.0f}"
 
 
 def signed(number: float | None, unit: str) -> str:

@@ -21,6 +21,7 @@ from danlu.recipe.base import StrictModel
 from danlu.recipe.load import parse_yaml, validate
 from danlu.recipe.recipe import Recipe
 from danlu.recipe.recommend import Goal
+from danlu.services.forecasts import free_device
 from danlu.services.platform.inputs import find_inputs
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
@@ -126,7 +127,8 @@ def preview_run(call: Call, project_id: str, body: Preview) -> PreviewedRun:
             ahead = sum(job.kind != "chat" for job in jobs.queue(connection))
             version = DATASET_VERSIONS.find(connection, id=found.dataset_version_id) if found.dataset_version_id else None
         found.fetch(call.platform)
-        told = _ask({"recipe": found.recipe.to_dict(), "paths": found.paths, "goal": body.goal, "price_per_hour": call.platform.settings.price_per_hour})
+        question = {"recipe": found.recipe.to_dict(), "paths": found.paths, "goal": body.goal, "price_per_hour": call.platform.settings.price_per_hour}
+        told = _ask(question | {"memory_bytes": free_device().available_bytes})
     except DanluError as error:
         return PreviewedRun(False, [Obstacle(error.code, error.what, error.why, error.fix)], None, [], None, None, None, free, 0)
     problems = _problems(told["forecast"], free)

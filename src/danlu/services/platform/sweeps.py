@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -11,7 +12,7 @@ from danlu.errors import ConflictError, NoEffectError, NotFoundError, RecipeErro
 from danlu.recipe.base import StrictModel
 from danlu.recipe.load import validate, with_settings
 from danlu.recipe.recipe import Recipe
-from danlu.recipe.sweep import SweepConfig, values_to_try
+from danlu.recipe.sweep import SweepConfig, ranges_to_search, values_to_try
 from danlu.services.platform import sweep_members
 from danlu.services.platform.inputs import check_is_here, run_of
 from danlu.services.platform.operations import Call, operation
@@ -139,6 +140,8 @@ class PreviewedSweep:
     """Steps of all members together, those that are left not counted any further; null where it is not known."""
     suggestions: dict[str, list[Any]]
     """Values worth trying by path."""
+    ranges: dict[str, str]
+    """Ranges worth searching by path, for a search by Optuna."""
 
 
 @operation("POST", "/projects/{project_id}/sweeps", right="editor", own_transaction=True)
@@ -150,7 +153,7 @@ def submit_sweep(call: Call, project_id: str, body: NewSweep) -> Run:
     """
     config = _config(body.sweep)
     written = validate(body.recipe, source="recipe")
-    for settings in config.members() if config.set else []:
+    for settings in config.members() if config.set else config.ends():
         with_settings(written, settings)
     return start(call, project_id, body.recipe, body, kind="sweep", more={"sweep": config.model_dump(mode="json")})
 
@@ -163,17 +166,19 @@ def preview_sweep(call: Call, project_id: str, body: SweepPreview) -> PreviewedS
         RecipeError: the recipe has mistakes.
     """
     written = validate(body.recipe, source="recipe")
-    suggestions = values_to_try(written.to_dict())
+    worth = values_to_try(written.to_dict()), ranges_to_search(written.to_dict())
     if not body.sweep:
-        return PreviewedSweep(False, [], 0, [], [], None, suggestions)
+        return PreviewedSweep(False, [], 0, [], [], None, *worth)
     try:
         config = _config(body.sweep)
     except (RecipeError, NoEffectError) as error:
-        return PreviewedSweep(False, [f"{error.what} ({error.why})"], 0, [], [], None, suggestions)
+        return PreviewedSweep(False, [f"{error.what}\n{error.why}"], 0, [], [], None, *worth)
     members = config.members() if config.set else []
-    mistakes = _mistakes(written, members)
+    mistakes = _mistakes(written, members or config.ends())
+    if config.space and find_spec("optuna") is None:
+        mistakes.append("Optuna is not installed\npip install 'danlu[sweep]'")
     rungs, num_steps = _rungs(written, config, body.num_steps)
-    return PreviewedSweep(not mistakes, mistakes, config.num_members, members, rungs, num_steps, suggestions)
+    return PreviewedSweep(not mistakes, mistakes, config.num_members, members, rungs, num_steps, *worth)
 
 
 @operation("GET", "/projects/{project_id}/sweeps", right="viewer")

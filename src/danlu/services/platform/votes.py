@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
 from pydantic import Field
 
-from danlu.errors import ConflictError, DataError, NoEffectError, NotFoundError
+from danlu.errors import ConflictError, DataError, NotFoundError
 from danlu.recipe.base import StrictModel
 from danlu.services.platform.datasets import add_version
 from danlu.services.platform.file_names import DatasetName
@@ -19,7 +18,7 @@ from danlu.services.platform.storage import cached_file, check_quota
 from danlu.store.datasets import DATASETS, DatasetVersion, newest_version
 from danlu.store.engine import Connection
 from danlu.store.rows import MAX_PAGE, Page
-from danlu.store.votes import RATINGS, VOTES, Rating, Vote
+from danlu.store.votes import RATINGS, VOTES, Rating, Vote, count
 
 MAX_CHARS = 100_000
 PAIRS_FILE = "pairs.jsonl"
@@ -156,26 +155,8 @@ def delete_rating(call: Call, rating_id: str) -> None:
 @operation("GET", "/projects/{project_id}/votes/tally", right="viewer")
 def count_votes(call: Call, project_id: str) -> Tally:
     """How the models fared, and how many training pairs the votes and corrections make."""
-    votes, ratings = _all(VOTES, call.connection, project_id), _all(RATINGS, call.connection, project_id)
-    shown: Counter[str] = Counter()
-    better: Counter[str] = Counter()
-    equal: Counter[str] = Counter()
-    for vote in votes:
-        models = {answer["model"] for answer in vote.answers}
-        shown.update(models)
-        if vote.winner is None:
-            equal.update(models)
-        else:
-            better[vote.answers[vote.winner]["model"]] += 1
-    return Tally(
-        num_votes=len(votes),
-        num_blind=sum(vote.is_blind for vote in votes),
-        num_ties=sum(vote.winner is None for vote in votes),
-        num_ratings=len(ratings),
-        num_corrections=sum(bool(rating.correction) for rating in ratings),
-        num_pairs=len(_pairs(votes, ratings)),
-        models=[ModelTally(model, number, better[model], equal[model]) for model, number in shown.most_common()],
-    )
+    told = count(call.connection, project_id)
+    return Tally(**{**vars(told), "models": [ModelTally(**vars(one)) for one in told.models]})
 
 
 @operation("GET", "/projects/{project_id}/pairs", right="viewer")
@@ -186,12 +167,11 @@ def export_pairs(call: Call, project_id: str) -> str:
 
 @operation("POST", "/projects/{project_id}/pairs", right="editor", own_transaction=True)
 def make_pairs_dataset(call: Call, project_id: str, body: NewPairs) -> DatasetVersion:
-    """Make a dataset of the votes and corrections, or the next version of the one that they were before.
+    """Make a dataset of the votes and corrections, or the next version of the one that they were before; where nothing was added, return the newest.
 
     Raises:
         DataError: there is no pair yet.
         ConflictError: another dataset has this name.
-        NoEffectError: nothing was added since the newest version.
         NoRoomError: it would not fit.
     """
     platform = call.platform
@@ -206,9 +186,9 @@ def make_pairs_dataset(call: Call, project_id: str, body: NewPairs) -> DatasetVe
         dataset = DATASETS.find(connection, project_id=project_id, name=body.name)
         newest = newest_version(connection, dataset.id) if dataset is not None else None
         if newest is not None and newest.file_name != PAIRS_FILE:
-            raise ConflictError(f"{body.name!r} is another dataset", why="it was not made of votes", fix="choose another name")
+            raise ConflictError(f"{body.name!r} is another dataset", why="it was not made of votes", fix="rename that dataset, or choose another name")
         if newest is not None and newest.digest == stored.digest:
-            raise NoEffectError(f"{body.name}@{newest.number} has all pairs already", why="nothing was voted on since it was made", fix="use it as it is")
+            return newest
         made = add_version(
             connection,
             platform,

@@ -99,7 +99,11 @@ def hidden_at_labels(decoder: Any, parts: Sequence[tuple[AttentionPart, FeedForw
     cos_T1c, sin_T1c = (x[0, :, None, :half].contiguous() for x in (cos, sin))
     for number, (attention, feed_forward) in enumerate(parts):
         is_last = number == len(parts) - 1
-        attention = replace(attention, spans=layout.spans, cos_T1c=cos_T1c, sin_T1c=sin_T1c, rows_L=layout.rows_L if is_last else None)
+        attention = replace(attention, spans=layout.spans, cos_T1c=cos_T1c, sin_T1c=sin_T1c)
+        if is_last:
+            *inner, out = attention.projections
+            attention = replace(attention, rows_L=layout.rows_L, projections=(*inner, out.at_rows(layout.rows_L)))
+            feed_forward = replace(feed_forward, projections=tuple(p.at_rows(layout.rows_L) for p in feed_forward.projections))
         head_norms = [None, None] if attention.head_norms is None else [norm.weight for norm in attention.head_norms]
         hidden_TD = _Attention.apply(attention, hidden_TD, attention.norm.weight, *head_norms, *_flat(attention.projections))
         hidden_TD = _FeedForward.apply(feed_forward, hidden_TD, feed_forward.norm.weight, *_flat(feed_forward.projections))

@@ -1,16 +1,13 @@
-"""Several adapters over one frozen linear layer in one pass: the rows of a packed batch belong to adapters, stretch by stretch.
+"""Several adapters over one frozen linear layer in one pass, for architectures whose layers are not fused as a whole (projection.py does that).
 
 The base product is computed once over all rows, where small batches of single runs would leave it waiting for the weights;
-the low-rank products are computed per stretch, with its own matrices, rank and scale.
+the low-rank products are computed per stretch, with its own matrices, rank and scale, which may be of another type.
 
 Shapes: T rows of all adapters, S rows of one stretch, K input width, N output width, R rank of one adapter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -18,20 +15,7 @@ from torch import Tensor
 
 from danlu.training.kernels import gemm
 from danlu.training.kernels.lora import FusedLoraLinear
-
-Stretch = tuple[str, int, int]
-"""(adapter, first row, last row + 1)."""
-_stretches: ContextVar[tuple[Stretch, ...] | None] = ContextVar("danlu_stretches", default=None)
-
-
-@contextmanager
-def rows_of(stretches: Sequence[Stretch]) -> Iterator[None]:
-    """Say which adapter the rows of the batch belong to, while the context lasts (in this thread)."""
-    token = _stretches.set(tuple(stretches))
-    try:
-        yield
-    finally:
-        _stretches.reset(token)
+from danlu.training.kernels.projection import stretches
 
 
 class SharedLoraLinear(FusedLoraLinear):
@@ -39,10 +23,10 @@ class SharedLoraLinear(FusedLoraLinear):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """W x + b, and s_k B_k A_k x in the rows of adapter k."""
-        stretches = _stretches.get()
-        if stretches is None:
+        of_batch = stretches()
+        if of_batch is None:
             return super().forward(x, *args, **kwargs)
-        own = [stretch for stretch in stretches if stretch[0] in self.lora_A]
+        own = [stretch for stretch in of_batch if stretch[0] in self.lora_A]
         spans = tuple((start, stop, float(self.scaling[name])) for name, start, stop in own)
         pairs = [layer[name].weight for name, _, _ in own for layer in (self.lora_A, self.lora_B)]
         base = self.base_layer

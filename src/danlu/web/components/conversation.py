@@ -13,17 +13,17 @@ from urllib.parse import urlencode
 from nicegui import ui
 
 from danlu.errors import DanluError, SignInError
-from danlu.services.platform import models, runs, views, votes
+from danlu.services.platform import chat, models, runs, views, votes
 from danlu.services.platform.chat import Question
 from danlu.services.platform.views import MAX_DRAFT_CHARS, Draft
 from danlu.services.platform.votes import NewVote, Shown, Turn
-from danlu.web import numbers
 from danlu.web.components.answering import Answering, speed_of
-from danlu.web.components.elements import Text, box, button, fold, paragraph
+from danlu.web.components.elements import Text, box, button, fold, note, paragraph
 from danlu.web.components.fields import choice, text_area
 from danlu.web.components.messages import error_panel, error_toast, guarded, toast
 from danlu.web.components.parameters import ParameterForm, Parameters
 from danlu.web.components.rating import AnswerRating
+from danlu.web.rights import Rights
 from danlu.web.session import Session
 
 LETTERS = "ABCD"
@@ -64,8 +64,8 @@ class Pane:
 class Conversation:
     """The questions of the user, and a pane for each model."""
 
-    def __init__(self, s: Session, project_id: str, names: dict[str, str], draft_name: str, num_panes: int) -> None:
-        self.s, self.project_id, self.names, self.draft_name = s, project_id, names, draft_name
+    def __init__(self, s: Session, project_id: str, names: dict[str, str], draft_name: str, num_panes: int, rights: Rights) -> None:
+        self.s, self.project_id, self.names, self.draft_name, self.rights = s, project_id, names, draft_name, rights
         self.parameters = Parameters()
         self.questions: list[str] = []
         self.panes = [Pane(model) for model in list(names)[:num_panes]]
@@ -141,6 +141,10 @@ class Conversation:
         s = self.s
         self.body = box("dl-col wide")
         self.draw_panes()
+        why_not = self.rights.why_not(chat.answer)
+        if why_not is not None:
+            note(why_not)
+            return
         with box("dl-card dl-composer", "section"):
             field_ = text_area(s.t("chat.message"), rows=3)
             field_._props["placeholder"] = s.t("chat.placeholder")
@@ -157,12 +161,18 @@ class Conversation:
             with box("dl-row between"):
                 with box("dl-row"):
                     button(s.t("chat.send"), guarded(s, lambda: send(str(field_.value or ""))), classes="primary", symbol="send")
-                    button(s.t("chat.stop"), self.stop)
-                with box("dl-row"):
+                    self.halt = button(s.t("chat.stop"), self.stop)
+                with box("dl-row") as self.later:
                     button(s.t("chat.again"), guarded(s, self._again), classes="quiet")
                     button(s.t("chat.clear"), guarded(s, self._clear), classes="quiet")
             with fold(s.t("chat.parameters")):
                 ParameterForm(s, self.parameters, self.keep)
+        self._offer(is_busy=False)
+
+    def _offer(self, *, is_busy: bool) -> None:
+        """Show the buttons that do something now."""
+        self.halt.set_visibility(is_busy)
+        self.later.set_visibility(bool(self.questions) and not is_busy)
 
     def stop(self) -> None:
         """End what is being written."""
@@ -190,7 +200,7 @@ class Conversation:
                         talk._props["aria-label"] = self.s.t("chat.talk") if is_hidden else self.names[pane.model]
                         pane.place = box("dl-turns")
                 self._draw_talk(pane)
-        if len(self.panes) > 1 and self.questions and not self.has_voted and self._is_answered():
+        if len(self.panes) > 1 and self.questions and not self.has_voted and self._is_answered() and self.rights.may(votes.create_vote):
             with self.body:
                 self._ballot()
 
@@ -211,8 +221,9 @@ class Conversation:
             for number, question in enumerate(self.questions):
                 with box("dl-turn user") as turn:
                     Text(question, "div", "dl-text")
-                    edit = Text(s.t("chat.edit"), "button", "dl-btn small quiet").props("type=button")
-                    edit.on("click", partial(self._edit, turn, number), [])
+                    if self.rights.may(chat.answer):
+                        edit = Text(s.t("chat.edit"), "button", "dl-btn small quiet").props("type=button")
+                        edit.on("click", partial(self._edit, turn, number), [])
                 if number < len(pane.answers) and pane.answers[number]:
                     self._draw_answer(pane, number)
             if pane.failure is not None:
@@ -224,7 +235,7 @@ class Conversation:
             Text(pane.answers[number], "div", "dl-text")
             if is_newest and pane.told:
                 Text(pane.told, "div", "dl-small dl-muted")
-            if is_newest and self.is_blind and not self.has_voted:
+            if (is_newest and self.is_blind and not self.has_voted) or not self.rights.may(votes.create_rating):
                 return
             asked = (self.s, self.project_id, pane.model, self._messages(pane, number + 1), pane.answers[number], pane.scores, self.keep)
             if is_newest:
@@ -282,8 +293,10 @@ class Conversation:
         for pane in self.panes:
             pane.told, pane.failure = "", None
         self.draw_panes()
+        self._offer(is_busy=True)
         await self.keep()
         await asyncio.gather(*(self._answer(pane) for pane in self.panes))
+        self._offer(is_busy=False)
         self.draw_panes()
         await self.keep()
 
@@ -311,7 +324,8 @@ class Conversation:
                     told.text = s.t("chat.ahead", number=now.last.ahead) if now.last.kind == "waiting" else s.t("chat.loading")
             if pane.under_way.end is not None:
                 end = pane.under_way.end
-                pane.told = s.t("chat.speed", tokens=end.num_tokens or 0, speed=numbers.short(speed_of(end)))
+                speed = speed_of(end)
+                pane.told = s.t("chat.speed", tokens=end.num_tokens or 0, speed=f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}")
                 pane.told += f" {s.t('chat.cut')}" if end.is_cut else ""
         except DanluError as error:
             pane.failure = error
@@ -326,6 +340,7 @@ class Conversation:
         self.questions, self.has_voted = [], False
         for pane in self.panes:
             pane.cut(0)
+        self._offer(is_busy=False)
         await self.keep()
         self.draw_panes()
 

@@ -18,7 +18,9 @@ from danlu.web.components.elements import Text, box, button, card, facts, icon, 
 from danlu.web.components.messages import error_panel, guarded
 from danlu.web.components.newer_version import told_of_newer
 from danlu.web.components.row_table import RowTable
+from danlu.web.rights import Rights
 from danlu.web.session import Session
+from danlu.web.words import CATALOGUE
 
 FINDINGS = 10
 JOBS_LOOKED_AT = 50
@@ -29,8 +31,8 @@ FEW_HELD_OUT = 50
 class DataDoctor:
     """The doctor's part of the page; `look` brings it up to date."""
 
-    def __init__(self, s: Session, version: DatasetVersion, newest: int, *, table: RowTable) -> None:
-        self.s, self.version, self.newest, self.table = s, version, newest, table
+    def __init__(self, s: Session, version: DatasetVersion, newest: int, *, table: RowTable, rights: Rights) -> None:
+        self.s, self.version, self.newest, self.table, self.rights = s, version, newest, table, rights
         self.place = box("dl-col wide")
         self.job: Job | None = None
         self.shown: Any = ()
@@ -85,7 +87,7 @@ class DataDoctor:
                 facts(_numbers(s, report))
                 for warning in report["warnings"]:
                     note(warning[s.language], "warn")
-                if report["dropped"] or report["duplicate"] or report["fixed"] or report["near_duplicate"]:
+                if self.rights.may(rows.fix_rows) and (report["dropped"] or report["duplicate"] or report["fixed"] or report["near_duplicate"]):
                     self._fixes()
             ui.timer(0.05, guarded(s, self._rest), once=True)
 
@@ -102,7 +104,7 @@ class DataDoctor:
                 state = "paused" if is_paused else "queued" if job.state in ("queued", "waiting") else "waiting"
                 Text(s.t(f"datasets.doctor_{state}"), "span", "dl-muted").props("role=status")
             with box("dl-row"):
-                if job.state == "paused":
+                if job.state == "paused" and self.rights.may(jobs.resume_job):
                     button(s.t("queue.resume"), guarded(s, self._go_on), classes="small")
                 link(s.t("shell.nav_queue"), "/queue", "dl-small")
 
@@ -117,9 +119,9 @@ class DataDoctor:
         with card(s.t("datasets.doctor")):
             paragraph(s.t("datasets.doctor_columns" if is_of_columns else f"datasets.doctor_{ended}"))
             with box("dl-row"):
-                if is_of_columns:
+                if is_of_columns and self.rights.may(rows.map_columns):
                     button(s.t("datasets.map"), guarded(s, self.table.choose_columns), classes="primary", symbol="view_column")
-                button(s.t("datasets.look_again"), guarded(s, self._again), symbol="refresh")
+                button(s.t("datasets.look_again"), guarded(s, self._again), symbol="refresh", why_not=self.rights.why_not(datasets.inspect_dataset))
 
     def _fixes(self) -> None:
         s, near = self.s, {"drop": False}
@@ -144,7 +146,8 @@ class DataDoctor:
             with self.place, card(s.t("datasets.findings")):
                 paragraph(s.t("datasets.findings_away"), "dl-muted")
                 with box("dl-row"):
-                    button(s.t("datasets.look_again"), guarded(s, self._again), classes="small", symbol="refresh")
+                    why_not = self.rights.why_not(datasets.inspect_dataset)
+                    button(s.t("datasets.look_again"), guarded(s, self._again), classes="small", symbol="refresh", why_not=why_not)
             return
         with self.place:
             with card(s.t("datasets.split")):
@@ -207,12 +210,12 @@ def _kind(name: str | None) -> FindingKind | None:
 
 def _numbers(s: Session, report: dict[str, Any]) -> list[tuple[str, str]]:
     told = [(s.t(f"datasets.{name}"), numbers.count(report[name])) for name in ("rows_in", "usable", "dropped", "duplicate", "near_duplicate", "fixed")]
-    length = report["completion_chars"]
-    shares = {"zh": "\u4e2d\u6587", "en": "English" if s.language == "en" else "\u82f1\u6587", "other": "\u2026"}
-    languages = ", ".join(f"{shares[name]} {share:.0%}" for name, share in report["languages"].items() if share >= 0.005)
+    length, known = report["completion_chars"], f"datasets.format_{report['format']}"
+    shares = {"zh": s.t("datasets.language_zh"), "en": s.t("datasets.language_en"), "other": "\u2026"}
+    languages = s.t("basic.comma").join(f"{shares[name]} {share:.0%}" for name, share in report["languages"].items() if share >= 0.005)
     return [
         *told,
-        (s.t("datasets.format"), f"{report['format']} ({report['container']})"),
+        (s.t("datasets.format"), f"{s.t(known) if known in CATALOGUE else report['format']} ({report['container']})"),
         (s.t("datasets.length"), s.t("datasets.length_value", middle=numbers.count(length["p50"]), longest=numbers.count(length["max"]))),
         (s.t("datasets.languages"), languages or "\u2013"),
     ]

@@ -217,5 +217,6 @@ def option(title: str, text: str, is_chosen: bool, on_click: Any, tag: str = "",
             Text(title, "span", "dl-strong")
             if mark is not None:
                 badge(*mark)
-        Text(text, "span", "dl-small dl-muted dl-text")
+        if text:
+            Text(text, "span", "dl-small dl-muted dl-text")
     made.on("click", on_click, [])

@@ -30,7 +30,7 @@ def _subject(payload: dict[str, Any]) -> str:
 async def ask_to_stop(s: Session, run_id: str, back_to: str) -> None:
     """Ask what becomes of a run, and do it; after it was discarded, go `back_to` the list."""
     outcomes = {"going": (s.t("run.keep_going"), "primary"), "keep": (s.t("run.stop_keep"), ""), "discard": (s.t("run.discard"), "danger")}
-    chosen = await choose(s, s.t("run.stop_title"), s.t("run.stop_text"), outcomes)
+    chosen = await choose(s, s.t("run.stop_title"), s.t("run.stop_text"), outcomes, can_cancel=False)
     if chosen == "keep":
         await s.do(runs.stop_run, run_id, Stop(outcome="keep"))
     elif chosen == "discard":
@@ -38,17 +38,30 @@ async def ask_to_stop(s: Session, run_id: str, back_to: str) -> None:
         ui.navigate.to(back_to)
 
 
-def job_line(s: Session, job: Job, run_name: str = "") -> ui.element:
-    """Name (the run's, where the caller knows it), state and time; further parts are added by the caller."""
-    with box("", "li") as made, box():
-        if job.run_id is not None:
-            link(run_name or job_name(s, job), f"/{'sweeps' if job.kind == 'sweep' else 'runs'}/{job.run_id}", "dl-strong")
-        else:
-            Text(job_name(s, job), "span", "dl-strong")
-        with box("dl-row dl-small dl-muted"):
+class JobLine:
+    """A job as a line of a list: name (the run's, where the caller knows it), state and time. Further parts are added by the caller."""
+
+    def __init__(self, s: Session, job: Job, run_name: str = "") -> None:
+        self.s = s
+        self.shown: Any = None
+        with box("", "li") as self.element, box():
+            if job.run_id is not None:
+                link(run_name or job_name(s, job), f"/{'sweeps' if job.kind == 'sweep' else 'runs'}/{job.run_id}", "dl-strong")
+            else:
+                Text(job_name(s, job), "span", "dl-strong")
+            self.state = box("dl-row dl-small dl-muted")
+        self.tell(job)
+
+    def tell(self, job: Job) -> None:
+        """Show how it stands now."""
+        s, shown = self.s, (job.state, job.started_at, job.priority)
+        if shown == self.shown:
+            return
+        self.shown = shown
+        self.state.clear()
+        with self.state:
             state_badge(s, job.state)
             Text(s.t("queue.started" if job.started_at else "queue.submitted"))
             moment(job.started_at or job.created_at)
             if job.priority != "standard":
                 Text(s.t(f"queue.{job.priority}"))
-    return made

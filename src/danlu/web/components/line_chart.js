@@ -4,9 +4,9 @@ import { echarts } from "nicegui-echart";
 const ALPHA = 0.9;
 
 export default {
-  template: `<div class="dl-chart" :class="{ small: small }" role="img" :aria-label="label"></div>`,
+  template: `<div class="dl-chart" :class="{ small: small, blank: isBlank }" role="img" :aria-label="label"></div>`,
   props: { series: Array, points_json: String, label: String, x: String, y: String, small: Boolean, log: Boolean },
-  data: () => ({ isLog: false, isSmooth: true, lines: [] }),
+  data: () => ({ isLog: false, isSmooth: true, isBlank: false, lines: [] }),
   async mounted() {
     this.lines = this.series;
     this.points = JSON.parse(this.points_json);
@@ -56,16 +56,18 @@ export default {
     draw() {
       if (!this.chart) return;
       const token = window.danlu.token, ink = token("--ink"), muted = token("--muted"), line = token("--line");
-      const made = [];
+      const made = [], hasPoints = this.points.some((points) => points.length);
+      this.isBlank = !hasPoints;
       this.lines.forEach((kind, i) => {
         const color = token(`--chart-${kind.color}`), points = this.points[i];
         const isSmooth = kind.smooth && this.isSmooth && points.length > 4;
         const base = { type: "line", name: kind.name, showSymbol: points.length < 3 || kind.dots, symbolSize: 5, sampling: "lttb", animation: false, itemStyle: { color } };
-        made.push({ ...base, id: `raw-${i}`, data: points, lineStyle: { color, width: isSmooth ? 1 : 1.75, opacity: isSmooth ? 0.3 : 1, type: kind.dash || "solid" },
+        made.push({ ...base, id: `raw-${i}`, data: points, lineStyle: { color, width: isSmooth ? 1 : 1.75, opacity: isSmooth ? 0.4 : 1, type: kind.dash || "solid" },
           tooltip: { show: true } });
         made.push({ ...base, id: `smooth-${i}`, showSymbol: false, data: isSmooth ? this.smoothed(points) : [], lineStyle: { color, width: 1.75 }, tooltip: { show: false } });
       });
       this.chart.setOption({
+        animation: false,
         textStyle: { fontFamily: getComputedStyle(document.body).fontFamily, color: ink },
         grid: { left: 8, right: 16, top: 36, bottom: 28, containLabel: true },
         legend: { top: 0, left: 0, icon: "roundRect", itemWidth: 12, itemHeight: 3, textStyle: { color: ink, fontSize: 12 }, data: this.lines.map((kind) => kind.name),
@@ -74,9 +76,9 @@ export default {
         tooltip: { trigger: "axis", confine: true, backgroundColor: token("--surface"), borderColor: line, textStyle: { color: ink, fontSize: 12 },
           valueFormatter: (value) => (value === undefined ? "" : Math.abs(value) >= 1000 ? Math.round(value).toLocaleString() : Number(value).toPrecision(4)) },
         dataZoom: [{ type: "inside", filterMode: "none", zoomOnMouseWheel: "ctrl", moveOnMouseWheel: false }],
-        xAxis: { type: "value", name: this.x, nameLocation: "middle", nameGap: 24, nameTextStyle: { color: muted, fontSize: 12 }, min: "dataMin", max: "dataMax",
+        xAxis: { show: hasPoints, type: "value", name: this.x, nameLocation: "middle", nameGap: 24, nameTextStyle: { color: muted, fontSize: 12 }, min: "dataMin", max: "dataMax",
           axisLabel: { color: muted, fontSize: 11, hideOverlap: true }, axisLine: { lineStyle: { color: line } }, splitLine: { show: false }, minInterval: 1 },
-        yAxis: { type: this.isLog ? "log" : "value", scale: true, axisLabel: { color: muted, fontSize: 11,
+        yAxis: { show: hasPoints, type: this.isLog ? "log" : "value", scale: true, axisLabel: { color: muted, fontSize: 11,
           formatter: (value) => (Math.abs(value) >= 1e6 ? value / 1e6 + "M" : Math.abs(value) >= 1e4 ? value / 1e3 + "k" : value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(1) : +value.toPrecision(4)) },
           splitLine: { lineStyle: { color: line } } },
         series: made,

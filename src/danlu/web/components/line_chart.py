@@ -105,7 +105,7 @@ class LineChart:
                     button("PNG", lambda: self.chart.run_method("png", f"{file_name}.png"), classes="small quiet")
                     button("CSV", lambda: self.chart.run_method("csv", f"{file_name}.csv"), classes="small quiet")
             self.chart = _Chart(lines, label=title, x=s.t("chart.step"), is_small=is_small)
-            self.summary = Text("", "p", "dl-small dl-muted")
+            self.summary = Text("", "p", "dl-small dl-muted dl-text")
         self._sum_up()
         ui.context.client.on_connect(self._let_go)
 
@@ -148,7 +148,7 @@ class LineChart:
                 first, last, low = map(numbers.short, told.ends)
                 parts.append(self.s.t("chart.summary", name=told.name, first=first, last=last, low=low))
         self.summary.classes(add="dl-skip" if len(parts) > TOLD_LINES else "", remove="" if len(parts) > TOLD_LINES else "dl-skip")
-        self.summary.text = " ".join(parts) or self.s.t("chart.empty")
+        self.summary.text = "\n".join(parts) or self.s.t("chart.empty")
 
     def _toggle(self, text: str, method: str, value: bool) -> None:
         made = Text(text, "button", "dl-btn small").props(f"type=button aria-pressed={'true' if value else 'false'}")

@@ -104,8 +104,8 @@ async def confirm(s: Session, title: str, text: str, *, do: str, danger: bool = 
     return await choose(s, title, text, {"do": (do, "danger" if danger else "primary")}) == "do"
 
 
-async def choose(s: Session, title: str, text: str, outcomes: dict[str, tuple[str, str]]) -> str | None:
-    """Ask which of several outcomes is wanted; None when the dialog is closed."""
+async def choose(s: Session, title: str, text: str, outcomes: dict[str, tuple[str, str]], *, can_cancel: bool = True) -> str | None:
+    """Ask which of several outcomes is wanted; None when the dialog is closed. `can_cancel` adds a button that only closes it."""
     # Not where the button is: a list that is drawn anew while the question is open would take it away.
     with s.toasts, ui.dialog() as dialog, box("dl-dialog").props("role=dialog aria-modal=true") as content:
         content._props["aria-label"] = title
@@ -114,7 +114,8 @@ async def choose(s: Session, title: str, text: str, outcomes: dict[str, tuple[st
         with box("dl-row"):
             for key, (label, classes) in outcomes.items():
                 button(label, lambda key=key: dialog.submit(key), classes=classes)
-            button(s.t("basic.cancel"), dialog.close, classes="quiet")
+            if can_cancel:
+                button(s.t("basic.cancel"), dialog.close, classes="quiet")
     chosen = await dialog
     dialog.delete()
     return str(chosen) if chosen else None

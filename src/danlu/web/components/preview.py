@@ -10,7 +10,7 @@ from nicegui import ui
 from danlu.errors import error_from
 from danlu.services.platform.recipes import Obstacle, PreviewedRun
 from danlu.web import numbers
-from danlu.web.components.elements import Text, badge, bar, box, button, fold, note, pairs, paragraph
+from danlu.web.components.elements import Text, badge, bar, box, button, fold, help_tip, note, pairs, paragraph
 from danlu.web.components.messages import in_error_words, original
 from danlu.web.session import Session
 from danlu.web.words import CATALOGUE
@@ -38,7 +38,9 @@ def preview_card(s: Session, found: PreviewedRun, apply: Apply) -> None:
     needed, available = forecast["memory"]["peak_bytes"], forecast["available_bytes"]
     with box("dl-col"):
         with box("dl-row between"):
-            Text(s.t("preview.memory"), "span", "dl-muted")
+            with box("dl-row"):
+                Text(s.t("preview.memory"), "span", "dl-muted")
+                help_tip(s, s.t("preview.memory_means"))
             Text(s.t("preview.memory_text", needed=numbers.size(needed), available=numbers.size(available)), "span", "dl-small")
         tone = {"fits": "good", "tight": "warn"}.get(forecast["fit"], "bad")
         bar(needed / max(1, available), s.t("preview.memory"), tone)  # type: ignore[arg-type]
@@ -52,7 +54,7 @@ def preview_card(s: Session, found: PreviewedRun, apply: Apply) -> None:
             f"{numbers.count(forecast['trained_parameters'])} ({forecast['trained_parameters'] / max(1, forecast['model_parameters']):.1%})",
         ),
         (s.t("preview.disk"), s.t("preview.disk_text", needed=numbers.size(forecast["disk_bytes"]), free=numbers.size(found.free_disk_bytes))),
-        (s.t("preview.truncated"), f"{forecast['truncated_share']:.1%}"),
+        (s.t("preview.truncated"), f"{forecast['truncated_share']:.1%}" if forecast["truncated_share"] else "0%"),
         (s.t("preview.ahead"), numbers.count(found.num_jobs_ahead)),
     ]
     if seconds is not None:

@@ -14,8 +14,15 @@ from danlu.web.session import Session
 from danlu.web.text_diff import compared
 
 WIDTH, HEIGHT, EDGE = 300, 24, 8
+LOWER_IS_BETTER = ("nll_per_token", "perplexity", "nll_per_byte")
 ALIKE_SHARE = 0.3
 """Answers that share less are shown side by side as they are: marks on everything would hide both."""
+
+
+def share(s: Session, number: float | None) -> str:
+    """A change as percent, as the language writes it."""
+    told = words.percent(number)
+    return told.replace(" %", "%") if s.language == "zh" else told
 
 
 def verdict_banner(s: Session, proof: Proof) -> None:
@@ -29,7 +36,9 @@ def verdict_banner(s: Session, proof: Proof) -> None:
         with box("dl-row"):
             Text(s.t(f"state.{verdict['label']}"), "div", f"big dl-{STATE_TONES.get(verdict['label'], '')}")
             if verdict.get("relative") is not None:
-                Text(f"{s.pick(words.name(verdict['metric']))} {words.percent(verdict['relative'])}", "div", "big")
+                Text(f"{s.pick(words.name(verdict['metric']))} {share(s, verdict['relative'])}", "div", "big")
+                if verdict["metric"] in LOWER_IS_BETTER:
+                    Text(s.t("proof.lower_is_better"), "span", "dl-muted dl-small")
         paragraph(s.pick(verdict["text"]))
         if proof.heldout:
             paragraph(s.t("proof.rests_on", count=proof.heldout["num_examples"]), "dl-muted dl-small")

@@ -16,18 +16,20 @@ from danlu.web.components.elements import Text, box, button, link, note, paragra
 from danlu.web.components.fields import text_area
 from danlu.web.components.messages import choose, guarded
 from danlu.web.components.token_view import TokenView
+from danlu.web.rights import Rights
 from danlu.web.session import Session
 
 
-def open_row(s: Session, version: DatasetVersion, newest: int, row: FileRow) -> None:
+def open_row(s: Session, version: DatasetVersion, newest: int, row: FileRow, rights: Rights) -> None:
     """Open the drawer; `newest` is the number of the newest version that the page knows."""
     with ui.dialog().props("position=right full-height transition-show=none transition-hide=none") as dialog, box("dl-drawer") as drawer:
         drawer.props("role=dialog aria-modal=true")
         drawer._props["aria-label"] = s.t("datasets.edit_title", number=row.number)
         with box("dl-col wide"):
             Text(s.t("datasets.edit_title", number=row.number), "h2")
-            RowEditor(s, version, newest, row, dialog).build()
-            TokenView(s, version, row.number).build()
+            RowEditor(s, version, newest, row, dialog, rights.why_not(rows.edit_rows)).build()
+            if rights.may(datasets.show_example):
+                TokenView(s, version, row.number).build()
     dialog.on("hide", dialog.delete, [])
     dialog.open()
 
@@ -35,26 +37,29 @@ def open_row(s: Session, version: DatasetVersion, newest: int, row: FileRow) -> 
 class RowEditor:
     """The row as JSON."""
 
-    def __init__(self, s: Session, version: DatasetVersion, newest: int, row: FileRow, dialog: ui.dialog) -> None:
-        self.s, self.version, self.newest, self.row, self.dialog = s, version, newest, row, dialog
+    def __init__(self, s: Session, version: DatasetVersion, newest: int, row: FileRow, dialog: ui.dialog, why_not: str | None) -> None:
+        self.s, self.version, self.newest, self.row, self.dialog, self.why_not = s, version, newest, row, dialog, why_not
 
     def build(self) -> None:
         """Draw it with its buttons."""
         s, row = self.s, self.row
         content = orjson.dumps(row.row, option=orjson.OPT_INDENT_2).decode() if row.row is not None else ""
-        if row.is_cut:
+        if self.why_not is not None:
+            note(self.why_not)
+        elif row.is_cut:
             note(s.t("datasets.edit_cut"), "warn")
         else:
             paragraph(s.t("datasets.edit_text"), "dl-muted dl-small")
         self.field = text_area(s.t("datasets.edit_title", number=row.number), content, rows=18, is_code=True)
-        if row.is_cut:
+        if row.is_cut or self.why_not is not None:
             self.field.props("readonly")
         self.told = Text("", "p", "dl-bad dl-small").props("role=alert")
         self.elsewhere = box("dl-row")
         with box("dl-row"):
-            if not row.is_cut:
+            if not row.is_cut and self.why_not is None:
                 button(s.t("datasets.edit_save"), guarded(s, self._changed), classes="primary")
-            button(s.t("datasets.delete_row"), guarded(s, partial(self._save, RowEdits(delete=[row.number]))), classes="danger")
+            if self.why_not is None:
+                button(s.t("datasets.delete_row"), guarded(s, partial(self._save, RowEdits(delete=[row.number]))), classes="danger")
             button(s.t("basic.close"), self.dialog.close, classes="quiet")
 
     async def _changed(self) -> None:

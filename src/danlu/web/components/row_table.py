@@ -18,6 +18,7 @@ from danlu.web.components.elements import Text, box, button, paragraph
 from danlu.web.components.fields import text_field
 from danlu.web.components.messages import error_toast, guarded, in_error_words, toast
 from danlu.web.components.row_drawer import open_row
+from danlu.web.rights import Rights
 from danlu.web.session import Session
 
 PAGE = 20
@@ -30,8 +31,8 @@ SOON_BYTES = 64_000_000
 class RowTable:
     """Rows from an offset on."""
 
-    def __init__(self, s: Session, version: DatasetVersion, newest: int) -> None:
-        self.s, self.version, self.newest = s, version, newest
+    def __init__(self, s: Session, version: DatasetVersion, newest: int, rights: Rights) -> None:
+        self.s, self.version, self.newest, self.rights = s, version, newest, rights
         self.contains = ""
         self.trail: list[int] = []
         """Offsets of the pages before this one."""
@@ -55,7 +56,8 @@ class RowTable:
             number = text_field(s.t("datasets.go_to"), maxlength=12).style("flex: 0 1 128px")
             number.props("inputmode=numeric")
             number.on("keydown.enter", guarded(s, lambda: self._typed(str(number.value or ""))), [])
-            button(s.t("datasets.map"), guarded(s, self.choose_columns), classes="small", symbol="view_column")
+            if self.rights.may(rows.map_columns):
+                button(s.t("datasets.map"), guarded(s, self.choose_columns), classes="small", symbol="view_column")
         self.mapping_place = box()
         self.place = box()
 
@@ -186,7 +188,7 @@ class RowTable:
             with box("", "td"):
                 opener = Text(str(row.number), "button", "dl-btn small quiet").props("type=button")
                 opener._props["aria-label"] = s.t("datasets.edit_title", number=row.number)
-                opener.on("click", lambda: open_row(s, self.version, self.newest, row), [])
+                opener.on("click", lambda: open_row(s, self.version, self.newest, row, self.rights), [])
             if row.row is None:
                 problem = in_chinese(row.problem or "") if s.language == "zh" else row.problem
                 Text(f"{s.t('datasets.problem')}{s.t('basic.colon')}{problem}", "td", "dl-bad").props(f"colspan={max(1, len(names))}")

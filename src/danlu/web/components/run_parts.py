@@ -18,6 +18,9 @@ from danlu.web.words import CATALOGUE
 
 SEVERITIES: dict[str, Any] = {"error": "bad", "warning": "warn", "info": "accent"}
 SHOWN_ROUNDS = 6
+OVER = ("succeeded", "failed", "cancelled")
+FEW_STEPS = 20
+"""On shorter curves the coach is silent (docs/watching.md)."""
 MEGABYTE = 1e6
 
 
@@ -62,27 +65,37 @@ class Coach:
     def __init__(self, s: Session, run_id: str) -> None:
         self.s, self.run_id = s, run_id
         self.said: dict[str, dict[str, Any]] = {}
+        self.num_steps, self.state = 0, ""
         with card(s.t("run.coach"), tip=s.t("run.coach_tip"), s=s):
             self.place = box("dl-col")
-        self._draw()
 
-    def append(self, events: list[RunEvent]) -> None:
+    def append(self, state: str, points: list[Point], events: list[RunEvent]) -> None:
         """Hear what is new."""
+        before = self._nothing()
+        self.state, self.num_steps = state, self.num_steps + sum(point.kind == "train" for point in points)
         told = [event.fields for event in events if event.kind == "coach"]
         for fields in told:
             if fields.get("status") == "found":
                 self.said[str(fields["name"])] = fields
             else:
                 self.said.pop(str(fields.get("name")), None)
-        if told:
+        if told or before != self._nothing() or not self.place.default_slot.children:
             self._draw()
+
+    def _nothing(self) -> str:
+        """What is said when there is nothing to say: curves that nobody has seen are not called good ones."""
+        if self.num_steps >= FEW_STEPS:
+            return "run.coach_none"
+        if self.state in OVER:
+            return "run.coach_few" if self.num_steps else "run.coach_unmeasured"
+        return "run.coach_early"
 
     def _draw(self) -> None:
         s = self.s
         self.place.clear()
         with self.place:
             if not self.said:
-                paragraph(s.t("run.coach_none"), "dl-muted")
+                paragraph(s.t(self._nothing(), number=FEW_STEPS) if self.num_steps < FEW_STEPS else s.t("run.coach_none"), "dl-muted")
             for fields in self.said.values():
                 with note(s.pick(fields["what"]), SEVERITIES[fields["severity"]]):
                     Text(s.pick(fields["why"]), "div", "dl-small dl-muted")
@@ -105,18 +118,19 @@ class Samples:
     """Answers to the same prompts over the steps."""
 
     def __init__(self, s: Session) -> None:
-        self.s = s
+        self.s, self.is_over = s, False
         self.rounds: dict[int, list[dict[str, Any]]] = {}
         with card(s.t("run.samples")):
             self.place = box("dl-col wide")
         self._draw()
 
-    def append(self, events: list[RunEvent]) -> None:
+    def append(self, state: str, events: list[RunEvent]) -> None:
         """Hear what is new."""
         told = [event.fields for event in events if event.kind == "sample"]
+        was_over, self.is_over = self.is_over, state in OVER
         for fields in told:
             self.rounds[int(fields["step"])] = fields["items"]
-        if told:
+        if told or was_over != self.is_over:
             self._draw()
 
     def _draw(self) -> None:
@@ -126,7 +140,7 @@ class Samples:
         self.place.clear()
         with self.place:
             if not steps:
-                paragraph(s.t("run.samples_none"), "dl-muted")
+                paragraph(s.t("run.samples_over" if self.is_over else "run.samples_none"), "dl-muted")
                 return
             for number, first in enumerate(self.rounds[steps[0]]):
                 with box("dl-col"):
@@ -160,11 +174,11 @@ class LogView(Element, component="log_view.js"):
             self.run_method("append", text)
 
 
-def forecast_card(s: Session, found: RunForecast) -> None:
+def forecast_card(s: Session, found: RunForecast, state: str) -> None:
     """What was foretold beside what was measured."""
     rows = [row for row in found.comparison if row.forecast is not None or row.actual is not None]
     if not rows:
-        paragraph(s.t("run.forecast_none"), "dl-muted")
+        paragraph(s.t("run.forecast_over" if state in OVER else "run.forecast_none"), "dl-muted")
         return
     with box("dl-table small", "table"):
         with box("", "thead"), box("", "tr"):

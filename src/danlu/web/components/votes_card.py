@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 
 from nicegui import ui
@@ -9,8 +10,9 @@ from nicegui import ui
 from danlu.services.platform import votes
 from danlu.services.platform.votes import NewPairs, Tally
 from danlu.store.votes import Vote
-from danlu.web.components.elements import Text, badge, bar, box, button, card, facts, fold, moment, paragraph
+from danlu.web.components.elements import Text, badge, bar, box, button, card, facts, fold, moment, note, paragraph
 from danlu.web.components.messages import confirm, guarded
+from danlu.web.rights import Rights
 from danlu.web.session import Session
 
 LISTED = 10
@@ -20,8 +22,8 @@ ASKED_CHARS = 120
 class VotesCard:
     """What the votes and corrections of a project say so far."""
 
-    def __init__(self, s: Session, project_id: str, names: dict[str, str]) -> None:
-        self.s, self.project_id, self.names = s, project_id, names
+    def __init__(self, s: Session, project_id: str, names: dict[str, str], rights: Rights) -> None:
+        self.s, self.project_id, self.names, self.rights = s, project_id, names, rights
         with card(s.t("chat.votes")):
             self.place = box("dl-col wide")
 
@@ -49,8 +51,10 @@ class VotesCard:
             self._models(tally)
         why_not = None if tally.num_pairs else s.t("chat.pairs_none")
         with box("dl-row"):
-            button(s.t("chat.pairs_dataset"), guarded(s, self._make), classes="primary", why_not=why_not)
+            if self.rights.may(votes.make_pairs_dataset):
+                button(s.t("chat.pairs_dataset"), guarded(s, self._make), classes="primary", why_not=why_not)
             button(s.t("chat.pairs_download"), guarded(s, self._download), symbol="download", why_not=why_not)
+        self.told = box("dl-col").props("role=status")
         if newest:
             with fold(s.t("chat.votes_newest")), box("dl-list", "ul"):
                 for vote in newest:
@@ -92,7 +96,8 @@ class VotesCard:
                     if vote.is_blind:
                         badge(s.t("chat.vote_blind"))
                     moment(vote.created_at)
-            button(s.t("chat.vote_delete"), guarded(s, partial(delete)), classes="small danger")
+            if self.rights.may(votes.delete_vote):
+                button(s.t("chat.vote_delete"), guarded(s, partial(delete)), classes="small danger")
 
     def _name(self, model: str) -> str:
         return self.names.get(model, model)
@@ -102,5 +107,12 @@ class VotesCard:
         ui.download.content(lines, "pairs.jsonl", "application/jsonl")
 
     async def _make(self) -> None:
-        made = await self.s.do(votes.make_pairs_dataset, self.project_id, NewPairs(name=self.s.t("chat.pairs_name")))
-        ui.navigate.to(f"/datasets/{made.dataset_id}?version={made.number}")
+        s, begun, pairs = self.s, time.time(), NewPairs()
+        made = await s.do(votes.make_pairs_dataset, self.project_id, pairs)
+        address = f"/datasets/{made.dataset_id}?version={made.number}"
+        if made.created_at >= begun:
+            ui.navigate.to(address)
+            return
+        self.told.clear()  # they were made a dataset of before
+        with self.told, note(s.t("chat.pairs_there", name=f"{pairs.name}@{made.number}"), "accent"), box("dl-row"):
+            button(s.t("chat.pairs_open"), href=address, classes="small")

@@ -13,6 +13,7 @@ from danlu.web.components.elements import Text, box, button, no_project, paragra
 from danlu.web.components.fields import choice
 from danlu.web.components.messages import guarded, toast
 from danlu.web.components.votes_card import VotesCard
+from danlu.web.rights import rights_in
 from danlu.web.session import Session
 from danlu.web.template import page
 
@@ -43,8 +44,8 @@ async def _show(s: Session, draft_name: str, title: str, text: str, num_panes: i
     if project is None:
         no_project(s, "chat_bubble_outline" if num_panes == 1 else "compare")
         return
-    names = await answerers(s, project.id)
-    talk = Conversation(s, project.id, names, f"{draft_name}-{project.id}", min(num_panes, max(1, len(names))))
+    names, rights = await answerers(s, project.id), await rights_in(s, project.id)
+    talk = Conversation(s, project.id, names, f"{draft_name}-{project.id}", min(num_panes, max(1, len(names))), rights)
     talk.restore((await s.do(views.get_draft, talk.draft_name)).values)
     talk.parameters.take(s.request.query_params)
     talk.is_blind = talk.is_blind or (num_panes > 1 and s.query("blind") == "1")
@@ -53,7 +54,7 @@ async def _show(s: Session, draft_name: str, title: str, text: str, num_panes: i
         _corner(s, talk, num_panes)
     talk.draw()
     if num_panes > 1:
-        counted = VotesCard(s, project.id, names)
+        counted = VotesCard(s, project.id, names, rights)
         talk.on_vote = counted.draw
         await counted.draw()
 
@@ -69,8 +70,9 @@ def _corner(s: Session, talk: Conversation, num_panes: int) -> None:
             ui.navigate.to(f"/compare?project={talk.project_id}&panes={event.value}&models={chosen}")
 
         ui.checkbox(s.t("chat.blind"), value=talk.is_blind, on_change=guarded(s, blind)).props("dense")
-        Text(s.t("chat.num_panes"), "span", "dl-muted")
-        choice(s.t("chat.num_panes"), {number: str(number) for number in NUM_PANES}, num_panes, other_number).style("min-width: 72px")
+        with box("dl-row tight"):
+            Text(s.t("chat.num_panes"), "span", "dl-muted")
+            choice(s.t("chat.num_panes"), {number: str(number) for number in NUM_PANES}, num_panes, other_number).style("min-width: 72px")
 
     def share() -> None:
         ui.run_javascript(f"window.danlu.copy(location.origin + {json.dumps(talk.address())})")

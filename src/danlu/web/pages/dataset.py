@@ -9,7 +9,7 @@ from nicegui import ui
 from pydantic import ValidationError
 
 from danlu.errors import ConflictError, DanluError, NotFoundError
-from danlu.services.platform import datasets
+from danlu.services.platform import datasets, runs, sweeps, uploads
 from danlu.services.platform.datasets import DatasetChange
 from danlu.store.datasets import Dataset, DatasetVersion
 from danlu.web import numbers
@@ -19,6 +19,7 @@ from danlu.web.components.elements import Text, box, button, card, fold, moment,
 from danlu.web.components.fields import text_field
 from danlu.web.components.messages import confirm, error_toast, guarded
 from danlu.web.components.row_table import RowTable
+from danlu.web.rights import Rights, rights_in
 from danlu.web.session import Session
 from danlu.web.template import page
 
@@ -34,26 +35,28 @@ async def show(s: Session) -> None:
     versions = (await s.do(datasets.list_dataset_versions, dataset.id, limit=VERSIONS)).items
     wanted = s.query("version")
     version = next((one for one in versions if str(one.number) == wanted), versions[0])
-    newest = versions[0].number
+    newest, rights = versions[0].number, await rights_in(s, dataset.project_id)
     with box("dl-head"):
         with box("dl-col"):
             Text(dataset.name, "h1")
-            with box("dl-row dl-muted"):
+            with box("dl-row dots dl-muted"):
                 Text(s.t("datasets.version", number=version.number))
                 Text(numbers.size(version.size_bytes))
                 moment(version.created_at)
         with box("dl-row"):
             named = quote(f"{dataset.name}@{version.number}", safe="")
-            button(s.t("datasets.next_train"), href=f"/new-run?project={dataset.project_id}&dataset={named}", classes="primary")
-            button(s.t("sweeps.try_settings"), href=f"/sweeps/new?project={dataset.project_id}&dataset={named}")
+            if rights.may(runs.submit_run):
+                button(s.t("datasets.next_train"), href=f"/new-run?project={dataset.project_id}&dataset={named}", classes="primary")
+            if rights.may(sweeps.submit_sweep):
+                button(s.t("sweeps.try_settings"), href=f"/sweeps/new?project={dataset.project_id}&dataset={named}")
     news = box("dl-col").props("role=status")
-    table = RowTable(s, version, newest)
-    doctor = DataDoctor(s, version, newest, table=table)
+    table = RowTable(s, version, newest, rights)
+    doctor = DataDoctor(s, version, newest, table=table, rights=rights)
     with card(s.t("datasets.preview"), "flush"):
         table.build()
         await table.turn(0)
     await doctor.look()
-    _versions(s, dataset, version, versions)
+    _versions(s, dataset, version, versions, rights)
     _watch(s, version, newest, doctor, news)
 
 
@@ -89,7 +92,7 @@ def _gone(s: Session, news: ui.element) -> None:
         button(s.t("datasets.title"), href="/datasets", classes="small")
 
 
-def _versions(s: Session, dataset: Dataset, version: DatasetVersion, versions: list[DatasetVersion]) -> None:
+def _versions(s: Session, dataset: Dataset, version: DatasetVersion, versions: list[DatasetVersion], rights: Rights) -> None:
     async def delete() -> None:
         if await confirm(s, s.t("datasets.delete_title"), s.t("datasets.delete_text"), do=s.t("datasets.delete"), danger=True):
             await s.do(datasets.delete_dataset, dataset.id)
@@ -104,11 +107,14 @@ def _versions(s: Session, dataset: Dataset, version: DatasetVersion, versions: l
                         made._props["href"] = f"/datasets/{dataset.id}?version={one.number}"
                         Text(f"{one.file_name}, {numbers.size(one.size_bytes)}", "span", "dl-muted dl-small dl-text")
                     moment(one.created_at).classes("dl-muted dl-small")
-        with fold(s.t("datasets.new_version")):
-            DropZone(s, dataset.project_id, dataset.id)
+        if rights.may(uploads.begin_upload):
+            with fold(s.t("datasets.new_version")):
+                DropZone(s, dataset.project_id, dataset.id)
         with box("dl-row"):
-            button(s.t("datasets.rename"), guarded(s, partial(_rename, s, dataset)), classes="small")
-            button(s.t("datasets.delete"), guarded(s, delete), classes="small danger")
+            if rights.may(datasets.change_dataset):
+                button(s.t("datasets.rename"), guarded(s, partial(_rename, s, dataset)), classes="small")
+            if rights.may(datasets.delete_dataset):
+                button(s.t("datasets.delete"), guarded(s, delete), classes="small danger")
 
 
 async def _rename(s: Session, dataset: Dataset) -> None:

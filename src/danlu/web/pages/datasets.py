@@ -8,12 +8,13 @@ from typing import Any
 from nicegui import ui
 
 from danlu import bundled
-from danlu.services.platform import datasets
+from danlu.services.platform import datasets, uploads
 from danlu.services.platform.datasets import NewDataset
 from danlu.web.components.data_table import DataTable
 from danlu.web.components.drop_zone import DropZone, open_uploads
-from danlu.web.components.elements import Text, box, button, card, empty, paragraph
+from danlu.web.components.elements import Text, box, button, card, empty, note, paragraph
 from danlu.web.components.messages import guarded
+from danlu.web.rights import Rights, rights_in
 from danlu.web.session import Session
 from danlu.web.template import page
 
@@ -31,6 +32,7 @@ async def show(s: Session) -> None:
         with empty("dataset", s.t("datasets.empty_title"), s.t("datasets.no_project")):
             button(s.t("home.title"), href="/", classes="primary")
         return
+    rights = await rights_in(s, project.id)
     first = await s.do(datasets.list_datasets, project.id, limit=PAGE)
     if first.items:
         columns = [{"name": "name", "label": s.t("datasets.column_name")}, {"name": "created", "label": s.t("datasets.column_created"), "type": "time"}]
@@ -44,16 +46,20 @@ async def show(s: Session) -> None:
     with card(s.t("datasets.add") if first.items else s.t("datasets.empty_title")):
         if not first.items:
             paragraph(s.t("datasets.empty_text"), "dl-muted")
-        DropZone(s, project.id)
-        await open_uploads(s, project.id, box("dl-col"))
-    _examples(s, project.id)
+        why_not = rights.why_not(uploads.begin_upload)
+        if why_not is not None:
+            note(why_not)
+        else:
+            DropZone(s, project.id)
+            await open_uploads(s, project.id, box("dl-col"))
+    _examples(s, project.id, rights)
 
 
 def _row(one: Any) -> dict[str, Any]:
     return {"key": one.id, "href": f"/datasets/{one.id}", "name": one.name, "created": one.created_at}
 
 
-def _examples(s: Session, project_id: str) -> None:
+def _examples(s: Session, project_id: str, rights: Rights) -> None:
     async def load(name: str) -> None:
         made = await s.do(datasets.create_dataset, project_id, NewDataset(example=name))
         ui.navigate.to(f"/datasets/{made.id}")
@@ -65,4 +71,4 @@ def _examples(s: Session, project_id: str) -> None:
                 with box().style("min-width: 0"):
                     Text(s.t(f"new_run.data_{stem}"), "div", "dl-strong")
                     Text(s.t(f"new_run.data_{stem}_text"), "div", "dl-small dl-muted")
-                button(s.t("home.example"), guarded(s, partial(load, name)), classes="small")
+                button(s.t("home.example"), guarded(s, partial(load, name)), classes="small", why_not=rights.why_not(datasets.create_dataset))

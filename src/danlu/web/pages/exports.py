@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import quote
+
+from nicegui import ui
 
 from danlu.errors import error_from
 from danlu.services.platform import exports, jobs, runs
 from danlu.services.platform.exports import ExportContent, NewExport
 from danlu.store.jobs import Job
 from danlu.web import numbers
-from danlu.web.components.elements import Text, badge, box, button, card, fold, link, moment, no_project, paragraph
+from danlu.web.components.elements import Text, badge, box, button, card, fold, icon, link, moment, no_project, paragraph
 from danlu.web.components.fields import labelled_choice
 from danlu.web.components.messages import confirm, error_panel, guarded, toast
-from danlu.web.live import refresh_every
+from danlu.web.live import Lines, refresh_every
+from danlu.web.rights import Rights, rights_in
 from danlu.web.session import Session
 from danlu.web.template import page
 
@@ -40,15 +45,30 @@ async def show(s: Session) -> None:
         return
     finished = (await s.do(runs.list_runs, project.id, state="succeeded", limit=SHOWN)).items
     names = {run.id: run.name or run.id for run in finished}
-    with card(s.t("models.export")):
+    rights = await rights_in(s, project.id)
+    with card(s.t("models.export_new")):
         if not names:
             paragraph(s.t("models.export_none"), "dl-muted")
             with box("dl-row"):
                 button(s.t("shell.nav_new_run"), href="/new-run", classes="primary")
         else:
-            _form(s, names)
-    place = box("dl-col wide")
+            _form(s, names, rights)
+    waiting_text = paragraph(s.t("models.export_started"), "dl-muted")
+    with box("dl-card dl-empty", "section") as empty:
+        icon("ios_share")
+        paragraph(s.t("models.export_empty"))
+    newest: list[ExportContent] = []
+    failures: Lines[Job, Shown] = Lines(box("dl-col wide dl-lines"), lambda job: _failure(s, job, names, rights))
 
+    async def delete(export_id: str) -> None:
+        if await confirm(s, s.t("models.delete_title"), s.t("models.delete_text"), do=s.t("models.delete"), danger=True):
+            await s.do(exports.delete_export, export_id)
+            await look()
+
+    offered = delete if rights.may(exports.delete_export) else None
+    made: Lines[ExportContent, Shown] = Lines(
+        box("dl-col wide dl-lines"), lambda content: _export(s, content, names, offered, is_newest=content in newest), lambda content: content.export.id
+    )
     known: dict[str, ExportContent] = {}
 
     async def read() -> Found:
@@ -61,10 +81,25 @@ async def show(s: Session) -> None:
         recent = [job for job in failed.items if (job.finished_at or 0) > time.time() - FAILURE_SECONDS]
         return [known[one.id] for one in found.items], sum(job.kind == "export" for job in waiting), recent
 
-    await refresh_every(2.0, read, lambda found: _draw(s, place, found, names))
+    def tell(found: Found) -> None:
+        contents, num_waiting, failed = found
+        waiting_text.set_visibility(num_waiting > 0)
+        empty.set_visibility(bool(names) and not contents and not num_waiting)
+        newest[:] = contents[:1]
+        failures.show(failed)
+        made.show(contents)
+
+    look = await refresh_every(2.0, read, tell)
 
 
-def _form(s: Session, names: dict[str, str]) -> None:
+@dataclass(frozen=True)
+class Shown:
+    """A part of the page that stands for one export or failure."""
+
+    element: ui.element
+
+
+def _form(s: Session, names: dict[str, str], rights: Rights) -> None:
     wanted = s.query("run")
     chosen: dict[str, Any] = {"run": wanted if wanted in names else next(iter(names)), "form": FORMS[0]}
 
@@ -77,36 +112,24 @@ def _form(s: Session, names: dict[str, str]) -> None:
         labelled_choice(
             s.t("models.form"), {name: s.t(f"models.export_{name}") for name in FORMS}, chosen["form"], lambda event: chosen.update(form=event.value)
         )
-        button(s.t("models.export"), guarded(s, start), classes="primary")
+        button(s.t("models.export"), guarded(s, start), classes="primary", why_not=rights.why_not(exports.submit_export))
     for name in FORMS:
         paragraph(f"{s.t(f'models.export_{name}')}{s.t('basic.colon')}{s.t(f'models.export_{name}_text')}", "dl-small dl-muted")
 
 
-def _draw(s: Session, place: Any, found: Found, names: dict[str, str]) -> None:
-    contents, waiting, failed = found
-    place.clear()
-    with place:
-        for job in failed:
-            with error_panel(s, error_from({"code": "", "what": "", "why": "", "fix": ""} | (job.error or {}))), box("dl-row"):
-                button(s.t("models.export_again"), guarded(s, partial(s.do, jobs.resume_job, job.id)), classes="small")
-                Text(names.get(job.run_id or "", job.run_id or ""), "span", "dl-muted dl-small")
-                moment(job.finished_at).classes("dl-muted dl-small")
-        if waiting:
-            paragraph(s.t("models.export_started"), "dl-muted")
-        if not contents and not waiting and names:
-            paragraph(s.t("models.export_empty"), "dl-muted")
-        for content in contents:
-            _export(s, content, names)
+def _failure(s: Session, job: Job, names: dict[str, str], rights: Rights) -> Shown:
+    made = error_panel(s, error_from({"code": "", "what": "", "why": "", "fix": ""} | (job.error or {})))
+    with made, box("dl-row"):
+        if rights.may(jobs.resume_job):
+            button(s.t("models.export_again"), guarded(s, partial(s.do, jobs.resume_job, job.id)), classes="small")
+        Text(names.get(job.run_id or "", job.run_id or ""), "span", "dl-muted dl-small")
+        moment(job.finished_at).classes("dl-muted dl-small")
+    return Shown(made)
 
 
-def _export(s: Session, content: ExportContent, names: dict[str, str]) -> None:
+def _export(s: Session, content: ExportContent, names: dict[str, str], delete: Callable[[str], Awaitable[None]] | None, *, is_newest: bool) -> Shown:
+    """One export; `delete` is left out where it is not to be offered. The files of the newest one are seen at once."""
     export = content.export
-
-    async def delete() -> None:
-        if await confirm(s, s.t("models.delete_title"), s.t("models.delete_text"), do=s.t("models.delete"), danger=True):
-            await s.do(exports.delete_export, export.id)
-            made.delete()
-
     with box("dl-card", "section") as made:
         with box("dl-row between"):
             with box("dl-row"):
@@ -116,9 +139,11 @@ def _export(s: Session, content: ExportContent, names: dict[str, str]) -> None:
             with box("dl-row"):
                 Text(numbers.size(export.size_bytes), "span", "dl-muted dl-small")
                 moment(export.created_at).classes("dl-muted dl-small")
-                button(s.t("models.delete"), guarded(s, partial(delete)), classes="small danger")
-        with fold(s.t("models.download")), box("dl-col"):
+                if delete is not None:
+                    button(s.t("models.delete"), guarded(s, partial(delete, export.id)), classes="small danger")
+        with fold(s.t("models.download")).props("open" if is_newest else ""), box("dl-col"):
             for file in content.files:
                 with box("dl-row between"):
                     link(file.name, f"/studio-export/{export.id}?name={quote(file.name, safe='')}")
                     Text(numbers.size(file.size_bytes), "span", "dl-muted dl-small")
+    return Shown(made)

@@ -33,7 +33,7 @@ async def show(s: Session) -> None:
             with fold(s.t(f"help.{name}")):
                 paragraph(s.t(f"help.{name}_a"))
     names = sorted({key.removeprefix("glossary.").removesuffix("_means") for key in CATALOGUE if key.startswith("glossary.")})
-    with card(s.t("help.glossary")), box("dl-col", "dl"):
+    with card(s.t("help.glossary")), box("dl-terms", "dl"):
         for name in names:
             with box():
                 Text(s.t(f"glossary.{name}"), "dt", "dl-strong")

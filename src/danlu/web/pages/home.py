@@ -13,10 +13,10 @@ from danlu.store.projects import Project
 from danlu.store.runs import Run
 from danlu.web.components.elements import Text, box, button, card, empty, link, moment, paragraph, state_badge
 from danlu.web.components.fields import text_field
-from danlu.web.components.jobs import job_line
+from danlu.web.components.jobs import JobLine
 from danlu.web.components.messages import guarded
 from danlu.web.components.tour import tour
-from danlu.web.live import queue_key, refresh_every
+from danlu.web.live import Lines, queue_key, refresh_every
 from danlu.web.session import Session
 from danlu.web.template import asset, page
 
@@ -42,7 +42,6 @@ async def show(s: Session) -> None:
         return
     with box("dl-grid2"):
         with card(s.t("home.active"), "flush"):
-            place = box()
             names: dict[str, str] = {}
 
             async def read() -> list[Job]:
@@ -52,7 +51,15 @@ async def show(s: Session) -> None:
                         names[job.run_id] = (await s.do(runs.get_run, job.run_id)).name
                 return queue
 
-            await refresh_every(2.0, read, lambda queue: _active(s, place, queue, names), queue_key)
+            nothing = paragraph(s.t("home.active_none"), "dl-muted").style("padding: 0 16px 16px")
+            lines: Lines[Job, JobLine] = Lines(box("dl-list", "ul"), lambda job: JobLine(s, job, names.get(job.run_id or "", "")))
+
+            def tell(queue: list[Job]) -> None:
+                nothing.set_visibility(not queue)
+                for job, line in lines.show(queue[:LISTED]):
+                    line.tell(job)
+
+            await refresh_every(2.0, read, tell, queue_key)
         await _waiting(s, found)
     with card(s.t("home.projects"), "flush"):
         with box("dl-list", "ul"):
@@ -102,17 +109,6 @@ def _project_form(s: Session, name: str) -> None:
         button(s.t("home.create"), guarded(s, create))
 
 
-def _active(s: Session, place: ui.element, queue: list[Job], names: dict[str, str]) -> None:
-    place.clear()
-    with place:
-        if not queue:
-            paragraph(s.t("home.active_none"), "dl-muted").style("padding: 0 16px 16px")
-            return
-        with box("dl-list", "ul"):
-            for job in queue[:LISTED]:
-                job_line(s, job, names.get(job.run_id or "", ""))
-
-
 async def _waiting(s: Session, found: list[Project]) -> None:
     """Runs that came to an end or were held, newest first, one for each project at least."""
     waiting: list[Run] = []
@@ -141,8 +137,8 @@ async def _project(s: Session, project: Project) -> None:
     with box("", "li"):
         with box():
             link(project.name, f"/runs?project={project.id}", "dl-strong")
-            with box("dl-row dl-small dl-muted"):
+            if project.description:
+                Text(project.description[:120], "div", "dl-small dl-muted dl-clip")
+            with box("dl-small dl-muted"):
                 moment(project.updated_at)
-                if project.description:
-                    Text(project.description[:120], "span", "dl-clip")
         button(s.t("shell.nav_runs"), href=f"/runs?project={project.id}", classes="small")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast, get_args
+from typing import Any, ClassVar, cast
 
 from nicegui import ui
 
 from danlu import bundled
-from danlu.recipe.recommend import GOALS, Goal
+from danlu.recipe.recommend import GOALS
 from danlu.services.platform import datasets, models, recipes, runs, sweeps, views
 from danlu.services.platform.jobs import Priority
 from danlu.services.platform.models import BaseModelChoice
@@ -23,44 +23,27 @@ from danlu.store.projects import Project
 from danlu.web import numbers
 from danlu.web.components.data_settings import DataSettings, Doors
 from danlu.web.components.elements import Text, badge, box, button, card, empty, fold, note, option, paragraph, segmented
-from danlu.web.components.fields import choice, text_area, text_field
+from danlu.web.components.fields import text_area, text_field
 from danlu.web.components.fit_badge import facts, fit_sentence, fit_word
 from danlu.web.components.messages import guarded, in_language
 from danlu.web.components.preview import preview_card, waiting_card
 from danlu.web.components.schema_form import SchemaForm
-from danlu.web.schema_fields import FormField, changes_to, fields_of, value_at, with_changes
+from danlu.web.components.start_form import Entered, StartCard, StartForm
+from danlu.web.schema_fields import FormField, fields_of, value_at
 from danlu.web.session import Session
 from danlu.web.template import page
 
-DRAFT = "new_run"
 STEPS = ("data", "model", "review")
 SIMPLE = ("method.type", "method.rank", "optim.learning_rate", "optim.num_epochs", "optim.global_batch_size", "data.max_seq_len", "data.mix")
 """Reasons that the simple form shows; the others are in the advanced one."""
 
 
 @dataclass
-class Entered:
-    """What was entered so far."""
+class EnteredRun(Entered):
+    """What was entered so far, and the step one is at."""
 
     step: str = "data"
-    dataset: str = ""
-    base_model: str = "danlu/tiny"
-    goal: str = "task"
-    name: str = ""
-    priority: str = "standard"
-    changes: dict[str, Any] = field(default_factory=dict)
-    """Settings by dotted path that differ from what is recommended."""
-    copied: dict[str, Any] = field(default_factory=dict)
-    """Recipe of an earlier run, until what it differs in from what is recommended stands in `changes`."""
-
-    @classmethod
-    def from_draft(cls, values: dict[str, Any]) -> Entered:
-        """What of a draft this version knows."""
-        known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__ and isinstance(value, str | dict)}
-        made = cls(**cast(dict[str, Any], known))
-        made.step = made.step if made.step in STEPS else "data"
-        made.goal = made.goal if made.goal in GOALS else "task"
-        return made
+    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {**Entered.CHOICES, "step": STEPS}
 
 
 @page("/new-run", title="new_run.title", nav="new_run")
@@ -72,29 +55,33 @@ async def show(s: Session) -> None:
         with empty("add_circle_outline", s.t("new_run.title"), s.t("new_run.no_project")):
             button(s.t("home.title"), href="/", classes="primary")
         return
-    draft = await s.do(views.get_draft, DRAFT)
-    form = Form(s, project, Entered.from_draft(draft.values))
+    form = Form(s, project, EnteredRun.from_draft((await s.do(views.get_draft, Form.draft_name)).values))
     if s.query("dataset"):
-        form.entered.dataset, form.entered.step = str(s.query("dataset")), "model"
+        form.entered.choose(dataset=str(s.query("dataset")))
+        form.entered.step = "model"
     elif s.query("from"):
         await form.take_from(str(s.query("from")), s.query("changes"))
     elif s.query("base"):
-        await form.take_base(str(s.query("base")))
+        form.entered.choose(base_model=str(s.query("base")))
+        form.entered.step = "model" if form.entered.dataset else "data"  # the data is asked for first where none was chosen
+    if s.request.query_params:
+        await form.took_address()
     form.body = box("dl-col wide")
     await form.draw()
 
 
-class Form:
+class Form(StartForm):
     """The page's state and its parts."""
 
+    draft_name = "new_run"
+    address = "/new-run"
+    entered: EnteredRun
     body: ui.element
     beside: ui.element
 
-    def __init__(self, s: Session, project: Project, entered: Entered) -> None:
-        self.s, self.project, self.entered = s, project, entered
-        self.recommended: PreviewedRun | None = None
-        self.asked = 0
-        """Counts previews, so that an old answer never replaces a newer one."""
+    def __init__(self, s: Session, project: Project, entered: EnteredRun) -> None:
+        super().__init__(s, project)
+        self.entered = entered
         self.yaml: ui.textarea | None = None
         self.schema: SchemaForm | None = None
         self.rows = DataSettings(s, project, Doors(self._change, self._change_all))
@@ -111,20 +98,6 @@ class Form:
         with suppress(ValueError):  # an address that someone has cut
             told = json.loads(changes or "{}")
             entered.changes |= told if isinstance(told, dict) else {}
-        await self.keep()
-        ui.run_javascript("history.replaceState(null, '', '/new-run')")  # what is changed now is not taken from that run again by a reload
-
-    async def take_base(self, name: str) -> None:
-        """Begin with a base model; the data is asked for first where none was chosen."""
-        entered = self.entered
-        entered.base_model, entered.changes, entered.copied = name, {}, {}
-        entered.step = "model" if entered.dataset else "data"
-        await self.keep()
-        ui.run_javascript("history.replaceState(null, '', '/new-run')")  # another model that is chosen now is not undone by a reload
-
-    async def keep(self) -> None:
-        """Remember what was entered."""
-        await self.s.do(views.save_draft, DRAFT, Draft(values=vars(self.entered)))
 
     async def go(self, step: str) -> None:
         """Show another step."""
@@ -135,6 +108,7 @@ class Form:
     async def draw(self) -> None:
         """Show the step."""
         s, entered = self.s, self.entered
+        self.ask()  # what was asked for another step is not shown in this one
         self.body.clear()
         with self.body:
             with box("dl-steps", "ol"):
@@ -158,13 +132,13 @@ class Form:
             button(s.t("datasets.add"), href="/datasets", classes="small", symbol="upload_file")
 
         async def take(name: str) -> None:
-            self.entered.dataset, self.entered.changes = name, {}
+            self.entered.choose(dataset=name)
             await self.go("model")
 
         with box("dl-grid3"):
             for dataset in own:
                 is_chosen = self.entered.dataset.partition("@")[0] == dataset.name
-                option(dataset.name, s.t("new_run.data_own"), is_chosen, guarded(s, partial(take, dataset.name)))
+                option(dataset.name, "", is_chosen, guarded(s, partial(take, dataset.name)), s.t("new_run.data_own"))
             for name in bundled.example_names():
                 stem = name.removeprefix(bundled.PREFIX)
                 option(
@@ -179,7 +153,7 @@ class Form:
         s, entered = self.s, self.entered
 
         async def base(name: str) -> None:
-            entered.base_model, entered.changes = name, {}
+            entered.choose(base_model=name)
             await self.go("model")
 
         async def goal(name: str) -> None:
@@ -187,7 +161,7 @@ class Form:
             await self.go("model")
 
         async def typed() -> None:
-            entered.base_model = str(other.value or "").strip() or "danlu/tiny"
+            entered.choose(base_model=str(other.value or "").strip() or "danlu/tiny")
             await self.keep()
 
         Text(s.t("new_run.choose_base"), "h2")
@@ -199,6 +173,7 @@ class Form:
             with box("dl-card", "section"):
                 Text(s.t("new_run.base_other"), "h3")
                 other = text_field(s.t("new_run.base_other"), "" if is_known else entered.base_model, maxlength=300)
+                other._props["placeholder"] = "Qwen/Qwen3-0.6B"
                 other.on("blur", guarded(s, typed), [])
                 paragraph(s.t("new_run.base_other_text"), "dl-small dl-muted")
         Text(s.t("new_run.choose_goal"), "h2")
@@ -210,60 +185,36 @@ class Form:
             button(s.t("basic.back"), guarded(s, partial(self.go, "data")))
 
     async def _review(self) -> None:
-        s, entered = self.s, self.entered
-        with box("dl-split"):
+        s = self.s
+        with box("dl-split beside-first"):
             self.main = box("dl-col wide")
             with box("dl-col wide sticky"):
                 self.beside = box("dl-card", "section")
                 with box("dl-card", "section"):
-                    names = {name: s.t(f"queue.{name}") for name in get_args(Priority)}
-                    entry = text_field(s.t("new_run.name"), entered.name, maxlength=200)
-                    entry.on("blur", guarded(s, lambda: self._named(str(entry.value or ""))), [])
-                    with box("dl-field"):
-                        Text(s.t("new_run.priority"), "span", "dl-label")
-                        choice(s.t("new_run.priority"), names, entered.priority, guarded(s, self._prioritised))
-                    self.start = button(s.t("new_run.start"), guarded(s, self._start), classes="primary", symbol="play_arrow")
+                    self.start = StartCard(self, s.t("new_run.name"), s.t("new_run.start"), self._start)
                     button(s.t("new_run.sweep"), href="/sweeps/new?draft=new-run", symbol="tune")
                     button(s.t("basic.back"), guarded(s, partial(self.go, "model")), classes="quiet")
+            await self.start.ask(runs.submit_run)
         with self.main, box("dl-card", "section"):
             waiting_card(s)
         with self.beside:
             waiting_card(s)
         ui.timer(0.05, guarded(s, self._recommend), once=True)
 
-    async def _named(self, name: str) -> None:
-        self.entered.name = name.strip()
-        await self.keep()
-
-    async def _prioritised(self, event: Any) -> None:
-        self.entered.priority = event.value
-        await self.keep()
-
-    def _written(self) -> dict[str, Any]:
-        return {"base_model": self.entered.base_model, "dataset": self.entered.dataset}
-
     async def _recommend(self) -> None:
         """What is recommended for this data, model and goal; then what it would take with the changes."""
-        written, entered = self._written(), self.entered
-        if entered.copied.get("objective"):
-            written["objective"] = entered.copied["objective"]
-        if "objective.type" in entered.changes:
-            written["objective"] = entered.changes["objective.type"]
-        self.recommended = await self.s.do(recipes.preview_run, self.project.id, Preview(recipe=written, goal=cast(Goal, entered.goal)))
+        if not await self.recommend():
+            return
+        mine = self.asked
         await self.rows.load()
-        if entered.copied and self.recommended.recipe is not None:
-            entered.changes, entered.copied = changes_to(self.recommended.recipe, entered.copied) | entered.changes, {}
-            await self.keep()
+        if mine != self.asked:
+            return
+        assert self.recommended is not None
         self._draw_settings()
         if self.entered.changes and self.recommended.recipe is not None:
             await self._preview()
         else:
             self._draw_preview(self.recommended)
-
-    def _recipe(self) -> dict[str, Any]:
-        """The recommended recipe with the changes."""
-        values = dict(self.recommended.recipe or {}) if self.recommended is not None else self._written()
-        return with_changes(values, self.entered.changes)
 
     async def _change(self, path: str, value: Any) -> None:
         base = dict(self.recommended.recipe or {}) if self.recommended is not None else {}
@@ -276,7 +227,7 @@ class Form:
         await self.keep()
         if path.endswith(".type"):
             self._draw_settings()
-        await self._preview()
+        self._preview_soon()
 
     async def _take(self, changes: dict[str, Any]) -> None:
         await self._change_all(changes, ())
@@ -288,12 +239,19 @@ class Form:
         self.entered.changes = kept | changes
         await self.keep()
         self._draw_settings()
-        await self._preview()
+        self._preview_soon()
+
+    def _preview_soon(self) -> None:
+        """Preview beside the action that asks for it: while an answer is awaited, the same field can be changed again."""
+        with self.body:
+            ui.timer(0.01, guarded(self.s, self._preview), once=True)
 
     async def _preview(self) -> None:
-        self.asked += 1
-        mine = self.asked
-        checked = await self.s.do(recipes.check_recipe, RecipeText(recipe=self._recipe()))
+        mine = self.ask()
+        checked = await self.s.do(recipes.check_recipe, RecipeText(recipe=self.recipe()))
+        if mine != self.asked:
+            return
+        self.start.block(None if checked.is_valid else self.s.t("new_run.start_mistakes"))
         if self.schema is not None:
             self.schema.tell(checked.mistakes)
         if checked.text is not None and self.yaml is not None and self.yaml.value != checked.text:
@@ -304,7 +262,7 @@ class Form:
                 self._mistakes(checked.mistakes)
                 return
             waiting_card(self.s)
-        found = await self.s.do(recipes.preview_run, self.project.id, Preview(recipe=self._recipe()))
+        found = await self.s.do(recipes.preview_run, self.project.id, Preview(recipe=self.recipe()))
         if mine == self.asked:
             self._draw_preview(found)
 
@@ -315,6 +273,7 @@ class Form:
         self.beside.clear()
         with self.beside:
             preview_card(self.s, found, guarded(self.s, self._take))
+        self.start.block(self.why_not(found))
         self.rows.tell(found.split)
 
     def _draw_settings(self) -> None:
@@ -328,7 +287,7 @@ class Form:
             with card(s.t("new_run.recommended")):
                 paragraph(s.t("new_run.recommended_text"), "dl-muted")
                 told = {reason["path"]: reason for reason in recommended.reasons}
-                kinds = {item.path: item for item in fields_of(self._recipe())}
+                kinds = {item.path: item for item in fields_of(self.recipe())}
                 for path in told if s.view.is_advanced else filter(told.__contains__, SIMPLE):
                     self._reason(told[path], kinds.get(path))
                 with box("dl-row between"):
@@ -337,15 +296,15 @@ class Form:
                     if self.entered.changes:
                         Text(s.t("new_run.advanced_changed", number=len(self.entered.changes)), "span", "dl-muted dl-small")
                         button(s.t("new_run.back_to_recommended"), guarded(s, self._reset), classes="small")
-            self.rows.draw(self._recipe())
+            self.rows.draw(self.recipe())
             if s.view.is_advanced:
                 with card(s.t("new_run.all_settings")):
-                    self.schema = SchemaForm(s, self._recipe(), set(self.entered.changes), self._change)
+                    self.schema = SchemaForm(s, self.recipe(), set(self.entered.changes), self._change)
                 with card(), fold(s.t("new_run.yaml")):
                     paragraph(s.t("new_run.yaml_text"), "dl-muted dl-small")
                     import yaml
 
-                    text = yaml.safe_dump(self._recipe(), allow_unicode=True, sort_keys=False)
+                    text = yaml.safe_dump(self.recipe(), allow_unicode=True, sort_keys=False)
                     self.yaml = text_area(s.t("new_run.yaml"), text, rows=24, is_code=True)
                     self.yaml.on("blur", guarded(s, self._yaml_typed), [])
 
@@ -356,7 +315,7 @@ class Form:
             with box("dl-row between"):
                 with box("dl-row"):
                     Text(s.t(f"new_run.name_{path.replace('.', '_')}") if path in SIMPLE else path, "span", "dl-strong" if path in SIMPLE else "dl-mono")
-                    if path in SIMPLE:
+                    if path in SIMPLE and s.view.is_advanced:
                         Text(path, "span", "dl-mono dl-muted")
                     if path in self.entered.changes:
                         badge(s.t("form.changed"), "accent")
@@ -388,24 +347,33 @@ class Form:
     async def _yaml_typed(self) -> None:
         """Take what was written as text into the form."""
         assert self.yaml is not None and self.recommended is not None
+        self.start.block(self.s.t("new_run.start_wait"))  # whoever goes from the text to the button at once does not start what stood there before
+        mine = self.ask()
         checked = await self.s.do(recipes.check_recipe, RecipeText(text=str(self.yaml.value or "")))
+        if mine != self.asked:
+            return
         if checked.recipe is None:
+            self.start.block(self.s.t("new_run.start_mistakes"))
             self.beside.clear()
             with self.beside:
                 self._mistakes(checked.mistakes)
             return
-        base, whole = dict(self.recommended.recipe or {}), checked.recipe
-        self.entered.dataset, self.entered.base_model = whole["dataset"], whole["base_model"]
+        base, whole, entered = dict(self.recommended.recipe or {}), checked.recipe, self.entered
+        if (whole["dataset"], whole["base_model"]) != (base.get("dataset"), base.get("base_model")):
+            entered.dataset, entered.base_model, entered.changes, entered.copied = whole["dataset"], whole["base_model"], {}, whole
+            await self.keep()
+            await self._recommend()
+            return
         paths = [item.path for item in fields_of(whole)]
         changed = {path: value_at(whole, path) for path in paths if value_at(whole, path) != value_at(base, path)}
-        if changed != self.entered.changes:
-            self.entered.changes = changed
+        if changed != entered.changes:
+            entered.changes = changed
             await self.keep()
             self._draw_settings()
-            await self._preview()
+        await self._preview()
 
     async def _start(self) -> None:
         entered, s = self.entered, self.s
-        made = await s.do(runs.submit_run, self.project.id, NewRun(recipe=self._recipe(), name=entered.name, priority=cast(Priority, entered.priority)))
-        await s.do(views.save_draft, DRAFT, Draft())
+        made = await s.do(runs.submit_run, self.project.id, NewRun(recipe=self.recipe(), name=entered.name, priority=cast(Priority, entered.priority)))
+        await s.do(views.save_draft, self.draft_name, Draft())
         ui.navigate.to(f"/runs/{made.id}")

@@ -2,63 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from nicegui import ui
 
 from danlu import bundled
-from danlu.recipe.recommend import GOALS, Goal
+from danlu.recipe.recommend import GOALS
 from danlu.services.platform import datasets, models, recipes, runs, sweeps, views
+from danlu.services.platform.jobs import Priority
 from danlu.services.platform.recipes import Preview, PreviewedRun
 from danlu.services.platform.sweeps import NewSweep, PreviewedSweep, SweepPreview
 from danlu.services.platform.views import Draft
 from danlu.store.projects import Project
-from danlu.web import numbers
 from danlu.web.components.elements import Text, badge, box, button, card, empty, fold, help_tip, note, paragraph, segmented
 from danlu.web.components.fields import choice, text_field
-from danlu.web.components.messages import guarded, in_language, toast
+from danlu.web.components.messages import guarded, in_language
 from danlu.web.components.preview import preview_card, waiting_card
+from danlu.web.components.start_form import Entered, StartCard, StartForm
 from danlu.web.components.sweep_parts import setting_name, settings_line
-from danlu.web.schema_fields import changes_to, fields_of, value_at, with_changes
+from danlu.web.schema_fields import fields_of, value_at
 from danlu.web.session import Session
 from danlu.web.template import page
+from danlu.web.typed_values import range_of, text_of, values_of
 from danlu.web.words import CATALOGUE
 
-DRAFT = "new_sweep"
 FIRST = "optim.learning_rate"
 """What is tried until someone chooses: nothing matters more."""
 RUNGS = ("2", "1", "0")
+WAYS = ("grid", "search")
+"""Every combination of values, or what Optuna chooses from ranges."""
 SHOWN_MEMBERS = 64
-CONSTANTS = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None}
 
 
 @dataclass
-class Entered:
-    """What was entered so far."""
+class EnteredSweep(Entered):
+    """What was entered so far, and what is tried."""
 
-    dataset: str = ""
-    base_model: str = "danlu/tiny"
-    goal: str = "task"
-    name: str = ""
+    way: str = "grid"
     rungs: str = "2"
-    changes: dict[str, Any] = field(default_factory=dict)
-    """Settings by dotted path that differ from what is recommended, for every member."""
-    copied: dict[str, Any] = field(default_factory=dict)
-    """Recipe of an earlier run, until what it differs in from what is recommended stands in `changes`."""
+    trials: str = "12"
+    """Members of a search, as it was typed."""
     tried: dict[str, str] = field(default_factory=dict)
     """Values to try by dotted path, as they were typed; empty text takes what is suggested."""
+    searched: dict[str, str] = field(default_factory=dict)
+    """Ranges to search, the same way."""
+    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {**Entered.CHOICES, "way": WAYS, "rungs": RUNGS}
 
-    @classmethod
-    def from_draft(cls, values: dict[str, Any]) -> Entered:
-        """What of a draft this version knows."""
-        known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__ and isinstance(value, str | dict)}
-        made = cls(**cast(dict[str, Any], known))
-        made.goal = made.goal if made.goal in GOALS else "task"
-        made.rungs = made.rungs if made.rungs in RUNGS else "2"
-        return made
+    @property
+    def chosen(self) -> dict[str, str]:
+        """What was typed for the way that is chosen."""
+        return self.searched if self.way == "search" else self.tried
 
 
 @page("/sweeps/new", title="sweeps.new", nav="sweeps")
@@ -72,55 +66,40 @@ async def show(s: Session) -> None:
         with empty("tune", s.t("sweeps.new"), s.t("new_run.no_project")):
             button(s.t("home.title"), href="/", classes="primary")
         return
-    form = Form(s, project, Entered.from_draft((await s.do(views.get_draft, DRAFT)).values))
+    form = Form(s, project, EnteredSweep.from_draft((await s.do(views.get_draft, Form.draft_name)).values))
     await form.begin()
 
 
-def values_of(text: str) -> list[Any]:
-    """Values with commas between, as people type them: `1e-4, 3e-4`."""
-    for sign in "\uff0c\u3001;\uff1b":
-        text = text.replace(sign, ",")
-    return [_value(part.strip()) for part in text.split(",") if part.strip()]
-
-
-def _value(text: str) -> Any:
-    if text in CONSTANTS:
-        return CONSTANTS[text]
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
-    return text
-
-
-def text_of(values: Iterable[Any]) -> str:
-    """The same the other way round."""
-    return ", ".join(numbers.plain(value) if isinstance(value, float) else str(value) for value in values)
-
-
-class Form:
+class Form(StartForm):
     """The page's state and its parts."""
 
-    def __init__(self, s: Session, project: Project, entered: Entered) -> None:
-        self.s, self.project, self.entered = s, project, entered
+    draft_name = "new_sweep"
+    address = "/sweeps/new"
+    entered: EnteredSweep
+
+    def __init__(self, s: Session, project: Project, entered: EnteredSweep) -> None:
+        super().__init__(s, project)
+        self.entered = entered
         self.alone: PreviewedRun | None = None
         """What one member takes."""
-        self.suggestions: dict[str, list[Any]] = {}
-        self.is_ready = False
-        self.chosen = self.asked = 0
-        """Count what was chosen and previewed, so that an old answer never replaces a newer one."""
+        self.suggestions: dict[str, str] = {}
+        """What is worth trying by path, as it would be typed."""
+        self.worth: dict[str, dict[str, str]] = {}
+        """The same for each way."""
+        self.previews = 0
+        """Counts previews, so that an old answer never replaces a newer one."""
 
     async def begin(self) -> None:
         """Take what the address names, and draw the page."""
         s, entered = self.s, self.entered
         if s.query("dataset"):
-            self.entered = entered = Entered(dataset=str(s.query("dataset")), base_model=entered.base_model, goal=entered.goal)
+            self.entered = EnteredSweep(dataset=str(s.query("dataset")), base_model=entered.base_model, goal=entered.goal)
         elif s.query("from"):
             await self._take_from(str(s.query("from")))
         elif s.query("draft") == "new-run":
-            await self._take_draft()
+            self.entered = EnteredSweep.from_draft((await s.do(views.get_draft, "new_run")).values)
         if s.request.query_params:
-            await self.keep()
-            ui.run_javascript("history.replaceState(null, '', '/sweeps/new')")  # what is changed now is not taken from there again by a reload
+            await self.took_address()
         own = [dataset.name for dataset in (await s.do(datasets.list_datasets, self.project.id, limit=200)).items]
         known = [model.name for model in await s.do(models.list_base_models)]
         with box("dl-split"):
@@ -131,10 +110,9 @@ class Form:
             with box("dl-col wide sticky"):
                 self.beside = box("dl-card", "section")
                 with box("dl-card", "section"):
-                    entry = text_field(s.t("sweeps.name"), self.entered.name, maxlength=200)
-                    entry.on("blur", guarded(s, lambda: self._named(str(entry.value or ""))), [])
-                    button(s.t("sweeps.start"), guarded(s, self._start), classes="primary", symbol="play_arrow")
+                    self.start = StartCard(self, s.t("sweeps.name"), s.t("sweeps.start"), self._start)
                 self.one_alone = box("dl-card", "section")
+            await self.start.ask(sweeps.submit_sweep)
         if self.entered.dataset:
             self._wait()
             ui.timer(0.05, guarded(s, self._recommend), once=True)
@@ -144,21 +122,12 @@ class Form:
     async def _take_from(self, run_id: str) -> None:
         """Begin with the recipe of a run, and what it tried when it was a sweep."""
         run = await self.s.do(runs.get_run, run_id)
-        self.entered = Entered(dataset=run.recipe["dataset"], base_model=run.base_model, goal=self.entered.goal, copied=run.recipe)
+        entered = self.entered = EnteredSweep(dataset=run.recipe["dataset"], base_model=run.base_model, goal=self.entered.goal, copied=run.recipe)
         if any(job.kind == "sweep" for job in await self.s.do(runs.list_run_jobs, run_id)):
             sweep = (await self.s.do(sweeps.get_sweep, run_id)).sweep
-            self.entered.tried = {path: text_of(values) for path, values in sweep["set"].items()}
-            self.entered.rungs = str(sweep["rungs"]) if str(sweep["rungs"]) in RUNGS else "2"
-
-    async def _take_draft(self) -> None:
-        """Begin with what was entered under New run."""
-        before = (await self.s.do(views.get_draft, "new_run")).values
-        taken: dict[str, Any] = {name: before[name] for name in ("dataset", "base_model", "goal", "changes", "copied", "name") if name in before}
-        self.entered = Entered.from_draft(taken)
-
-    async def keep(self) -> None:
-        """Remember what was entered."""
-        await self.s.do(views.save_draft, DRAFT, Draft(values=vars(self.entered)))
+            entered.tried, entered.searched = {path: text_of(values) for path, values in sweep["set"].items()}, dict(sweep["space"])
+            entered.way, entered.trials = ("search", str(sweep["trials"])) if sweep["space"] else (entered.way, entered.trials)
+            entered.rungs = str(sweep["rungs"]) if str(sweep["rungs"]) in RUNGS else "2"
 
     def _what(self, own: list[str], known: list[str]) -> None:
         s, entered = self.s, self.entered
@@ -174,25 +143,27 @@ class Form:
         self.changed = paragraph("", "dl-small dl-muted")
 
     def _choice(self, label: str, options: dict[str, str], value: str | None, name: str) -> None:
-        def change(event: Any) -> None:
+        async def change(event: Any) -> None:
             setattr(self.entered, name, event.value)
             self.entered.changes, self.entered.copied = {}, {}
+            await self.keep()
             if self.entered.dataset:
                 self._wait()
-                ui.timer(0.05, guarded(self.s, self._recommend), once=True)
+                await self._recommend()
 
         with box("dl-field"):
             Text(label, "span", "dl-label")
-            choice(label, options, value, change)
+            choice(label, options, value, change)  # not guarded: what is chosen while an answer is awaited counts
 
     def _ask_for_data(self) -> None:
         with self.beside:
             Text(self.s.t("sweeps.choose_data"), "h2")
             paragraph(self.s.t("sweeps.choose_data_text"), "dl-muted")
         self.one_alone.set_visibility(False)
+        self.start.block(self.s.t("sweeps.choose_data"))
 
     def _wait(self) -> None:
-        self.is_ready = False
+        self.start.block(self.s.t("new_run.start_wait"))
         self.one_alone.set_visibility(False)
         self.beside.clear()
         with self.beside:
@@ -201,37 +172,45 @@ class Form:
     async def _recommend(self) -> None:
         """What is recommended for this data, model and goal, and which values around it are worth trying."""
         s, entered = self.s, self.entered
-        self.chosen += 1
-        mine = self.chosen
-        written: dict[str, Any] = {"base_model": entered.base_model, "dataset": entered.dataset}
-        objective = entered.changes.get("objective.type") or entered.copied.get("objective")
-        if objective:
-            written["objective"] = objective
-        found = await s.do(recipes.preview_run, self.project.id, Preview(recipe=written, goal=cast(Goal, entered.goal)))
-        if found.recipe is not None and mine == self.chosen:
-            if entered.copied:
-                entered.changes, entered.copied = changes_to(found.recipe, entered.copied), {}
-            if entered.changes:
-                found = await s.do(recipes.preview_run, self.project.id, Preview(recipe=with_changes(found.recipe, entered.changes)))
-        if mine != self.chosen:
+        if not await self.recommend():
+            return
+        assert self.recommended is not None
+        mine, found = self.asked, self.recommended
+        if found.recipe is not None and entered.changes:
+            found = await s.do(recipes.preview_run, self.project.id, Preview(recipe=self.recipe()))
+        if mine != self.asked:
             return
         self.alone = found
         self.settings.clear()
-        if self.alone.recipe is None:
+        if found.recipe is None:
+            self.start.block(in_language(s, found.problems[0].what))
             self.beside.clear()
             with self.beside:
-                preview_card(s, self.alone, guarded(s, self._take))
+                preview_card(s, found, guarded(s, self._take))
             return
-        self.suggestions = (await s.do(sweeps.preview_sweep, self.project.id, SweepPreview(recipe=self.alone.recipe))).suggestions
-        if not entered.tried and FIRST in self.suggestions:
-            entered.tried = {FIRST: ""}
+        worth = await s.do(sweeps.preview_sweep, self.project.id, SweepPreview(recipe=found.recipe))
+        if mine != self.asked:
+            return
+        self.worth = {"grid": {path: text_of(values) for path, values in worth.suggestions.items()}, "search": worth.ranges}
+        await self._take_way()
+        self._draw_alone()
+
+    async def _take_way(self) -> None:
+        """Show the settings for the way that is chosen, and what comes of them."""
+        entered = self.entered
+        self.suggestions = self.worth[entered.way]
+        if not entered.chosen and FIRST in self.suggestions:
+            entered.chosen[FIRST] = ""
         await self.keep()
         self._draw_settings()
         await self._preview()
-        self._draw_alone()
+
+    async def _choose_way(self, way: str) -> None:
+        self.entered.way = way
+        await self._take_way()
 
     @property
-    def recipe(self) -> dict[str, Any]:
+    def shared(self) -> dict[str, Any]:
         """What all members share, with nothing left open."""
         assert self.alone is not None and self.alone.recipe is not None
         return self.alone.recipe
@@ -242,15 +221,24 @@ class Form:
         self.settings.clear()
         with self.settings:
             with card(s.t("sweeps.try")):
-                for path in dict.fromkeys([*self.suggestions, *entered.tried]):
+                with box("dl-row"):
+                    segmented({name: s.t(f"sweeps.way_{name}") for name in WAYS}, entered.way, guarded(s, self._choose_way), s.t("sweeps.try"))
+                paragraph(s.t(f"sweeps.way_{entered.way}_text"), "dl-muted dl-small")
+                for path in dict.fromkeys([*self.suggestions, *entered.chosen]):
                     self._setting(path)
-                others = [item.path for item in fields_of(self.recipe) if item.kind in ("number", "choice", "switch")]
-                names = {
-                    path: path for path in others if path not in self.suggestions and path not in entered.tried and "." in path and not path.endswith(".type")
-                }
+                others = [item.path for item in fields_of(self.shared) if item.kind in ("number", "choice", "switch")]
+                there = {*self.suggestions, *entered.chosen}
+                names = {path: path for path in others if path not in there and "." in path and not path.endswith(".type")}
                 with box("dl-field"):
                     Text(s.t("sweeps.other"), "span", "dl-label")
                     choice(s.t("sweeps.other"), names, None, guarded(s, self._add)).style("max-width: 420px")
+            if entered.way == "search":
+                with card(s.t("sweeps.trials")):
+                    paragraph(s.t("sweeps.trials_text"), "dl-muted")
+                    number = text_field(s.t("sweeps.trials"), entered.trials, maxlength=3).style("flex: 0 0 112px")
+                    number.props("inputmode=numeric")
+                    number.on("change", guarded(s, lambda: self._counted(str(number.value or ""))), [])
+                return
             with card(s.t("sweeps.comparisons")):
                 paragraph(s.t("sweeps.comparisons_text"), "dl-muted")
                 with box("dl-row"):
@@ -259,30 +247,30 @@ class Form:
     def _setting(self, path: str) -> None:
         """One setting: whether it is tried, why one would, and with which values."""
         s, name = self.s, setting_name(self.s, path)
-        usual = text_of(self.suggestions.get(path, []))
+        usual, chosen = self.suggestions.get(path, ""), self.entered.chosen
         with box("dl-try"):
             with box("dl-row"), box("dl-row", "label"):
                 tick = box("", "input").props("type=checkbox")
-                tick._props["checked"] = path in self.entered.tried
+                tick._props["checked"] = path in chosen
                 tick._props["aria-label"] = s.t("sweeps.use", name=name)
                 Text(name, "span", "dl-strong")
                 if name != path:
                     Text(path, "span", "dl-mono dl-muted")
-            entry = text_field(s.t("sweeps.values", name=name), self.entered.tried.get(path) or usual)
-            entry.set_enabled(path in self.entered.tried)
+            entry = text_field(s.t("sweeps.values" if self.entered.way == "grid" else "sweeps.range", name=name), chosen.get(path) or usual)
+            entry.set_enabled(path in chosen)
             if (key := f"sweeps.help_{path.replace('.', '_')}") in CATALOGUE:
                 paragraph(s.t(key), "dl-small dl-muted")
 
         async def use(is_tried: bool) -> None:
             entry.set_enabled(is_tried)
             if is_tried:
-                self.entered.tried[path] = str(entry.value or "")
+                chosen[path] = str(entry.value or "")
             else:
-                self.entered.tried.pop(path, None)
+                chosen.pop(path, None)
             await self._changed()
 
         async def typed() -> None:
-            self.entered.tried[path] = str(entry.value or "")
+            chosen[path] = str(entry.value or "")
             await self._changed()
 
         tick.on("change", guarded(s, lambda event: use(bool(event.args))), js_handler="(e) => emit(e.target.checked)")
@@ -290,7 +278,10 @@ class Form:
 
     async def _add(self, event: Any) -> None:
         """One more setting, beginning with the value it has."""
-        self.entered.tried[str(event.value)] = text_of([value_at(self.recipe, str(event.value), "")])
+        path = str(event.value)
+        value = value_at(self.shared, path, "")
+        item = next(one for one in fields_of(self.shared) if one.path == path)
+        self.entered.chosen[path] = range_of(item, value) if self.entered.way == "search" else text_of([value])
         self._draw_settings()
         await self._changed()
 
@@ -298,9 +289,9 @@ class Form:
         self.entered.rungs = rungs
         await self._changed()
 
-    async def _named(self, name: str) -> None:
-        self.entered.name = name.strip()
-        await self.keep()
+    async def _counted(self, number: str) -> None:
+        self.entered.trials = number.strip()
+        await self._changed()
 
     async def _changed(self) -> None:
         await self.keep()
@@ -308,21 +299,27 @@ class Form:
 
     def _sweep(self) -> dict[str, Any]:
         """What is tried, as the operation takes it."""
-        values = {path: values_of(text) or self.suggestions.get(path, []) for path, text in self.entered.tried.items()}
-        return {"set": values, "rungs": int(self.entered.rungs)} if values else {}
+        entered = self.entered
+        given = {path: text.strip() or self.suggestions.get(path, "") for path, text in entered.chosen.items()}
+        if not given:
+            return {}
+        if entered.way == "search":
+            return {"space": given, "trials": int(entered.trials) if entered.trials.isdecimal() else entered.trials}
+        return {"set": {path: values_of(text) for path, text in given.items()}, "rungs": int(entered.rungs)}
 
     async def _preview(self) -> None:
-        self.asked += 1
-        mine = self.asked
+        self.previews += 1
+        mine = self.previews
         assert self.alone is not None
         num_steps = (self.alone.forecast or {}).get("num_steps")
-        found = await self.s.do(sweeps.preview_sweep, self.project.id, SweepPreview(recipe=self.recipe, sweep=self._sweep(), num_steps=num_steps))
-        if mine == self.asked:
-            self.is_ready = found.is_ready and found.num_members > 1
+        found = await self.s.do(sweeps.preview_sweep, self.project.id, SweepPreview(recipe=self.shared, sweep=self._sweep(), num_steps=num_steps))
+        if mine == self.previews:
             self._draw_preview(found, num_steps)
 
     def _draw_preview(self, found: PreviewedSweep, num_steps: int | None) -> None:
-        s, is_ready = self.s, self.is_ready
+        s, is_ready = self.s, found.is_ready and found.num_members > 1
+        too_few = s.t("sweeps.not_whole" if self.entered.way == "grid" else "sweeps.not_whole_search")
+        self.start.block(None if is_ready else s.t("new_run.start_mistakes") if found.mistakes else too_few)
         self.beside.clear()
         with self.beside:
             with box("dl-row between"):
@@ -331,9 +328,11 @@ class Form:
             for mistake in found.mistakes:
                 note(in_language(s, mistake), "bad")
             if not found.mistakes and found.num_members < 2:
-                note(s.t("sweeps.not_whole"), "warn")
+                note(too_few, "warn")
             if found.num_members:
                 Text(s.t("sweeps.members", number=found.num_members), "div", "dl-num")
+            if self.entered.way == "search" and found.num_members:
+                paragraph(s.t("sweeps.preview_search"), "dl-small dl-muted")
             if num_steps is not None and found.num_steps is not None:
                 for rung in found.rungs:
                     paragraph(s.t("sweeps.preview_rung", step=rung.step, total=num_steps, number=rung.num_members), "dl-small dl-muted")
@@ -367,9 +366,7 @@ class Form:
 
     async def _start(self) -> None:
         s, entered = self.s, self.entered
-        if not self.is_ready:
-            toast(s, s.t("preview.not_ready"))
-            return
-        made = await s.do(sweeps.submit_sweep, self.project.id, NewSweep(recipe=self.recipe, sweep=self._sweep(), name=entered.name))
-        await s.do(views.save_draft, DRAFT, Draft())
+        body = NewSweep(recipe=self.shared, sweep=self._sweep(), name=entered.name, priority=cast(Priority, entered.priority))
+        made = await s.do(sweeps.submit_sweep, self.project.id, body)
+        await s.do(views.save_draft, self.draft_name, Draft())
         ui.navigate.to(f"/sweeps/{made.id}")

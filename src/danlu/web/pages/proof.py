@@ -12,9 +12,9 @@ from danlu.evaluation.report import words
 from danlu.services.platform import downloads, proofs, runs
 from danlu.services.platform.proofs import Order, Proof
 from danlu.store.runs import Run
-from danlu.web.components.elements import Text, box, button, card, empty, note, paragraph, segmented, state_badge
+from danlu.web.components.elements import Text, box, button, card, empty, link, note, paragraph, segmented, state_badge
 from danlu.web.components.messages import guarded
-from danlu.web.components.proof_parts import case, forest, verdict_banner
+from danlu.web.components.proof_parts import case, forest, share, verdict_banner
 from danlu.web.session import Session, aside
 from danlu.web.template import page
 
@@ -28,9 +28,8 @@ async def show(s: Session) -> None:
     with box("dl-head"):
         with box("dl-col"):
             Text(s.t("proof.title"), "h1")
-            paragraph(run.name or run.id, "dl-sub")
-        with box("dl-row dl-noprint") as buttons:
-            button(s.t("proof.run"), href=f"/runs/{run.id}")
+            link(run.name or run.id, f"/runs/{run.id}")._props["title"] = s.t("proof.run")
+        buttons = box("dl-row dl-noprint")
     try:
         proof = await s.do(proofs.get_proof, run.id)
     except NotFoundError:
@@ -40,9 +39,9 @@ async def show(s: Session) -> None:
     with buttons:
         button(s.t("proof.compare"), href=f"/compare?project={run.project_id}&models={run.id},{run.base_model}", classes="primary")
         button(s.t("models.export"), href=f"/exports?project={run.project_id}&run={run.id}")
-        button(s.t("proof.download_html"), guarded(s, partial(_download, s, run, "html")), symbol="download")
-        button(s.t("proof.download_json"), guarded(s, partial(_download, s, run, "json")))
-        button(s.t("proof.print"), symbol="print").on("click", js_handler="() => window.print()")
+        button(s.t("proof.download_html"), guarded(s, partial(_download, s, run, "html")), classes="small quiet", symbol="download")
+        button(s.t("proof.download_json"), guarded(s, partial(_download, s, run, "json")), classes="small quiet", symbol="download")
+        button(s.t("proof.print"), classes="small quiet", symbol="print").on("click", js_handler="() => window.print()")
     verdict_banner(s, proof)
     if proof.warnings:
         with card(s.t("proof.warnings")):
@@ -62,7 +61,7 @@ def _retention(s: Session, proof: Proof) -> None:
     with card(s.t("proof.retention"), tip=s.t("glossary.retention_means"), s=s), box("dl-row"):
         state_badge(s, retention["label"])
         base, tuned = (words.value(retention[name], retention["unit"]) for name in ("base", "tuned"))
-        Text(s.t("proof.retention_text", base=base, tuned=tuned, change=words.percent(retention["relative"])))
+        Text(s.t("proof.retention_text", base=base, tuned=tuned, change=share(s, retention["relative"])))
 
 
 async def _download(s: Session, run: Run, kind: str) -> None:

@@ -9,14 +9,16 @@ from nicegui import ui
 from pydantic import ValidationError
 
 from danlu.errors import ConflictError, error_from
-from danlu.services.platform import models, runs, watching
+from danlu.services.platform import chat, models, runs, sweeps, watching
 from danlu.services.platform.models import NewModel
+from danlu.services.platform.runs import Stop
 from danlu.store.runs import Run
 from danlu.web.components.elements import Text, box, button, card, facts, fold, moment, note, state_badge
 from danlu.web.components.fields import text_field
 from danlu.web.components.jobs import ask_to_stop
-from danlu.web.components.messages import error_panel, guarded, toast
+from danlu.web.components.messages import confirm, error_panel, guarded, toast
 from danlu.web.components.run_parts import Coach, Curves, LogView, Progress, Samples, forecast_card
+from danlu.web.rights import Rights, rights_in
 from danlu.web.run_feed import Delta, watch_run
 from danlu.web.session import Session
 from danlu.web.template import page
@@ -25,15 +27,16 @@ from danlu.web.template import page
 @page("/runs/{run_id}", title="run.title", nav="runs")
 async def show(s: Session) -> None:
     """A run; nothing of it lives in this page."""
-    view = View(s, await s.do(runs.get_run, s.path("run_id")))
+    run = await s.do(runs.get_run, s.path("run_id"))
+    view = View(s, run, await rights_in(s, run.project_id))
     await watch_run(s, view.run.id, view.take)
 
 
 class View:
     """The open page."""
 
-    def __init__(self, s: Session, run: Run) -> None:
-        self.s, self.run, self.is_sweep = s, run, False
+    def __init__(self, s: Session, run: Run, rights: Rights) -> None:
+        self.s, self.run, self.rights, self.is_sweep = s, run, rights, False
         self.head = box("dl-col wide")
         self.body = box("dl-col wide")
 
@@ -53,8 +56,8 @@ class View:
             ui.timer(0.1, guarded(self.s, self._forecast), once=True)
 
     def _append(self, delta: Delta) -> None:
-        self.coach.append(delta.events)
-        self.samples.append(delta.events)
+        self.coach.append(delta.run.state, delta.points, delta.events)
+        self.samples.append(delta.run.state, delta.events)
         self.progress.append(delta.run.state, delta.points, delta.events, delta.run.summary)
 
     def _build(self, delta: Delta) -> None:
@@ -80,7 +83,7 @@ class View:
         found = await self.s.do(watching.get_forecast, self.run.id)
         self.forecast.clear()
         with self.forecast:
-            forecast_card(self.s, found)
+            forecast_card(self.s, found, self.run.state)
 
     def _draw_head(self) -> None:
         s, run = self.s, self.run
@@ -105,22 +108,33 @@ class View:
                 error_panel(s, error_from({"code": "", "what": "", "why": "", "fix": ""} | run.error))
 
     def _buttons(self) -> None:
-        s, run = self.s, self.run
+        s, run, may = self.s, self.run, self.rights.may
         if run.state == "succeeded":
             button(s.t("run.proof"), href=f"/runs/{run.id}/proof", classes="primary")
-            button(s.t("shell.nav_chat"), href=f"/chat?project={run.project_id}&model={run.id}")
+            if may(chat.answer):
+                button(s.t("shell.nav_chat"), href=f"/chat?project={run.project_id}&model={run.id}")
             button(s.t("shell.nav_compare"), href=f"/compare?project={run.project_id}&models={run.id},{run.base_model}")
             button(s.t("models.export"), href=f"/exports?project={run.project_id}&run={run.id}")
-            button(s.t("models.register"), guarded(s, self._register))
-        if run.state in ("paused", "failed", "cancelled"):
+            if may(models.register_model):
+                button(s.t("models.register"), guarded(s, self._register))
+        if run.state in ("paused", "failed", "cancelled") and may(runs.resume_run):
             button(s.t("run.continue"), guarded(s, partial(s.do, runs.resume_run, run.id)), classes="primary", symbol="play_arrow")
-        if run.state in ("queued", "running"):
+        if run.state in ("queued", "running") and may(runs.stop_run):
             button(s.t("run.stop"), guarded(s, partial(ask_to_stop, s, run.id, "/runs")), classes="danger")
         if self.is_sweep:
             button(s.t("sweeps.open"), href=f"/sweeps/{run.id}", symbol="tune")
-        else:
-            button(s.t("sweeps.try_settings"), href=f"/sweeps/new?from={run.id}")
-        button(s.t("run.again"), href=f"/new-run?from={run.id}")
+        elif may(sweeps.submit_sweep):
+            button(s.t("sweeps.try_settings"), href=f"/sweeps/new?from={run.id}", classes="quiet")
+        if may(runs.submit_run):
+            button(s.t("run.again"), href=f"/new-run?from={run.id}", classes="quiet")
+        if run.state in ("paused", "failed", "cancelled") and may(runs.stop_run):
+            button(s.t("run.discard"), guarded(s, self._discard), classes="danger")
+
+    async def _discard(self) -> None:
+        s = self.s
+        if await confirm(s, s.t("run.discard_title"), s.t("run.discard_text"), do=s.t("run.discard"), danger=True):
+            await s.do(runs.stop_run, self.run.id, Stop(outcome="discard"))
+            ui.navigate.to("/runs")
 
     async def _register(self) -> None:
         """Ask for a name and keep the result under it."""

@@ -7,12 +7,12 @@ import shutil
 from nicegui import ui
 
 import danlu
-from danlu.models.headroom import budget_bytes
+from danlu.services.forecasts import free_device
 from danlu.web import numbers
 from danlu.web.components.elements import box, button, card, pairs, paragraph, segmented
 from danlu.web.components.messages import guarded
 from danlu.web.components.tabs import settings_head
-from danlu.web.session import Session
+from danlu.web.session import Session, aside
 from danlu.web.template import page, switches
 
 
@@ -42,17 +42,18 @@ async def show(s: Session) -> None:
                 button(s.t("settings.tour_again"), guarded(s, again))
         if s.actor.is_operator:
             with card(s.t("settings.about")):
-                _about(s)
+                await _about(s)
 
 
-def _about(s: Session) -> None:
-    database = s.platform.database
+async def _about(s: Session) -> None:
+    database, place = s.platform.database, await aside(free_device)
     pairs(
         [
             (s.t("settings.version"), f"Danlu {danlu.__version__}"),
             (s.t("settings.home"), str(s.platform.home)),
             (s.t("settings.database"), "SQLite" if database.is_sqlite else "PostgreSQL"),
             (s.t("settings.disk"), numbers.size(shutil.disk_usage(s.platform.home).free)),
-            (s.t("settings.memory"), numbers.size(budget_bytes())),
+            (s.t("settings.memory"), numbers.size(place.available_bytes)),
         ]
     )
+    paragraph(s.t("preview.memory_means"), "dl-muted dl-small")

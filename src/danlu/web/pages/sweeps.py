@@ -8,7 +8,7 @@ from typing import Any
 from nicegui import ui
 
 from danlu.errors import error_from
-from danlu.services.platform import runs, sweeps
+from danlu.services.platform import chat, runs, sweeps
 from danlu.services.platform.sweeps import ListedSweep, MemberCurves, SweepTable
 from danlu.store.runs import Run
 from danlu.web.components.data_table import DataTable
@@ -16,6 +16,7 @@ from danlu.web.components.elements import STATE_TONES, Text, badge, box, button,
 from danlu.web.components.jobs import ask_to_stop
 from danlu.web.components.messages import error_panel, guarded
 from danlu.web.components.sweep_parts import SHOWN_CURVES, MemberCharts, MemberTable, facts_of, settings_line, tried
+from danlu.web.rights import Rights, rights_in
 from danlu.web.session import Session
 from danlu.web.template import page
 
@@ -75,7 +76,8 @@ def _row(s: Session, one: ListedSweep) -> dict[str, Any]:
 @page("/sweeps/{run_id}", title="sweeps.title", nav="sweeps")
 async def show(s: Session) -> None:
     """One sweep; nothing of it lives in this page."""
-    view = View(s, await _look(s, s.path("run_id")))
+    found = await _look(s, s.path("run_id"))
+    view = View(s, found, await rights_in(s, found[0].project_id))
     ui.timer(TICK_SECONDS, guarded(s, view.look_again), immediate=False)
 
 
@@ -89,8 +91,8 @@ async def _look(s: Session, run_id: str) -> Found:
 class View:
     """The open page."""
 
-    def __init__(self, s: Session, found: Found) -> None:
-        self.s, self.ticks = s, 0
+    def __init__(self, s: Session, found: Found, rights: Rights) -> None:
+        self.s, self.rights, self.ticks = s, rights, 0
         self.run, self.table, self.curves = found
         self.head = box("dl-col wide")
         with card():
@@ -135,6 +137,8 @@ class View:
                             state_badge(s, run.verdict)
                         moment(run.finished_at or run.started_at or run.created_at)
                     paragraph(tried(s, table.sweep), "dl-muted")
+                    if table.sweep["space"] and not run.is_over:
+                        paragraph(s.t("sweeps.searching"), "dl-muted dl-small")
                 with box("dl-row dl-noprint"):
                     self._buttons()
             if run.error:
@@ -145,19 +149,22 @@ class View:
                     settings_line(s, best.settings)
 
     def _buttons(self) -> None:
-        s, run = self.s, self.run
+        s, run, may = self.s, self.run, self.rights.may
         if run.state == "succeeded":
             button(s.t("sweeps.best_run"), href=f"/runs/{run.id}", classes="primary")
             button(s.t("run.proof"), href=f"/runs/{run.id}/proof")
-            button(s.t("shell.nav_chat"), href=f"/chat?project={run.project_id}&model={run.id}")
-            button(s.t("sweeps.continue_best"), href=f"/new-run?from={run.id}")
-        if run.state in ("paused", "failed", "cancelled"):
+            if may(chat.answer):
+                button(s.t("shell.nav_chat"), href=f"/chat?project={run.project_id}&model={run.id}")
+            if may(runs.submit_run):
+                button(s.t("sweeps.continue_best"), href=f"/new-run?from={run.id}")
+        if run.state in ("paused", "failed", "cancelled") and may(runs.resume_run):
             button(s.t("run.continue"), guarded(s, self._resume), classes="primary", symbol="play_arrow")
-        if run.state in ("queued", "running"):
+        if run.state in ("queued", "running") and may(runs.stop_run):
             button(s.t("run.stop"), guarded(s, partial(ask_to_stop, s, run.id, "/sweeps")), classes="danger")
         if run.state != "succeeded":
             button(s.t("sweeps.details"), href=f"/runs/{run.id}")
-        button(s.t("sweeps.again"), href=f"/sweeps/new?from={run.id}")
+        if may(sweeps.submit_sweep):
+            button(s.t("sweeps.again"), href=f"/sweeps/new?from={run.id}")
 
     async def _resume(self) -> None:
         await self.s.do(runs.resume_run, self.run.id)

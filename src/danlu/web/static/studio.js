@@ -5,7 +5,7 @@ window.danlu = (() => {
     const format = new Intl.RelativeTimeFormat(lang(), { numeric: "auto" });
     const past = seconds - Date.now() / 1000;
     const size = Math.abs(past);
-    if (size < 45) return format.format(0, "second");
+    if (size < 45) return lang().startsWith("zh") ? "\u521a\u521a" : "just now";
     if (size < 2700) return format.format(Math.round(past / 60), "minute");
     if (size < 79200) return format.format(Math.round(past / 3600), "hour");
     if (size < 30 * 86400) return format.format(Math.round(past / 86400), "day");
@@ -23,14 +23,19 @@ window.danlu = (() => {
   new MutationObserver(tellAll).observe(document.documentElement, { childList: true, subtree: true, attributeFilter: ["data-at"] });
 
   let bubble = null;
-  const hide = () => { bubble?.remove(); bubble = null; };
+  const hide = () => {
+    bubble?.remove();
+    bubble = null;
+    document.querySelector("[aria-describedby=dl-tip]")?.removeAttribute("aria-describedby");
+  };
   const show = (element) => {
     hide();
     bubble = document.createElement("div");
-    bubble.className = "dl-tip";
+    Object.assign(bubble, { className: "dl-tip", id: "dl-tip" });
     bubble.setAttribute("role", "tooltip");
     bubble.textContent = element.dataset.tip;
     document.body.append(bubble);
+    if (!element.ariaLabel?.includes(element.dataset.tip)) element.setAttribute("aria-describedby", "dl-tip");
     const place = element.getBoundingClientRect(), size = bubble.getBoundingClientRect();
     bubble.style.left = Math.max(8, Math.min(place.left, innerWidth - size.width - 8)) + "px";
     bubble.style.top = (place.bottom + size.height + 12 > innerHeight ? place.top - size.height - 6 : place.bottom + 6) + "px";
@@ -41,11 +46,18 @@ window.danlu = (() => {
   document.addEventListener("focusout", hide);
   document.addEventListener("scroll", hide, true);
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") { hide(); document.body.classList.remove("dl-nav-open"); }
+    if (event.key === "Escape") { hide(); if (document.body.classList.contains("dl-nav-open")) menu(); }
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.target.closest?.("input, textarea, select, [role=dialog]")) return;
     const meant = document.querySelector(`main [aria-keyshortcuts="${CSS.escape(event.key)}"]`);
     if (meant) { event.preventDefault(); meant.click(); }
   });
+
+  // The menu on small screens: who opens it is taken into it, who closes it back to its button.
+  const menu = () => {
+    const isOpen = document.body.classList.toggle("dl-nav-open"), opener = document.querySelector(".dl-topbar .dl-btn");
+    opener?.setAttribute("aria-expanded", isOpen);
+    (isOpen ? document.querySelector(".dl-nav a") : opener)?.focus();
+  };
 
   // A session that ends in mid-page: the page stays as it is, and goes on once the same user has signed in again in another tab.
   let asked = null;
@@ -132,8 +144,7 @@ window.danlu = (() => {
   };
 
   return {
-    over: overLine, focus, relative, absolute, signInAgain, signOut,
-    menu: () => document.body.classList.toggle("dl-nav-open"),
+    over: overLine, focus, relative, absolute, signInAgain, signOut, menu,
     copy: async (text) => {
       if (navigator.clipboard && isSecureContext) return navigator.clipboard.writeText(text);
       const area = document.createElement("textarea");

@@ -7,6 +7,7 @@ WORDS = {
         "You may not do this (any more). What you entered is still here: ask an administrator of the project, then press again.",
         "你没有（或不再有）这项权限。填写的内容都还在：请联系项目管理员，然后再点一次。",
     ),
+    "home": ("To the home page", "回到首页"),
     "original": ("As the log has it", "原文"),
     "title": ("That did not work", "没有成功"),
     "why": ("Why", "原因"),

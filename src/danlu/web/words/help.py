@@ -8,7 +8,7 @@ WORDS = {
         "Start a new run: choose the data, the base model and what it is to learn. Everything else is recommended, with reasons.",
         "新建训练：选择数据、基座模型和学习目标。其余都有推荐值和理由。",
     ),
-    "how_3": ("Watch it, or close the page. The run lives in its own process and goes on.", "可以看着它训练，也可以关掉页面。训练在自己的进程里继续。"),
+    "how_3": ("Watch it, or close the page. The run lives in its own process and goes on.", "可以看着它训练，也可以关掉页面。训练会在后台继续。"),
     "how_4": ("Read the proof: base against tuned on rows the model has never seen.", "看证明：在模型没见过的样例上比较微调前后。"),
     "questions": ("Common questions", "常见问题"),
     "q_close": ("Can I close the page?", "可以关掉页面吗？"),

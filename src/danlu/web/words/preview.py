@@ -6,11 +6,16 @@ WORDS = {
     "apply": ("Use this", "采用"),
     "cost": ("Cost", "费用"),
     "disk": ("Disk", "磁盘"),
-    "disk_text": ("{needed} of {free} free", "{needed}，可用 {free}"),
+    "disk_text": ("{needed}, {free} free", "{needed}，可用 {free}"),
     "examples": ("Examples to train on", "训练样例"),
     "fixes": ("Take the offered settings", "采用建议的设置"),
     "memory": ("Memory", "内存"),
-    "memory_text": ("{needed} needed, {available} available", "需要 {needed}，可用 {available}"),
+    "memory_means": (
+        "Free is what a run could take at this moment: of the GPU where there is one, else of the machine and within its limits. "
+        "What other programs and runs hold is not free until they end.",
+        "“可用”指此刻训练能占用的内存：有显卡时是显存，否则是本机内存（不超过其限额）。其他程序和训练占用的部分，要等它们结束才可用。",
+    ),
+    "memory_text": ("{needed} needed, {available} free", "需要 {needed}，可用 {available}"),
     "not_ready": ("Not ready", "未就绪"),
     "ready": ("Ready", "就绪"),
     "steps": ("Optimizer steps", "优化步数"),

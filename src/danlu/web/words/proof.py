@@ -1,7 +1,7 @@
 """The proof."""
 
 WORDS = {
-    "compare": ("Talk to both", "与两者对话"),
+    "compare": ("Talk to both", "和两个模型对话"),
     "again": ("Run again with changes", "修改后再训练"),
     "answer_base": ("Base model wrote", "基座模型的回答"),
     "answer_none": ("Not generated for this row.", "这条没有生成回答。"),
@@ -23,6 +23,7 @@ WORDS = {
     "forest": ("Metrics: base against tuned", "各项指标：微调前后"),
     "forest_text": ("Right of the line is better. An interval that crosses the line shows no difference.", "竖线右侧更好；区间跨过竖线表示看不出差别。"),
     "loss_change": ("Loss {base} to {tuned}", "损失 {base} → {tuned}"),
+    "lower_is_better": ("lower is better", "越低越好"),
     "metric": ("Metric", "指标"),
     "no_verdict": ("Nothing was measured on held-out rows, so nothing can be said about a gain.", "没有在留出样例上测量，无法说明是否提升。"),
     "none": ("No held-out rows with answers.", "没有带回答的留出样例。"),
@@ -40,7 +41,7 @@ WORDS = {
     "summary_metric": ("{name}: {base} to {tuned}, {verdict}.", "{name}：{base} → {tuned}，{verdict}。"),
     "title": ("Proof", "证明"),
     "tuned": ("Tuned", "微调后"),
-    "warnings": ("What to know beside the verdict", "还需知道"),
+    "warnings": ("What to know beside the verdict", "需要留意"),
     "wins": ("Wins / ties / losses", "胜 / 平 / 负"),
     "worst": ("Lost most", "下降最多"),
 }

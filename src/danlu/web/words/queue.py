@@ -4,7 +4,7 @@ WORDS = {
     "cancel": ("Stop", "停止"),
     "cancel_text": ("What the job has saved stays; it can be started again later.", "已保存的内容会保留，之后可以重新开始。"),
     "cancel_title": ("Stop this job?", "停止这个任务？"),
-    "class": ("Class", "优先级"),
+    "class": ("Priority", "优先级"),
     "down": ("Later", "后移"),
     "empty_text": (
         "Jobs wait here for their turn: runs, checks of data, exports. They go on when this page is closed.",
