@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from danlu.data.split import WORDS
 from danlu.web.schema_fields import recipe_schema
 from held_port import held_port
 
@@ -36,7 +37,8 @@ PATIENCE = 60_000
 TEXT = """(() => {
     const copy = document.querySelector('.dl-shell').cloneNode(true);
     document.body.append(copy);
-    const written = '.q-icon, pre, code, .dl-mono, .dl-log, .dl-case, .dl-scroll, .dl-pairs.left, .dl-seg, [lang=en], canvas, h1, h3.dl-text, .dl-navfoot';
+    const written = '[translate=no], .q-icon, pre, code, .dl-mono, .dl-log, .dl-case, .dl-scroll, .dl-pairs.left, .dl-seg, [lang=en], canvas,'
+        + 'h1, h3.dl-text, .dl-navfoot';
     copy.querySelectorAll(written).forEach(e => e.remove());
     copy.querySelectorAll('details').forEach(e => { e.open = true; });
     const text = copy.innerText;
@@ -54,7 +56,7 @@ PROPER = re.compile(
 
 @cache
 def names_of_settings() -> set[str]:
-    """What settings are called, and what can be chosen for them: the same in every language."""
+    """What settings are called, and what can be chosen for them or written in data: the same in every language."""
     names: set[str] = set()
 
     def collect(node: Any) -> None:
@@ -64,6 +66,7 @@ def names_of_settings() -> set[str]:
             collect(inner)
 
     collect(recipe_schema())
+    names.update(WORDS)
     return {word for name in names for word in re.findall(r"[a-z]{3,}", name.lower())}
 
 

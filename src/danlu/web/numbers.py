@@ -9,9 +9,8 @@ from danlu.web.words import Language
 
 
 def size(num_bytes: float | None) -> str:
-    """Bytes in decimal units, with three digits or four; number and unit stay on one line."""
-    told = f"{num_bytes / 1e9:.1f} GB" if num_bytes is not None and 1e10 <= num_bytes < 1e12 else words.size(num_bytes)
-    return told.replace(" ", "\u00a0")
+    """Bytes in decimal units; number and unit stay on one line."""
+    return words.size(num_bytes).replace(" ", "\u00a0")
 
 
 def duration(seconds: float | None, language: Language) -> str:

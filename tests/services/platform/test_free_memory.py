@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from danlu.recipe.recipe import Recipe
 from danlu.services.forecasts import free_device
 from danlu.services.platform import models, projects, recipes
 from danlu.services.platform.access import Actor
@@ -21,7 +22,7 @@ RECIPE = {"base_model": "danlu/tiny", "dataset": "danlu/product-json"}
 
 def test_what_the_previews_own_process_may_take_is_not_told_as_what_a_run_can() -> None:
     memory = 3 * MAX_MEMORY_BYTES
-    question = {"recipe": RECIPE, "paths": {}, "goal": None, "price_per_hour": None, "memory_bytes": memory}
+    question = {"recipe": Recipe.model_validate(RECIPE).to_dict(), "paths": {}, "goal": None, "price_per_hour": None, "memory_bytes": memory}
 
     done = subprocess.run([sys.executable, "-m", "danlu.worker.preview"], input=json.dumps(question).encode(), capture_output=True, check=True)
 
@@ -51,4 +52,6 @@ def test_what_does_not_fit_is_told_in_the_words_of_the_card(platform: Platform, 
 
     assert preview.forecast is not None and preview.recipe is not None  # the page lets it be started: memory may be free by then
     (problem,) = [one for one in preview.problems if one.code == "DL501"]
-    assert problem.why == f"it needs {size(preview.forecast['memory']['peak_bytes'])}, and {size(preview.forecast['available_bytes'])} are free"
+    assert problem.why == f"it needs {size(preview.forecast['memory']['peak_bytes'])}, and {size(preview.forecast['available_bytes'])} are free".replace(
+        "\u00a0", " "
+    )

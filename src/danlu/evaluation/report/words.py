@@ -143,9 +143,11 @@ def duration(seconds: float) -> Label:
 
 
 def size(num_bytes: float | None) -> str:
-    """Bytes in decimal units."""
+    """Bytes in decimal units, with three digits or four."""
     if num_bytes is None:
         return "\u2013"
+    if 1e10 <= num_bytes < 1e12:
+        return f"{num_bytes / 1e9:.1f} GB"
     for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if num_bytes >= scale:
             return f"{num_bytes / scale:.2f} {unit}" if unit in ("TB", "GB") else f"{num_bytes / scale:.0f} {unit}"

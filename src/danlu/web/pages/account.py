@@ -96,7 +96,7 @@ def _key(s: Session, key: KeyView, draw: Redraw) -> None:
 
     with box("", "li"):
         with box():
-            Text(key.name, "div", "dl-strong dl-text")
+            Text(key.name, "div", "dl-strong dl-text").props("translate=no")
             with box("dl-row dl-small dl-muted"):
                 Text(f"{key.prefix}_\u2026", "span", "dl-mono")
                 Text(s.t(f"people.role_{key.role}"))

@@ -53,7 +53,7 @@ async def show(s: Session) -> None:
 def _base(s: Session, base: BaseModelChoice, project: Project | None, rights: Rights | None) -> None:
     with box("", "li"):
         with box(), box("dl-row"):
-            Text(base.name, "span", "dl-strong dl-text")
+            Text(base.name, "span", "dl-strong dl-text").props("translate=no")
             if base.is_embedded:
                 badge(s.t("models.embedded"))
             fit_badge(s, base)
@@ -84,7 +84,7 @@ def _line(s: Session, model: Model, rights: Rights) -> None:
 
     with box("", "li") as line:
         with box():
-            Text(f"{model.name}@{model.number}", "span", "dl-strong dl-text")
+            Text(f"{model.name}@{model.number}", "span", "dl-strong dl-text").props("translate=no")
             with box("dl-row dl-small dl-muted"):
                 if model.verdict:
                     state_badge(s, model.verdict)

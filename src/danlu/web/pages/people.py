@@ -91,7 +91,7 @@ async def _members(s: Session, project: Project) -> None:
                     Text(s.t("people.members_none"), "span", "dl-muted")
             for member in found:
                 with box("", "li"):
-                    Text(member.name, "div", "dl-strong dl-text")
+                    Text(member.name, "div", "dl-strong dl-text").props("translate=no")
                     if may_change:
                         with box("dl-row"):
                             choice(s.t("people.role"), roles, member.role, guarded(s, partial(give, member)))
@@ -155,12 +155,12 @@ def _user(s: Session, user: UserView, draw: Redraw, told: ui.element) -> None:
     with box("", "li"):
         with box():
             with box("dl-row"):
-                Text(user.name, "span", "dl-strong dl-text")
+                Text(user.name, "span", "dl-strong dl-text").props("translate=no")
                 if user.is_admin:
                     badge(s.t("people.admin"), "accent")
                 if not user.is_active:
                     badge(s.t("people.locked"), "bad")
-            Text(user.email or "", "div", "dl-small dl-muted dl-text")
+            Text(user.email or "", "div", "dl-small dl-muted dl-text").props("translate=no")
         with box("dl-row"):
             button(
                 s.t("people.step_down" if user.is_admin else "people.become_admin"),
