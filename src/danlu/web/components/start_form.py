@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self, cast, get_args
 
 from nicegui import ui
 
-from danlu.errors import JobError
+from danlu.errors import JobError, TooManyRequestsError
 from danlu.recipe.recommend import GOALS, Goal
 from danlu.services.platform import recipes, views
 from danlu.services.platform.jobs import Priority
@@ -22,6 +23,8 @@ from danlu.web.components.messages import guarded, in_language, toast
 from danlu.web.rights import rights_in
 from danlu.web.schema_fields import changes_to, with_changes
 from danlu.web.session import Session
+
+AGAIN_SECONDS = 1.0
 
 
 @dataclass
@@ -101,14 +104,24 @@ class StartForm:
         objective = entered.changes.get("objective.type") or entered.copied.get("objective")
         if objective:
             written["objective"] = objective
-        found = await self.s.do(recipes.preview_run, self.project.id, Preview(recipe=written, goal=cast(Goal, entered.goal)))
-        if mine != self.asked:
+        found = await self.preview(Preview(recipe=written, goal=cast(Goal, entered.goal)))
+        if found is None:
             return False
         self.recommended = found
         if entered.copied and found.recipe is not None:
             entered.changes, entered.copied = changes_to(found.recipe, entered.copied) | entered.changes, {}
             await self.keep()
         return mine == self.asked
+
+    async def preview(self, wanted: Preview) -> PreviewedRun | None:
+        """What a run will take, asked again while the server looks at too many others; None when something newer was asked meanwhile."""
+        mine, found = self.asked, None
+        while found is None and mine == self.asked:
+            try:
+                found = await self.s.do(recipes.preview_run, self.project.id, wanted)
+            except TooManyRequestsError:
+                await asyncio.sleep(AGAIN_SECONDS)
+        return found if mine == self.asked else None
 
     def why_not(self, found: PreviewedRun) -> str | None:
         """Why what was previewed cannot be started. What is only short of memory or disk now can, and what took too long to look at."""

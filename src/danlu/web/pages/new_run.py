@@ -262,8 +262,8 @@ class Form(StartForm):
                 self._mistakes(checked.mistakes)
                 return
             waiting_card(self.s)
-        found = await self.s.do(recipes.preview_run, self.project.id, Preview(recipe=self.recipe()))
-        if mine == self.asked:
+        found = await self.preview(Preview(recipe=self.recipe()))
+        if found is not None:
             self._draw_preview(found)
 
     def _mistakes(self, mistakes: list[str]) -> None:

@@ -9,7 +9,7 @@ from nicegui import ui
 
 from danlu import bundled
 from danlu.recipe.recommend import GOALS
-from danlu.services.platform import datasets, models, recipes, runs, sweeps, views
+from danlu.services.platform import datasets, models, runs, sweeps, views
 from danlu.services.platform.jobs import Priority
 from danlu.services.platform.recipes import Preview, PreviewedRun
 from danlu.services.platform.sweeps import NewSweep, PreviewedSweep, SweepPreview
@@ -177,9 +177,10 @@ class Form(StartForm):
         assert self.recommended is not None
         mine, found = self.asked, self.recommended
         if found.recipe is not None and entered.changes:
-            found = await s.do(recipes.preview_run, self.project.id, Preview(recipe=self.recipe()))
-        if mine != self.asked:
-            return
+            changed = await self.preview(Preview(recipe=self.recipe()))
+            if changed is None:
+                return
+            found = changed
         self.alone = found
         self.settings.clear()
         if found.recipe is None:
