@@ -5,6 +5,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 pytest=(.venv/bin/python -m pytest)
 failed=.pytest_cache/v/cache/lastfailed
+case " $* " in *" --lf "* | *" --last-failed "* | *" --ff "* | *" --failed-first "*) exec "${pytest[@]}" "$@" ;; esac # who asks for what failed before gets it
 rm -f "$failed"
 "${pytest[@]}" "$@"
 code=$?

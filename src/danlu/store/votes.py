@@ -51,27 +51,29 @@ class Rating:
 
 
 @dataclass(frozen=True)
-class ModelCount:
+class ModelTally:
     """How one model fared in the votes."""
 
     model: str
     num_shown: int
+    """Votes in which it answered."""
     num_better: int
     num_equal: int
 
 
 @dataclass(frozen=True)
-class Count:
+class Tally:
     """The votes and ratings of a project, counted."""
 
     num_votes: int
     num_blind: int
+    """Votes that were cast without seeing the names of the models."""
     num_ties: int
     num_ratings: int
     num_corrections: int
     num_pairs: int
-    """Answers that lost to another one, and corrections that differ from their answer."""
-    models: list[ModelCount]
+    """Answers that lost to another one, and corrections that differ from their answer: the rows of the training pairs."""
+    models: list[ModelTally]
     """The most often shown first."""
 
 
@@ -79,7 +81,7 @@ VOTES = Noun(votes, Vote, prefix="vot")
 RATINGS = Noun(ratings, Rating, prefix="rtg")
 
 
-def count(connection: Connection, project_id: str) -> Count:
+def count(connection: Connection, project_id: str) -> Tally:
     """Count the votes and ratings of a project."""
     of_project = votes.c.project_id == project_id
     is_tie = votes.c.winner.is_(None)
@@ -95,14 +97,14 @@ def count(connection: Connection, project_id: str) -> Count:
     num_shown, winning = func.count(distinct(votes.c.id)), and_(votes.c.winner.is_not(None), place == votes.c.winner)
     by_model = select(model.label("name"), num_shown, _distinct_votes(winning), _distinct_votes(is_tie)).select_from(votes, answers).where(of_project)
     rows = connection.execute(by_model.group_by("name").order_by(num_shown.desc(), "name"))
-    return Count(
+    return Tally(
         num_votes,
         num_blind,
         num_ties,
         num_ratings,
         num_corrections,
         num_pairs + connection.execute(lost).scalar_one(),
-        [ModelCount(*row) for row in rows],
+        [ModelTally(*row) for row in rows],
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import event
 
 from danlu.store.engine import Database
-from danlu.store.votes import RATINGS, VOTES, ModelCount, count
+from danlu.store.votes import RATINGS, VOTES, ModelTally, count
 
 ASKED = [{"role": "user", "content": "q \u95ee '\" \U0001f600"}]
 
@@ -40,7 +40,7 @@ def test_counts_are_those_of_counting_by_hand(database: Database, project: str) 
 
     assert (found.num_votes, found.num_blind, found.num_ties, found.num_ratings, found.num_corrections) == (60, num_blind, num_ties, 4, 2)
     assert found.num_pairs == num_pairs + 1
-    wanted = [ModelCount(model, shown[model], better[model], equal[model]) for model in sorted(shown, key=lambda model: (-shown[model], model))]
+    wanted = [ModelTally(model, shown[model], better[model], equal[model]) for model in sorted(shown, key=lambda model: (-shown[model], model))]
     assert found.models == wanted
 
 

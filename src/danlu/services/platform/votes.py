@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
@@ -19,7 +18,7 @@ from danlu.services.platform.storage import keep_cached, scratch_folder, write_l
 from danlu.store.datasets import DATASETS, DatasetVersion, newest_version
 from danlu.store.engine import Connection
 from danlu.store.rows import Page
-from danlu.store.votes import RATINGS, VOTES, Rating, Vote, count
+from danlu.store.votes import RATINGS, VOTES, Rating, Tally, Vote, count
 
 MAX_CHARS = 100_000
 PAIRS_FILE = "pairs.jsonl"
@@ -77,33 +76,6 @@ class NewPairs(StrictModel):
     """Name of the dataset; where the project has one of this name, the pairs become its next version."""
 
 
-@dataclass(frozen=True)
-class ModelTally:
-    """How one model fared in the votes."""
-
-    model: str
-    num_shown: int
-    """Votes in which it answered."""
-    num_better: int
-    num_equal: int
-
-
-@dataclass(frozen=True)
-class Tally:
-    """The votes and ratings of a project, counted."""
-
-    num_votes: int
-    num_blind: int
-    """Votes that were cast without seeing the names of the models."""
-    num_ties: int
-    num_ratings: int
-    num_corrections: int
-    num_pairs: int
-    """Rows that `export_pairs` gives."""
-    models: list[ModelTally]
-    """The most often shown first."""
-
-
 @operation("POST", "/projects/{project_id}/votes", right="reviewer")
 def create_vote(call: Call, project_id: str, body: NewVote) -> Vote:
     """Keep which answer was found better."""
@@ -158,8 +130,7 @@ def delete_rating(call: Call, rating_id: str) -> None:
 @operation("GET", "/projects/{project_id}/votes/tally", right="viewer")
 def count_votes(call: Call, project_id: str) -> Tally:
     """How the models fared, and how many training pairs the votes and corrections make."""
-    told = count(call.connection, project_id)
-    return Tally(**{**vars(told), "models": [ModelTally(**vars(one)) for one in told.models]})
+    return count(call.connection, project_id)
 
 
 @operation("GET", "/projects/{project_id}/pairs", right="viewer")

@@ -8,8 +8,8 @@ from functools import partial
 from nicegui import ui
 
 from danlu.services.platform import votes
-from danlu.services.platform.votes import NewPairs, Tally
-from danlu.store.votes import Vote
+from danlu.services.platform.votes import NewPairs
+from danlu.store.votes import Tally, Vote
 from danlu.web.components.elements import Text, badge, bar, box, button, card, facts, fold, moment, note, paragraph
 from danlu.web.components.messages import confirm, guarded
 from danlu.web.rights import Rights
