@@ -130,6 +130,7 @@ def pages(server: Server, run_id: str, visits: int) -> list[Row]:
                 seconds = visit(page, url + path.format(run=run_id))
                 if number:  # the first round fills the cache
                     moved[path].append(seconds)
+        curves = [_curve(page, f"{url}/runs/{run_id}") for _ in range(visits)]
     middles = {path: median(seconds) for path, seconds in moved.items()}
     slowest = max(middles, key=lambda path: middles[path])
     return [
@@ -140,7 +141,16 @@ def pages(server: Server, run_id: str, visits: int) -> list[Row]:
         ("transferred for it", f"{run[-1][1] / 1e3:,.0f} kB", "< 1,000 kB"),
         (f"from page to page (median of {len(NAVIGATED)} pages)", f"{median(middles.values()) * 1e3:.0f} ms", "< 400 ms"),
         (f"the slowest of them (`{slowest}`)", f"{middles[slowest] * 1e3:.0f} ms", "< 400 ms"),
+        ("page of a run until its curve is drawn (median)", f"{median(curves) * 1e3:.0f} ms", ""),
     ]
+
+
+def _curve(page: Any, address: str) -> float:
+    """Seconds until the curve of a run is drawn, too."""
+    began = time.perf_counter()
+    page.goto(address, wait_until="commit")
+    page.wait_for_selector(".dl-chart canvas", timeout=WAIT)
+    return time.perf_counter() - began
 
 
 def _cold(opened: Any, url: str, path: str) -> tuple[float, int]:

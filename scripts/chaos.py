@@ -32,7 +32,7 @@ def main() -> int:
     """Run the parts; print a table for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas")
-    parser.add_argument("--jobs", type=int, default=50, help="trainings in the queue")
+    parser.add_argument("--jobs", type=int, help="trainings in the queue; three for each kill by default, so that few kills find nothing running")
     parser.add_argument("--kills", type=int, default=100, help="kills on SQLite; on PostgreSQL four tenths of it")
     parser.add_argument("--minutes", type=float, default=60.0, help="how long to kill on SQLite at most, and on PostgreSQL")
     parser.add_argument("--points", type=int, help="faults at saves, drawn at random; all of them by default")
@@ -57,8 +57,8 @@ def main() -> int:
 def fire(place: Path, model: Path, rows: Path, given: argparse.Namespace, *, share: float = 1.0, url: str | None = None) -> list[str]:
     """Random kills on a queue of trainings."""
     gate = Gate(place, model, rows, seed=given.seed, database_url=url)
-    num_kills, num_jobs = max(1, round(given.kills * share)), max(1, round(given.jobs * share))
-    gate.plan(num_jobs, pause=0.3)
+    num_kills, num_jobs = max(1, round(given.kills * share)), max(1, round((given.jobs or 3 * given.kills) * share))
+    gate.plan(num_jobs, pause=0.5)
     kills = [name for name, number in KILLS.items() for _ in range(-(-num_kills * number // 10))][:num_kills]
     gate.random.shuffle(kills)
     figures = gate.run(kills, between=(0.2, 4.0), timeout=3600, kill_seconds=60 * given.minutes)

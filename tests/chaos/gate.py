@@ -51,6 +51,8 @@ class Figures:
 
     num_jobs: int = 0
     kills: Counter[str] = field(default_factory=Counter)
+    at_work: int = 0
+    """Kills that found jobs running: the others try little."""
     ends: Counter[str] = field(default_factory=Counter)
     attempts: int = 0
     server_ready: list[float] = field(default_factory=list)
@@ -67,6 +69,7 @@ class Figures:
         return [
             ("jobs", f"{self.num_jobs}: " + ", ".join(f"{number} {state}" for state, number in sorted(self.ends.items()))),
             ("kills", f"{self.kills.total()}: " + ", ".join(f"{number} {what}" for what, number in sorted(self.kills.items()))),
+            ("kills while jobs ran", str(self.at_work)),
             ("attempts", str(self.attempts)),
             *((name, f"{value:.1f} s") for name, value in longest),
             ("most steps lost by a kill", f"{max(self.steps_lost, default=0)} of {SAVE_EVERY}"),
@@ -139,6 +142,7 @@ class Gate:
     def kill(self, what: str) -> None:
         """`kill -9` of the server, the worker (also with its jobs), or both; then start them again and see how long they take."""
         self.figures.kills[what] += 1
+        self.figures.at_work += bool(self.running())
         names = ["server", "worker"] if "both" in what else [what.split()[0]]
         self._check_alive()
         for name in names:

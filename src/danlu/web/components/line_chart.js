@@ -1,5 +1,5 @@
 // Curves over steps: raw and smoothed, log scale, zoom, PNG and CSV. The data stays here; the server sends only what is new.
-import { echarts } from "nicegui-echart";
+// ECharts, a megabyte, is loaded after the page stands and hears the server: words and numbers do not wait for the drawing.
 
 const ALPHA = 0.9;
 
@@ -7,24 +7,29 @@ export default {
   template: `<div class="dl-chart" :class="{ small: small, blank: isBlank }" role="img" :aria-label="label"></div>`,
   props: { series: Array, points_json: String, label: String, x: String, y: String, small: Boolean, log: Boolean },
   data: () => ({ isLog: false, isSmooth: true, isBlank: false, lines: [] }),
-  async mounted() {
+  mounted() {
     this.lines = this.series;
     this.points = JSON.parse(this.points_json);
     this.isLog = this.log;
-    await new Promise((done) => setTimeout(done, 0));
-    this.chart = echarts.init(this.$el, null, { renderer: "canvas" });
-    this.observer = new ResizeObserver(() => this.chart.resize());
-    this.observer.observe(this.$el);
-    this.scheme = matchMedia("(prefers-color-scheme: dark)");
-    this.scheme.addEventListener("change", this.draw);
-    this.draw();
+    this.begun = this.begin();
   },
   beforeUnmount() {
+    this.isGone = true;
     this.observer?.disconnect();
     this.scheme?.removeEventListener("change", this.draw);
     this.chart?.dispose();
   },
   methods: {
+    async begin() {
+      const { echarts } = await import("nicegui-echart");
+      if (this.isGone) return;
+      this.chart = echarts.init(this.$el, null, { renderer: "canvas" });
+      this.observer = new ResizeObserver(() => this.chart.resize());
+      this.observer.observe(this.$el);
+      this.scheme = matchMedia("(prefers-color-scheme: dark)");
+      this.scheme.addEventListener("change", this.draw);
+      this.draw();
+    },
     append(added) {
       added.forEach((points, i) => {
         for (const point of points) {
@@ -37,7 +42,10 @@ export default {
     replace(series, points) { this.lines = series; this.points = points; this.draw(); },
     set_log(value) { this.isLog = value; this.draw(); },
     set_smooth(value) { this.isSmooth = value; this.draw(); },
-    png(name) { window.danlu.save(name, "image/png", this.chart.getDataURL({ pixelRatio: 2, backgroundColor: window.danlu.token("--surface") })); },
+    async png(name) {
+      await this.begun;
+      window.danlu.save(name, "image/png", this.chart.getDataURL({ pixelRatio: 2, backgroundColor: window.danlu.token("--surface") }));
+    },
     csv(name) {
       const steps = [...new Set(this.points.flatMap((points) => points.map((p) => p[0])))].sort((a, b) => a - b);
       const columns = this.points.map((points) => new Map(points));

@@ -52,7 +52,7 @@ class View:
         self.curves.append(delta.points)
         self._append(delta)
         self.log.append(delta.log)
-        if delta.run.state != before.state:
+        if _foretold(delta.run) != _foretold(before):
             ui.timer(0.1, guarded(self.s, self._forecast), once=True)
 
     def _append(self, delta: Delta) -> None:
@@ -156,6 +156,11 @@ class View:
                 raise ConflictError(f"{str(name)[:60]!r} cannot be a name", why=told, fix="leave out @, / and line breaks") from error
             made = await s.do(models.register_model, self.run.id, body)
             toast(s, s.t("models.register_done", name=f"{made.name}@{made.number}"), tone="good")
+
+
+def _foretold(run: Run) -> tuple[object, ...]:
+    """What the card of the forecast hangs on: the forecast itself comes in the middle of a run, measurements at its end."""
+    return run.state, (run.summary or {}).get("forecast")
 
 
 def _type(part: object) -> str:
