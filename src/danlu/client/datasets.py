@@ -11,7 +11,7 @@ from danlu.errors import DataError, NotFoundError
 from danlu.services.platform import datasets, downloads, storage, uploads
 from danlu.services.platform import rows as rows_of
 from danlu.services.platform.datasets import NewDataset
-from danlu.store.datasets import Dataset, DatasetVersion
+from danlu.store.datasets import Dataset, DatasetVersion, ListedDataset
 from danlu.store.rows import Page
 
 
@@ -83,8 +83,8 @@ class Datasets(Noun):
         return self._handle(made)
 
     @covers(datasets.list_datasets)
-    def list(self, project: str | None = None, *, limit: int = 50, after: str | None = None) -> Page[Dataset]:
-        """Datasets of a project, newest first."""
+    def list(self, project: str | None = None, *, limit: int = 50, after: str | None = None) -> Page[ListedDataset]:
+        """Datasets of a project, newest first, each with its newest version and how many rows that has."""
         return self.transport.call(datasets.list_datasets, self.studio.project_id(project), limit=limit, after=after)
 
     @covers(datasets.get_dataset)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 
 from danlu.store import tables
 from danlu.store.rows import Noun
@@ -44,6 +45,26 @@ class DatasetVersion:
     version: int
 
 
+@dataclass(frozen=True)
+class NewestVersion:
+    """What lists show of a dataset's newest version."""
+
+    number: int
+    file_name: str
+    size_bytes: int
+    rows_in: int | None
+    """Rows of the file; None until it was looked at."""
+    usable: int | None
+    """Of these, rows that can be used."""
+
+
+@dataclass(frozen=True)
+class ListedDataset(Dataset):
+    """A dataset as lists show it."""
+
+    newest: NewestVersion | None
+
+
 DATASETS = Noun(tables.datasets, Dataset, prefix="dts")
 DATASET_VERSIONS = Noun(tables.dataset_versions, DatasetVersion, prefix="dsv")
 
@@ -62,6 +83,20 @@ def newest_version(connection: Connection, dataset_id: str) -> DatasetVersion | 
     query = select(tables.dataset_versions).where(column.dataset_id == dataset_id).order_by(column.number.desc()).limit(1)
     row = connection.execute(query).mappings().first()
     return None if row is None else DatasetVersion(**row)
+
+
+def with_newest(connection: Connection, found: Sequence[Dataset]) -> list[ListedDataset]:
+    """These datasets, each with its newest version; one query for all."""
+    column = tables.dataset_versions.c
+    last = (
+        select(column.dataset_id, func.max(column.number).label("number")).where(column.dataset_id.in_([one.id for one in found])).group_by(column.dataset_id)
+    )
+    newest = last.subquery()
+    counts = [column.report[name].as_integer().label(name) for name in ("rows_in", "usable")]
+    is_newest = (column.dataset_id == newest.c.dataset_id) & (column.number == newest.c.number)
+    query = select(column.dataset_id, column.number, column.file_name, column.size_bytes, *counts).join(newest, is_newest)
+    versions = {row.pop("dataset_id"): NewestVersion(**row) for row in map(dict, connection.execute(query).mappings())}
+    return [ListedDataset(**vars(one), newest=versions.get(one.id)) for one in found]
 
 
 def runs_that_use(connection: Connection, dataset_id: str) -> list[str]:

@@ -170,6 +170,21 @@ def test_rows_are_replaced_and_deleted_in_a_new_version(platform: Platform, proj
     assert [one.number for one in datasets.list_dataset_versions(platform, OWNER, version.dataset_id).items] == [2, 1]
 
 
+def test_lists_tell_of_each_newest_version_and_of_its_rows_once_it_was_looked_at(platform: Platform, project_id: str) -> None:
+    version, other = bring_in(platform, project_id), bring_in(platform, project_id, b'{"question": "a", "answer": "b"}\n', name="other")
+    rows.edit_rows(platform, OWNER, version.id, RowEdits(delete=[3, 6]))
+
+    def told() -> list[tuple[Any, ...]]:
+        listed = datasets.list_datasets(platform, OWNER, project_id).items
+        return [(one.name, one.newest.number, one.newest.rows_in, one.newest.usable) for one in listed if one.newest is not None]
+
+    assert told() == [("other", 1, None, None), ("rows", 2, None, None)]
+    for one in (*datasets.list_dataset_versions(platform, OWNER, version.dataset_id).items, other):
+        datasets.inspect_dataset(platform, OWNER, one.id)
+        work(platform, "inspect")
+    assert told() == [("other", 1, 1, 1), ("rows", 2, 4, 3)], "not those of the first version"
+
+
 def test_who_corrects_a_version_that_somebody_else_has_gone_past_is_told(platform: Platform, project_id: str) -> None:
     version = bring_in(platform, project_id)
     rows.edit_rows(platform, OWNER, version.id, RowEdits(delete=[3]), newest=1)

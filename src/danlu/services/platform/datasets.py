@@ -17,7 +17,7 @@ from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.storage import cached, cached_file, check_quota
 from danlu.store import datasets, jobs, workers
-from danlu.store.datasets import DATASET_VERSIONS, DATASETS, Dataset, DatasetVersion
+from danlu.store.datasets import DATASET_VERSIONS, DATASETS, Dataset, DatasetVersion, ListedDataset
 from danlu.store.engine import Connection
 from danlu.store.jobs import Job
 from danlu.store.rows import Page
@@ -82,9 +82,10 @@ def create_dataset(call: Call, project_id: str, body: NewDataset) -> Dataset:
 
 
 @operation("GET", "/projects/{project_id}/datasets", right="viewer")
-def list_datasets(call: Call, project_id: str, limit: int = 50, after: str | None = None) -> Page[Dataset]:
-    """Datasets of a project, newest first."""
-    return DATASETS.page(call.connection, limit=limit, after=after, project_id=project_id)
+def list_datasets(call: Call, project_id: str, limit: int = 50, after: str | None = None) -> Page[ListedDataset]:
+    """Datasets of a project, newest first, each with its newest version and how many rows that has."""
+    found = DATASETS.page(call.connection, limit=limit, after=after, project_id=project_id)
+    return Page(datasets.with_newest(call.connection, found.items), found.next)
 
 
 @operation("GET", "/datasets/{dataset_id}", right="viewer")

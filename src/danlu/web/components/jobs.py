@@ -61,7 +61,11 @@ class JobLine:
         self.state.clear()
         with self.state:
             state_badge(s, job.state)
-            Text(s.t("queue.started" if job.started_at else "queue.submitted"))
+            before, _, after = s.t("queue.started" if job.started_at else "queue.submitted", when="|").partition("|")
+            if before:
+                Text(before.strip())
             moment(job.started_at or job.created_at)
+            if after:
+                Text(after.strip())
             if job.priority != "standard":
                 Text(s.t(f"queue.{job.priority}"))

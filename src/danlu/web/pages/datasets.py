@@ -10,6 +10,8 @@ from nicegui import ui
 from danlu import bundled
 from danlu.services.platform import datasets, uploads
 from danlu.services.platform.datasets import NewDataset
+from danlu.store.datasets import ListedDataset
+from danlu.web import numbers
 from danlu.web.components.data_table import DataTable
 from danlu.web.components.drop_zone import DropZone, open_uploads
 from danlu.web.components.elements import Text, box, button, card, empty, note, paragraph
@@ -35,14 +37,19 @@ async def show(s: Session) -> None:
     rights = await rights_in(s, project.id)
     first = await s.do(datasets.list_datasets, project.id, limit=PAGE)
     if first.items:
-        columns = [{"name": "name", "label": s.t("datasets.column_name")}, {"name": "created", "label": s.t("datasets.column_created"), "type": "time"}]
+        columns = [
+            {"name": "name", "label": s.t("datasets.column_name")},
+            {"name": "usable", "label": s.t("datasets.column_usable"), "align": "right"},
+            {"name": "version", "label": s.t("datasets.versions"), "align": "right"},
+            {"name": "created", "label": s.t("datasets.column_created"), "type": "time"},
+        ]
 
         async def read(after: str | None) -> tuple[list[dict[str, Any]], str | None]:
             found = await s.do(datasets.list_datasets, project.id, limit=PAGE, after=after)
-            return [_row(one) for one in found.items], found.next
+            return [_row(s, one) for one in found.items], found.next
 
         with box("dl-card flush", "section"):
-            DataTable(s, s.t("datasets.title"), columns, read, ([_row(one) for one in first.items], first.next))
+            DataTable(s, s.t("datasets.title"), columns, read, ([_row(s, one) for one in first.items], first.next))
     with card(s.t("datasets.add") if first.items else s.t("datasets.empty_title")):
         if not first.items:
             paragraph(s.t("datasets.empty_text"), "dl-muted")
@@ -55,8 +62,13 @@ async def show(s: Session) -> None:
     _examples(s, project.id, rights)
 
 
-def _row(one: Any) -> dict[str, Any]:
-    return {"key": one.id, "href": f"/datasets/{one.id}", "name": one.name, "created": one.created_at}
+def _row(s: Session, one: ListedDataset) -> dict[str, Any]:
+    newest = one.newest
+    rows = "\u2013"
+    if newest is not None and newest.usable is not None:
+        rows = s.t("datasets.usable_of", usable=numbers.count(newest.usable), rows=numbers.count(newest.rows_in))
+    number = numbers.count(newest.number) if newest is not None else "\u2013"
+    return {"key": one.id, "href": f"/datasets/{one.id}", "name": one.name, "usable": rows, "version": number, "created": one.created_at}
 
 
 def _examples(s: Session, project_id: str, rights: Rights) -> None:

@@ -25,8 +25,8 @@ WORDS = {
     "resume": ("Go on", "继续"),
     "saver": ("Saver", "省资源"),
     "standard": ("Standard", "标准"),
-    "started": ("started", "开始于"),
-    "submitted": ("submitted", "提交于"),
+    "started": ("started {when}", "{when}开始"),
+    "submitted": ("submitted {when}", "{when}提交"),
     "title": ("Queue", "队列"),
     "up": ("Earlier", "前移"),
     "worker_elsewhere": (
