@@ -30,6 +30,8 @@ from danlu.web.session import GetActor, Session, aside
 
 logger = logging.getLogger(__name__)
 BUILD_SECONDS = 20.0
+MAX_OPEN_PAGES = 200
+"""Of one user. Each is held in memory, for a minute also when nobody has looked at it."""
 MARK = (
     '<svg width="24" height="24" viewBox="0 0 24 24" aria-hidden="true"><rect width="24" height="24" rx="6" fill="var(--accent)"/>'
     '<path d="M7 9h10M8 9c0 6 1 8 4 8s4-2 4-8M9.5 17.5L8.5 20M14.5 17.5l1 2.5M12 4c1.5 1.5-1.5 2 0 3.5" fill="none" '
@@ -89,6 +91,12 @@ class Studio:
         assert self.get_actor is not None, "pages are shown after `mount`"
         return self.get_actor(request)
 
+    def refusal(self, actor: Actor) -> str | None:
+        """Why somebody gets no page: an API key has no use for one, and nobody may fill the memory with them."""
+        if actor.is_key:
+            return "only_people"
+        return "many_pages" if sum(visit.user_id == actor.user_id for visit in list(self.open_pages.values())) >= MAX_OPEN_PAGES else None
+
     async def visit(self, request: Request) -> Session:
         """Begin a visit.
 
@@ -131,6 +139,9 @@ def page(path: str, *, title: str, nav: str = "") -> Callable[[Callable[[Session
                 _refused(Session(STUDIO.opened(), request, STUDIO.actor, views.View()), error)
                 return None
             actor = await aside(lambda: s.actor)
+            if (refused := STUDIO.refusal(actor)) is not None:
+                ui.context.client.delete()
+                return Response(s.t(f"error.{refused}"), 403 if refused == "only_people" else 429, media_type="text/plain")
             s.user_id = actor.user_id
             page_id = ui.context.client.id
             STUDIO.open_pages[page_id] = s
