@@ -56,7 +56,7 @@ class Chains(Gate):
 
     def harm(self, job: Job, run: Path) -> list[str]:
         chain = "begin"
-        for step in range(1, self.num_links + 1):
+        for step in range(self.num_links):
             chain = hashlib.sha256(f"{chain} {step}".encode()).hexdigest()
         return [] if job.state != "succeeded" or job.result == {"chain": chain} else [f"the result of {job.id} is {job.result}"]
 
