@@ -45,9 +45,11 @@ def carry_out(platform: Platform, action: dict[str, object], jobs: dict[str, str
     name, what = str(action["name"]), str(action["do"])
     try:
         if what == "submit" and "chain" in action:
+            payload = action["chain"]
+            assert isinstance(payload, dict)
             with platform.database.writing() as connection:
-                values = {"project_id": str(action["project"]), "priority": str(action["priority"])}
-                jobs[name] = queue.submit(connection, kind="test_steps", payload=action["chain"], **values).id
+                place = str(action["project"])
+                jobs[name] = queue.submit(connection, project_id=place, kind="test_steps", payload=payload, priority=str(action["priority"])).id
             tell(descriptor, {"what": what, "name": name, "job": jobs[name]})
             return True
         if what == "submit":
