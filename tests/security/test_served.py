@@ -20,7 +20,6 @@ import pytest
 from websockets import Origin
 from websockets.sync.client import connect
 
-from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
 from danlu.settings import Settings
 
@@ -207,12 +206,12 @@ def test_one_user_cannot_fill_the_memory_with_pages(monkeypatch: pytest.MonkeyPa
         user_id = "usr_eve"
 
     monkeypatch.setattr(template, "MAX_OPEN_PAGES", 2)
-    pages, studio, eve = [Visit(), Visit()], template.Studio(), Actor(user_id="usr_eve", is_signed_in=True)
+    pages, studio = [Visit(), Visit()], template.Studio()
     studio.open_pages["a"] = cast(Any, pages[0])
-    assert studio.refusal(eve) is None
+    assert not studio.has_many_pages("usr_eve")
     studio.open_pages["b"] = cast(Any, pages[1])
 
-    assert (studio.refusal(eve), studio.refusal(Actor(user_id="usr_bob", is_signed_in=True))) == ("many_pages", None)
+    assert (studio.has_many_pages("usr_eve"), studio.has_many_pages("usr_bob")) == (True, False)
 
 
 def test_json_of_the_doctor_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

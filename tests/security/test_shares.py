@@ -192,9 +192,9 @@ def test_many_keys_of_one_user_have_the_turns_of_one() -> None:
         turns = Turns()
         gate.set()
         for number in range(12):
-            await turns.operation((one := request(number)), work, one)  # type: ignore[arg-type]
+            await turns.operation((one := request(number)), work, one)
         gate.clear()
-        await asyncio.gather(*(turns.operation((one := request(number)), work, one) for number in range(12)))  # type: ignore[arg-type]
+        await asyncio.gather(*(turns.operation((one := request(number)), work, one) for number in range(12)))
 
     asyncio.run(everybody())
     assert most == NUM_OF_ONE

@@ -20,7 +20,7 @@ from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 from nicegui import ui
 
-from danlu.errors import DanluError, InternalError, SignInError
+from danlu.errors import DanluError, ForbiddenError, InternalError, SignInError
 from danlu.services.platform import views
 from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
@@ -91,11 +91,9 @@ class Studio:
         assert self.get_actor is not None, "pages are shown after `mount`"
         return self.get_actor(request)
 
-    def refusal(self, actor: Actor) -> str | None:
-        """Why somebody gets no page: an API key has no use for one, and nobody may fill the memory with them."""
-        if actor.is_key:
-            return "only_people"
-        return "many_pages" if sum(visit.user_id == actor.user_id for visit in list(self.open_pages.values())) >= MAX_OPEN_PAGES else None
+    def has_many_pages(self, user_id: str | None) -> bool:
+        """Whether a user has as many pages open as one may."""
+        return sum(visit.user_id == user_id for visit in list(self.open_pages.values())) >= MAX_OPEN_PAGES
 
     async def visit(self, request: Request) -> Session:
         """Begin a visit.
@@ -135,13 +133,15 @@ def page(path: str, *, title: str, nav: str = "") -> Callable[[Callable[[Session
             except SignInError:
                 ui.context.client.delete()  # nobody will look at it
                 return RedirectResponse(f"/sign-in?next={quote(_address(request), safe='/')}", status_code=303)
-            except DanluError as error:  # the database is away
-                _refused(Session(STUDIO.opened(), request, STUDIO.actor, views.View()), error)
+            except DanluError as error:
+                unknown = Session(STUDIO.opened(), request, STUDIO.actor, views.View())
+                if isinstance(error, ForbiddenError):  # an API key: how the studio looks is for people
+                    return _turned_away(unknown, "only_people", 403)
+                _refused(unknown, error)  # the database is away
                 return None
             actor = await aside(lambda: s.actor)
-            if (refused := STUDIO.refusal(actor)) is not None:
-                ui.context.client.delete()
-                return Response(s.t(f"error.{refused}"), 403 if refused == "only_people" else 429, media_type="text/plain")
+            if STUDIO.has_many_pages(actor.user_id):
+                return _turned_away(s, "many_pages", 429)
             s.user_id = actor.user_id
             page_id = ui.context.client.id
             STUDIO.open_pages[page_id] = s
@@ -170,6 +170,12 @@ def page(path: str, *, title: str, nav: str = "") -> Callable[[Callable[[Session
         return build
 
     return register
+
+
+def _turned_away(s: Session, word: str, status: int) -> Response:
+    """What somebody gets in place of a page, of which nothing stays in memory."""
+    ui.context.client.delete()
+    return Response(s.t(f"error.{word}"), status, media_type="text/plain")
 
 
 def _refused(s: Session, error: DanluError) -> None:
