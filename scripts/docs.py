@@ -222,7 +222,7 @@ REST_INTRODUCTION = """Everything below `/api/v1`; [openapi.json](openapi.json) 
   [errors.md](errors.md). A request with mistakes gets all of them in `errors`, each with its place.
 - **Lists** come in pages: `limit`, then `after` with the `next` of the answer (also as a `Link` header).
 - **ETags:** send one back as `If-None-Match` and get 304 when nothing has changed; as `If-Match` with a change, and get 412 when somebody else was faster.
-- **Idempotency-Key** (any POST): sent again with the same key, a request is not done twice and gets the same answer. A key is good for
+- **Idempotency-Key** (any POST that changes something): sent again with the same key, a request is not done twice and gets the same answer. A key is good for
   24 hours and one request.
 - **Streams** are server-sent events; `Last-Event-ID` goes on where the connection was cut.
 - **Downloads** understand `Range` and `If-Range`.

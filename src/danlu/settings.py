@@ -27,6 +27,8 @@ class Network:
     """Requests per minute and user (`DANLU_RATE_LIMIT`)."""
     max_waiting_jobs: int = 1000
     """Jobs of one project that may wait in the queue (`DANLU_MAX_WAITING_JOBS`)."""
+    max_projects: int = 100
+    """Projects that one user may have made, administrators aside (`DANLU_MAX_PROJECTS`): every project has a share of the disk and the queue."""
     oidc_issuer: str | None = None
     """Identity provider to sign in with (`DANLU_OIDC_ISSUER`)."""
     oidc_client_id: str = ""
@@ -49,6 +51,7 @@ class Network:
             allow_hosts=_names("DANLU_ALLOW_HOSTS"),
             rate_limit=_count("DANLU_RATE_LIMIT", cls.rate_limit),
             max_waiting_jobs=_count("DANLU_MAX_WAITING_JOBS", cls.max_waiting_jobs),
+            max_projects=_count("DANLU_MAX_PROJECTS", cls.max_projects),
             oidc_issuer=read("DANLU_OIDC_ISSUER", "").rstrip("/") or None,
             oidc_client_id=read("DANLU_OIDC_CLIENT_ID", ""),
             oidc_client_secret=read("DANLU_OIDC_CLIENT_SECRET", ""),

@@ -109,8 +109,7 @@ class Gate:
         cancelled: set[str] = set()  # to resume one of them would start it again
         for number in range(num_jobs):
             name = f"job-{number}"
-            body = {"recipe": recipe(self.model, self.rows), "name": name, "priority": CLASSES[number % 3]}
-            actions.append({"do": "submit", "name": name, "project": self.project, "body": body})
+            actions.append({"do": "submit", "name": name, "project": self.project, **self.work(name, CLASSES[number % 3])})
             if number % 5 == 4:
                 victim = f"job-{number - self.random.randint(0, 4)}"
                 cancelled.add(victim)
@@ -120,6 +119,10 @@ class Gate:
                 actions += [{"do": "pause", "name": held}, {"do": "resume", "name": held}]
         write_json(self.folder / "plan.json", [{"pause": self.random.uniform(0, 2 * pause), **action} for action in actions])
         self.num_actions = len(actions)
+
+    def work(self, name: str, priority: str) -> dict[str, Any]:
+        """What one job is to do."""
+        return {"body": {"recipe": recipe(self.model, self.rows), "name": name, "priority": priority}}
 
     def start_zygote(self) -> None:
         """The process from which those of jobs are forked."""

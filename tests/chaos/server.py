@@ -19,6 +19,7 @@ from danlu.services.platform.jobs import cancel_job, get_job, pause_job, resume_
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.runs import NewRun, list_run_jobs, submit_run
 from danlu.settings import Settings
+from danlu.store import jobs as queue
 
 ME = Actor.local()
 
@@ -43,6 +44,14 @@ def carry_out(platform: Platform, action: dict[str, object], jobs: dict[str, str
     """Do it and acknowledge it; False while the database is away."""
     name, what = str(action["name"]), str(action["do"])
     try:
+        if what == "submit" and "chain" in action:
+            payload = action["chain"]
+            assert isinstance(payload, dict)
+            with platform.database.writing() as connection:
+                place = str(action["project"])
+                jobs[name] = queue.submit(connection, project_id=place, kind="test_steps", payload=payload, priority=str(action["priority"])).id
+            tell(descriptor, {"what": what, "name": name, "job": jobs[name]})
+            return True
         if what == "submit":
             made = submit_run(platform, ME, str(action["project"]), NewRun.model_validate(action["body"]))
             jobs[name] = list_run_jobs(platform, ME, made.id)[0].id

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from sqlalchemy import event
 
+import job_kinds  # noqa: F401 - registers its kinds
 from chaos.faults import install
 from chaos.zygote import ForkedExecutor
 from danlu.executors.local import LocalExecutor

@@ -14,7 +14,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from danlu.api import security
+from danlu.api import guard, security
 from danlu.api.guard import MAX_BODY_BYTES, MAX_PART_BYTES, Guard
 from danlu.api.security import Security, actor_of_scope
 from danlu.errors import ExposedError
@@ -147,6 +147,38 @@ def test_a_websocket_and_a_stream_end_with_their_session(world: World) -> None:
     assert "data: 999" not in page.get("/events").text
 
 
+def test_a_websocket_that_floods_is_closed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "NUM_MESSAGES_AT_ONCE", 3)
+    monkeypatch.setattr(guard, "MESSAGES_PER_SECOND", 0.0)
+    robot = program(with_streams(world.platform), world.key("viewer"))
+
+    with robot.websocket_connect("ws://127.0.0.1/ws") as socket:
+        for _ in range(3):
+            socket.send_text("a")
+            assert socket.receive_text() == "a True"
+        socket.send_text("a")
+        with pytest.raises(WebSocketDisconnect) as closed:
+            socket.receive_text()
+    assert (closed.value.code, closed.value.reason) == (1008, "too many messages")
+
+
+def test_one_asker_cannot_hold_websockets_without_number(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "NUM_SOCKETS", 1)
+    app = with_streams(world.platform)
+    one, other = (program(app, world.key(name)) for name in ("viewer", "editor"))
+
+    with one.websocket_connect("ws://127.0.0.1/ws"):
+        with pytest.raises(WebSocketDisconnect) as refused, one.websocket_connect("ws://127.0.0.1/ws"):
+            pass
+        with other.websocket_connect("ws://127.0.0.1/ws") as socket:
+            socket.send_text("a")
+            assert socket.receive_text() == "a True"
+    assert refused.value.code == 1008
+    with one.websocket_connect("ws://127.0.0.1/ws") as socket:
+        socket.send_text("a")
+        assert socket.receive_text() == "a True"
+
+
 def test_a_session_changes_nothing_without_the_token_that_only_its_pages_know(world: World) -> None:
     page, token = browser(application(world.platform)), world.token("viewer")
     page.cookies.set("danlu", token)
@@ -240,6 +272,10 @@ def test_every_answer_tells_the_browser_what_it_must_not_do(platform: Platform) 
     assert "default-src 'self'" in client.get("/nothing").headers["content-security-policy"]
     api = client.get("/api/v1/nothing").headers
     assert (api["cache-control"], "default-src 'none'" in api["content-security-policy"]) == ("no-store", True)
+    assert (api["cross-origin-opener-policy"], api["cross-origin-resource-policy"]) == ("same-origin", "same-origin")
+    assert "camera=()" in api["permissions-policy"] and "strict-transport-security" not in api
+    over_tls = program(app, base_url="https://127.0.0.1").get("/nothing").headers
+    assert over_tls["strict-transport-security"].startswith("max-age=")
 
 
 def test_binding_to_a_network_without_users_is_refused_and_says_what_to_do(platform: Platform) -> None:

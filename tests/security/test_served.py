@@ -191,6 +191,29 @@ def test_a_defect_of_a_page_does_not_tell_what_it_met(monkeypatch: pytest.Monkey
     assert len(shown) == 1 and "DL900" in shown[0] and SECRET not in shown[0]
 
 
+def test_a_key_gets_no_page_which_would_stay_in_memory(studio: Served, admin: httpx.Client) -> None:
+    secret = admin.post("/api/v1/me/keys", json={"name": "reader", "role": "viewer"}).json()["secret"]
+    answers = [httpx.get(studio.url + path, headers={"Authorization": f"Bearer {secret}"}, timeout=60) for path in ("/", "/help", "/api/v1/me")]
+
+    assert [answer.status_code for answer in answers] == [403, 403, 200]
+    assert answers[0].text == "The pages are for people. A program with an API key asks /api/v1."
+
+
+def test_one_user_cannot_fill_the_memory_with_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    from danlu.web import template
+
+    class Visit:
+        user_id = "usr_eve"
+
+    monkeypatch.setattr(template, "MAX_OPEN_PAGES", 2)
+    pages, studio = [Visit(), Visit()], template.Studio()
+    studio.open_pages["a"] = cast(Any, pages[0])
+    assert not studio.has_many_pages("usr_eve")
+    studio.open_pages["b"] = cast(Any, pages[1])
+
+    assert (studio.has_many_pages("usr_eve"), studio.has_many_pages("usr_bob")) == (True, False)
+
+
 def test_json_of_the_doctor_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from danlu.services.doctor import examine
 

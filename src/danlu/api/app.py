@@ -15,20 +15,19 @@ from danlu.api import chat, health, problems, routes, security, sign_in, stream,
 from danlu.api.metrics import Metrics
 from danlu.api.routes import GetActor
 from danlu.api.traffic import Traffic
+from danlu.api.turns import NUM_THREADS, Turns
 from danlu.services.platform.platform import Platform
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 PREFIX = "/api/v1"
-NUM_THREADS = 12
-"""Operations at a time; the database has a connection for each (store.engine.NUM_CONNECTIONS)."""
 
 
 def create_app(platform: Platform, *, host: str = "127.0.0.1") -> FastAPI:
     """Return the application for an opened home; `host` is the address it will be bound to."""
     app = FastAPI(title="Danlu", version=danlu.__version__, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan)
-    app.state.platform, app.state.streams, app.state.metrics = platform, stream.Streams(), Metrics()
+    app.state.platform, app.state.streams, app.state.metrics, app.state.turns = platform, stream.Streams(), Metrics(), Turns()
     get_actor = security.install(app, platform, host=host)
     app.include_router(_api(get_actor), prefix=PREFIX)
     app.include_router(health.router(get_actor, app.state.metrics))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -12,6 +12,7 @@ from starlette.responses import StreamingResponse
 
 from danlu.api.routes import ID, PROBLEM, GetActor
 from danlu.api.stream import HEADERS
+from danlu.api.turns import Turns
 from danlu.errors import DanluError
 from danlu.services.platform.chat import ChatPiece, Question, check_may_ask, stream_answer
 
@@ -36,12 +37,13 @@ def router(get_actor: GetActor) -> APIRouter:
     def stream(request: Request, project_id: Annotated[str, ID], body: Question) -> StreamingResponse:
         """`loading` and `waiting` while nothing comes, `text` for each piece, `end` with the counts, or `error`. Closing the connection stops the model."""
         pieces = stream_answer(request.app.state.platform, get_actor(request), project_id, body)
-        return StreamingResponse(_written(pieces), media_type="text/event-stream", headers=HEADERS)
+        turns: Turns = request.app.state.turns
+        return StreamingResponse(turns.pieces(request, _written(pieces)), media_type="text/event-stream", headers=HEADERS)
 
     return made
 
 
-def _written(pieces: Iterator[ChatPiece]) -> Iterator[bytes]:
+def _written(pieces: Iterator[ChatPiece]) -> Generator[bytes]:
     try:
         for piece in pieces:
             yield b"event: " + piece.kind.encode() + b"\ndata: " + orjson.dumps(asdict(piece)) + b"\n\n"

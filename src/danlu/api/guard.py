@@ -49,6 +49,12 @@ LEAST_BYTES_PER_SECOND = 8 * 1024
 """How slowly it may come on average, after that time: it holds a place in memory that others wait for."""
 NUM_SLOW_BODIES = 64
 """Bodies of one asker that are waited for at a time. They nearly always come with their headers."""
+NUM_SOCKETS = 300
+"""Websockets of one asker at a time: each page holds one."""
+NUM_MESSAGES_AT_ONCE = 1000
+"""Messages of one websocket that are taken at once ..."""
+MESSAGES_PER_SECOND = 50.0
+"""... and on average after that; people press fewer buttons, and each press may ask the database."""
 CHECK_EVERY_SECONDS = 10.0
 """How soon an open stream or websocket notices that its session has ended."""
 ANONYMOUS_PER_MINUTE = 3000
@@ -93,6 +99,8 @@ class Guard:
         self.body_seconds, self.silence_seconds, self.check_seconds = body_seconds, silence_seconds, check_seconds
         self.num_waited_for: Counter[str] = Counter()
         """Bodies that are waited for, by who sends them."""
+        self.num_sockets: Counter[str] = Counter()
+        """Websockets that are open, by who has them."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -112,8 +120,7 @@ class Guard:
             await _refuse(scope, incoming, send, error)
             return
         if scope["type"] == "websocket":
-            watched = _Watched(self, scope, receive, send)
-            await self.app(scope, watched.receive, watched.send)
+            await self._hold(scope, incoming, receive, send)
         else:
             exchange = _Exchange(self, scope, incoming, receive, send)
             try:
@@ -125,6 +132,22 @@ class Guard:
             except (_SessionEnded, ClientDisconnect):
                 if not exchange.has_ended:
                     raise
+
+    async def _hold(self, scope: Scope, incoming: Incoming, receive: Receive, send: Send) -> None:
+        """Let a websocket live, unless its asker has enough of them."""
+        who = incoming.asker
+        if self.num_sockets[who] >= NUM_SOCKETS:
+            why = f"{NUM_SOCKETS} of the same user are open"
+            await _refuse(scope, incoming, send, TooManyRequestsError("too many websockets", why=why, fix="close some pages of the studio"))
+            return
+        self.num_sockets[who] += 1
+        watched = _Watched(self, scope, receive, send)
+        try:
+            await self.app(scope, watched.receive, watched.send)
+        finally:
+            self.num_sockets[who] -= 1
+            if not self.num_sockets[who]:
+                del self.num_sockets[who]
 
     def _check_rate(self, incoming: Incoming) -> None:
         """Raises: TooManyRequestsError."""
@@ -144,7 +167,7 @@ class _Exchange:
         self.guard, self.scope, self.incoming, self._receive, self._send = guard, scope, incoming, receive, send
         self.most = _most(incoming)
         self.is_upload = _is_upload(incoming)
-        self.who = hash_token(incoming.bearer or incoming.session_token or incoming.client or "")
+        self.who = incoming.asker
         self.begun_at = time.monotonic()
         self.num_bytes, self.is_whole = 0, False
         self.refusal: DanluError | None = None
@@ -236,17 +259,31 @@ class _Watched:
     def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
         self.guard, self.scope, self._receive, self._send = guard, scope, receive, send
         self.checked_at, self.has_ended = time.monotonic(), False
+        self.num_left, self.counted_at = float(NUM_MESSAGES_AT_ONCE), time.monotonic()
 
     async def receive(self) -> Message:
-        """Pass on a message while the session lasts; then close, and say that the other side is gone."""
+        """Pass on a message while the session lasts and as long as it floods nobody; then close, and say that the other side is gone."""
         message = await self._receive()
-        if message["type"] == "websocket.receive" and time.monotonic() - self.checked_at > self.guard.check_seconds:
+        if message["type"] != "websocket.receive":
+            return message
+        if self._floods():
+            return await self._end("too many messages")
+        if time.monotonic() - self.checked_at > self.guard.check_seconds:
             self.checked_at = time.monotonic()
             if not await run_in_threadpool(self.guard.security.is_still_valid, self.scope):
-                await self._send({"type": "websocket.close", "code": 1008, "reason": "the session has ended"})
-                self.has_ended = True
-                return {"type": "websocket.disconnect", "code": 1008, "reason": "the session has ended"}
+                return await self._end("the session has ended")
         return message
+
+    def _floods(self) -> bool:
+        now = time.monotonic()
+        self.num_left = min(NUM_MESSAGES_AT_ONCE, self.num_left + (now - self.counted_at) * MESSAGES_PER_SECOND) - 1
+        self.counted_at = now
+        return self.num_left < 0
+
+    async def _end(self, reason: str) -> Message:
+        await self._send({"type": "websocket.close", "code": 1008, "reason": reason})
+        self.has_ended = True
+        return {"type": "websocket.disconnect", "code": 1008, "reason": reason}
 
     async def send(self, message: Message) -> None:
         """Pass on a message, unless it was closed here."""

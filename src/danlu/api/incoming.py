@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from danlu.errors import CrossSiteError, HostError
+from danlu.services.platform.rates import counted
+from danlu.services.platform.tokens import hash_token
 from danlu.settings import Network
 
 if TYPE_CHECKING:
@@ -76,9 +78,20 @@ class Incoming:
         return value.strip() if kind.lower() == "bearer" else None
 
     @property
+    def asker(self) -> str:
+        """Who asks, as far as is known before it is looked up: what shows it, as a hash, or the address."""
+        credential = self.bearer or self.session_token
+        return hash_token(credential) if credential else f"at {counted(self.client)}"
+
+    @property
     def origin(self) -> str:
         """What pages of this server have as their origin."""
         return f"{'https' if self.is_secure else 'http'}://{self.host}"
+
+    @property
+    def names_this_machine(self) -> bool:
+        """Whether it was asked for under a name or an address that nobody but this machine has."""
+        return is_loopback(_name_of(self.host))
 
     @property
     def is_loopback(self) -> bool:

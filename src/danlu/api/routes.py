@@ -1,7 +1,8 @@
 """One route for each operation. What REST adds is only how arguments arrive and how the answer is sent.
 
 ETags: what has a version is tagged with it, other answers with a hash of their bytes. `If-Match` is the `version` of operations that
-take one. Operations are blocking functions; each runs whole (who asks, the operation, the answer's bytes) in one thread of a bounded pool.
+take one. Operations are blocking functions; each runs whole (who asks, the operation, the answer's bytes) in one thread of a bounded pool
+when it is the asker's turn (turns.py).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Coroutine
-from functools import cache
+from functools import cache, partial
 from hashlib import blake2b
 from typing import Annotated, Any, get_args, get_origin
 from urllib.parse import urlencode
@@ -19,10 +20,10 @@ from fastapi import APIRouter, Body, Path, Query, Request, Response
 from fastapi.params import Param
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
-from starlette.concurrency import run_in_threadpool
 
 from danlu.api import downloads
 from danlu.api.problems import MEDIA_TYPE
+from danlu.api.turns import Turns
 from danlu.errors import OutdatedError, RequestError
 from danlu.services.platform.access import Actor
 from danlu.services.platform.operations import Operation, load_all
@@ -120,7 +121,10 @@ def _endpoint(operation: Operation[..., Any], get_actor: GetActor) -> Callable[.
     answer = _Answer(operation, get_actor)
 
     async def endpoint(request: Request, **arguments: Any) -> Response:
-        return await run_in_threadpool(answer, request, arguments)
+        turns: Turns = request.app.state.turns
+        if operation.is_long:
+            return await turns.answer(request, partial(answer, request, arguments))
+        return await turns.operation(request, answer, request, arguments)
 
     in_path = set(re.findall(r"{(\w+)}", operation.path))
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -175,7 +179,7 @@ class _Answer:
         operation, platform, actor = self.operation, request.app.state.platform, self.get_actor(request)
         if self.has_version:
             arguments["version"] = if_match(request.headers.get("if-match"))
-        key = request.headers.get("idempotency-key") if operation.verb == "POST" else None
+        key = request.headers.get("idempotency-key") if _keeps_receipts(operation) else None
         if key is None:
             return self._send(request, operation(platform, actor, **arguments))
         receipt = KeyReceipt(actor.user_id or "", _checked(key), _identity(request, arguments, operation.body), self._kept)
@@ -241,6 +245,11 @@ def if_match(header: str | None) -> int | None:
     return int(found[1])
 
 
+def _keeps_receipts(operation: Operation[..., Any]) -> bool:
+    """Whether a repetition gets the first answer: only of what changes something. Else whoever may read could fill the database with answers."""
+    return operation.verb == "POST" and operation.is_change
+
+
 def _checked(key: str) -> str:
     if KEY_PATTERN.fullmatch(key) is None:
         raise RequestError("Idempotency-Key is not usable", why="it must be 1 to 255 visible ASCII characters without spaces", fix="send a new UUID")
@@ -261,7 +270,7 @@ def _headers(operation: Operation[..., Any]) -> list[dict[str, Any]]:
         made.append(("If-None-Match", "ETag of an earlier answer; 304 without a body when nothing has changed.", {"type": "string"}))
     if "version" in operation.types:
         made.append(("If-Match", "ETag that the change was made for; 412 when it was changed since.", {"type": "string"}))
-    if operation.verb == "POST":
+    if _keeps_receipts(operation):
         schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
         made.append(("Idempotency-Key", "Sent again with the same key, the request is not done twice and gets the same answer.", schema))
     return [{"name": name, "in": "header", "required": False, "description": text, "schema": schema} for name, text, schema in made]

@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request
 
 from danlu.api.guard import ANONYMOUS_PER_MINUTE, Guard
 from danlu.api.incoming import Incoming, is_loopback
-from danlu.errors import ExposedError, ForbiddenError, SignInError, TooManyRequestsError
+from danlu.errors import ExposedError, ForbiddenError, HostError, SignInError, TooManyRequestsError
 from danlu.services.platform import rates, sessions
 from danlu.services.platform.access import NOBODY, Actor
 from danlu.services.platform.keys import actor_of_key
@@ -110,7 +110,11 @@ class Security:
 
     def is_single_user_request(self, incoming: Incoming) -> bool:
         """Whether it comes from the owner of this machine, as far as is known without asking the database."""
-        return self._is_open and incoming.is_loopback and not incoming.is_forwarded and not self._has_users
+        return self._is_open and incoming.is_loopback and not incoming.is_forwarded and not self._has_users and self._is_meant(incoming)
+
+    def _is_meant(self, incoming: Incoming) -> bool:
+        """Whether the address it was asked for is this machine's own: else something that says nothing of itself has passed it on."""
+        return incoming.names_this_machine or incoming.host.partition(":")[0] in self.network.hosts
 
     def actor(self, scope: MutableMapping[str, Any]) -> Actor:
         """Return who asks.
@@ -139,7 +143,7 @@ class Security:
         """Whether who began this stream or websocket may still be here."""
         try:
             return self._actor(scope["danlu.incoming"]).is_signed_in
-        except (SignInError, TooManyRequestsError):
+        except (SignInError, TooManyRequestsError, HostError):
             return False
 
     def check_may_sign_in(self, incoming: Incoming) -> None:
@@ -171,6 +175,12 @@ class Security:
                 return found
         if self.is_single_user_request(incoming) and not self.has_users():
             return Actor.local(address)
+        if self._is_open and not self._is_meant(incoming) and not self.has_users():
+            raise HostError(
+                f"{incoming.host[:100]!r} is not this machine alone",
+                why="as long as nobody has an account, the studio is for who sits here, and this address is one that others could ask too",
+                fix="use http://127.0.0.1 with its port; for others: DANLU_AUTH=users",
+            )
         if incoming.session_token is not None:  # invented cookies count together, as no cookie does: each by itself would have a limit of its own
             rates.attempt(f"ended sessions {self.platform.home}", address, most=ANONYMOUS_PER_MINUTE, seconds=60)
         return replace(NOBODY, address=address)

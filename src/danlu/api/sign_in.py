@@ -3,8 +3,10 @@
 A session's token travels in the cookie alone, one-time tokens in bodies: none stands in an address or a log.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from functools import partial
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
@@ -13,6 +15,7 @@ from pydantic import Field
 from danlu.api.incoming import COOKIE, SECURE_COOKIE, Incoming
 from danlu.api.routes import PROBLEM, StrictRoute
 from danlu.api.security import GetActor, Security
+from danlu.api.turns import Turns
 from danlu.errors import DanluError
 from danlu.recipe.base import StrictModel
 from danlu.services.platform import oidc, passwords, sessions, users
@@ -20,6 +23,7 @@ from danlu.services.platform.access import Actor
 from danlu.services.platform.sessions import SignedIn, Visitor
 from danlu.services.platform.tokens import csrf_token
 
+R = TypeVar("R")
 STATE_COOKIE = "danlu-oidc"
 Token = Annotated[str, Field(min_length=20, max_length=100)]
 Word = Annotated[str, Field(max_length=passwords.MAX_LENGTH)]
@@ -110,10 +114,11 @@ def router(get_actor: GetActor) -> APIRouter:
         )
 
     @made.post("", operation_id="sign_in")
-    def sign_in(request: Request, response: Response, body: Credentials) -> SessionState:
+    async def sign_in(request: Request, response: Response, body: Credentials) -> SessionState:
         """Sign in by name and password."""
         _security(request).check_may_sign_in(_incoming(request))
-        return _begun(request, response, sessions.sign_in(_security(request).platform, body.name, body.password, _visitor(request)))
+        made = await _aside(request, partial(sessions.sign_in, _security(request).platform, body.name, body.password, _visitor(request)))
+        return _begun(request, response, made)
 
     @made.delete("", operation_id="sign_out", status_code=204)
     def sign_out(request: Request, response: Response) -> None:
@@ -124,35 +129,39 @@ def router(get_actor: GetActor) -> APIRouter:
         _set_cookie(response, incoming, "", max_age=0)
 
     @made.post("/first-admin", operation_id="create_first_admin", status_code=201)
-    def create_first_admin(request: Request, response: Response, body: FirstAdmin) -> SessionState:
+    async def create_first_admin(request: Request, response: Response, body: FirstAdmin) -> SessionState:
         """Make the first administrator with the token that the server printed, and sign in."""
         _security(request).check_may_sign_in(_incoming(request))
-        made = sessions.create_first_admin(_security(request).platform, body.token, body.name, body.password, _visitor(request))
+        platform, visitor = _security(request).platform, _visitor(request)
+        made = await _aside(request, partial(sessions.create_first_admin, platform, body.token, body.name, body.password, visitor))
         return _begun(request, response, made)
 
     @made.post("/invitation", operation_id="accept_invitation", status_code=201)
-    def accept_invitation(request: Request, response: Response, body: Acceptance) -> SessionState:
+    async def accept_invitation(request: Request, response: Response, body: Acceptance) -> SessionState:
         """Make an account with an invitation, or set a new password with one, and sign in."""
         _security(request).check_may_sign_in(_incoming(request))
-        made = sessions.accept_invitation(_security(request).platform, body.token, body.name, body.password, _visitor(request))
+        platform, visitor = _security(request).platform, _visitor(request)
+        made = await _aside(request, partial(sessions.accept_invitation, platform, body.token, body.name, body.password, visitor))
         return _begun(request, response, made)
 
     @made.post("/oidc", operation_id="begin_provider_sign_in")
-    def begin_provider_sign_in(request: Request, response: Response, body: ProviderSignIn) -> Elsewhere:
+    async def begin_provider_sign_in(request: Request, response: Response, body: ProviderSignIn) -> Elsewhere:
         """Return where to sign in at the identity provider; it sends the browser back here."""
         incoming, security = _incoming(request), _security(request)
         security.check_may_sign_in(incoming)
-        begun = oidc.begin(security.platform, _callback(request), body.next, invitation=body.invitation, address=incoming.client)
+        begin = partial(oidc.begin, security.platform, _callback(request), body.next, invitation=body.invitation, address=incoming.client)
+        begun = await _aside(request, begin)
         _set_cookie(response, incoming, begun.browser_token, name=STATE_COOKIE, max_age=oidc.STATE_SECONDS)
         return Elsewhere(begun.url)
 
     @made.get("/oidc/callback", operation_id="finish_provider_sign_in", status_code=303, response_class=RedirectResponse)
-    def finish_provider_sign_in(request: Request, code: str = "", state: str = "", error: str = "") -> RedirectResponse:
+    async def finish_provider_sign_in(request: Request, code: str = "", state: str = "", error: str = "") -> RedirectResponse:
         """Come back from the identity provider."""
         incoming, security = _incoming(request), _security(request)
         browser_token = request.cookies.get(_named(STATE_COOKIE, incoming), "")
         try:
-            page, signed_in = oidc.finish(security.platform, code[:4000], state[:200], browser_token[:200], _callback(request), _visitor(request))
+            finish = partial(oidc.finish, security.platform, code[:4000], state[:200], browser_token[:200], _callback(request), _visitor(request))
+            page, signed_in = await _aside(request, finish)
         except DanluError as failure:
             # A person looks at this answer: a page that tells the code is of more use than JSON.
             response = RedirectResponse(f"/sign-in?error={failure.code}", status_code=303)
@@ -163,6 +172,12 @@ def router(get_actor: GetActor) -> APIRouter:
         return response
 
     return made
+
+
+async def _aside(request: Request, work: Callable[[], R]) -> R:
+    """Do what waits for a hashing or for the identity provider where it keeps no other request waiting."""
+    turns: Turns = request.app.state.turns
+    return await turns.answer(request, work)
 
 
 def _begun(request: Request, response: Response, signed_in: SignedIn) -> SessionState:

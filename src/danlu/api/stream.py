@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from itertools import islice
 from typing import Annotated, Any
@@ -31,6 +31,8 @@ HEARTBEAT_SECONDS = 10.0
 MAX_KEPT = 2000
 """Messages that a slow client may be behind before it has to read the database again."""
 MAX_STREAMS = 400
+MAX_STREAMS_OF_ONE = 100
+"""Of one user, else of one address: who opens as many as there are room for keeps nobody else from following."""
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -88,6 +90,8 @@ class Streams:
 
     def __init__(self) -> None:
         self.feeds: dict[tuple[str, str], Feed] = {}
+        self.num_of: Counter[str] = Counter()
+        """Streams that are open, by who follows."""
         self.is_stopping = False
 
     @property
@@ -95,12 +99,16 @@ class Streams:
         """Streams that are open."""
         return sum(feed.num_clients for feed in self.feeds.values())
 
-    def enter(self, key: tuple[str, str], source: Callable[[], Source]) -> Feed:
+    def enter(self, key: tuple[str, str], source: Callable[[], Source], who: str) -> Feed:
         """Join the feed of a thing; the first one starts its poller.
 
         Raises:
-            TooManyStreamsError: the server has as many streams as it can bear.
+            TooManyStreamsError: the server has as many streams as it can bear, or who asks has as many as one may.
         """
+        if self.num_of[who] >= MAX_STREAMS_OF_ONE:
+            raise TooManyStreamsError(
+                f"you have {MAX_STREAMS_OF_ONE} streams open", why="each takes memory of the server", fix="close some, or ask again later"
+            )
         if self.num_clients >= MAX_STREAMS:
             raise TooManyStreamsError(f"{MAX_STREAMS} streams are open", why="each takes memory of the server", fix="close some, or ask again later")
         feed = self.feeds.get(key)
@@ -108,11 +116,15 @@ class Streams:
             feed = self.feeds[key] = Feed(source())
             feed.task = asyncio.create_task(feed.poll())
         feed.num_clients += 1
+        self.num_of[who] += 1
         return feed
 
-    def leave(self, key: tuple[str, str], feed: Feed) -> None:
+    def leave(self, key: tuple[str, str], feed: Feed, who: str) -> None:
         """Leave a feed; the last one stops its poller."""
         feed.num_clients -= 1
+        self.num_of[who] -= 1
+        if not self.num_of[who]:
+            del self.num_of[who]
         if feed.num_clients <= 0:
             if feed.task is not None:
                 feed.task.cancel()
@@ -168,20 +180,21 @@ async def _answer(
 ) -> StreamingResponse:
     platform, streams = request.app.state.platform, request.app.state.streams
 
-    def check() -> None:
+    def check() -> str:
         request.scope.pop("danlu.actor", None)  # who asks is found out again: sessions end, roles change
-        look(platform, get_actor(request), id)
+        actor = get_actor(request)
+        look(platform, actor, id)
+        return actor.user_id or f"at {actor.address}"
 
-    async def may_see() -> None:
-        await run_in_threadpool(check)
+    async def may_see() -> str:
+        return await run_in_threadpool(check)
 
-    await may_see()
-    key = (noun, id)
-    feed = streams.enter(key, lambda: source(platform, id))
-    return _Stream(_follow(streams, key, feed, position, may_see), headers=HEADERS)
+    who, key = await may_see(), (noun, id)
+    feed = streams.enter(key, lambda: source(platform, id), who)
+    return _Stream(_follow(streams, key, feed, position, may_see, who), headers=HEADERS)
 
 
-async def _follow(streams: Streams, key: tuple[str, str], feed: Feed, position: str, may_see: Callable[[], Any]) -> AsyncIterator[bytes]:
+async def _follow(streams: Streams, key: tuple[str, str], feed: Feed, position: str, may_see: Callable[[], Any], who: str) -> AsyncIterator[bytes]:
     """Yield what a client has missed, then what happens, and a sign of life where nothing does."""
     try:
         yield b"retry: 2000\n\n"
@@ -216,7 +229,7 @@ async def _follow(streams: Streams, key: tuple[str, str], feed: Feed, position: 
     except DanluError as error:  # the right was taken away, or the thing deleted: the answer has begun, so it just ends
         logger.info("a stream ends: %s", error.what)
     finally:
-        streams.leave(key, feed)
+        streams.leave(key, feed, who)
 
 
 async def _wait(feed: Feed, number: int) -> None:

@@ -154,10 +154,10 @@ class TooLargeError(DanluError, ValueError):
 
 
 class QuotaError(DanluError, RuntimeError):
-    """A project has used up what it may.
+    """A project or a user has used up what it may.
 
-    Why: the queue is shared; an administrator limits how many jobs of a project may wait in it.
-    Fix: wait for jobs to end, cancel some, or ask for more (`DANLU_MAX_WAITING_JOBS`).
+    Why: queue, disk and memory are shared; there may be so many jobs that wait, projects, keys, uploads and addresses to tell.
+    Fix: wait for jobs to end, delete what is not needed, or ask for more (`DANLU_MAX_WAITING_JOBS`, `DANLU_MAX_PROJECTS`).
     """
 
     code, http_status, exit_code = "DL735", 409, 9

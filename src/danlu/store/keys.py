@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, func, or_, select, update
 
 from danlu.store import tables
 from danlu.store.rows import Noun
@@ -29,6 +29,13 @@ class Key:
 
 
 KEYS = Noun(tables.api_keys, Key, prefix="key")
+
+
+def num_alive(connection: Connection, user_id: str, now: float) -> int:
+    """How many keys of a user are valid."""
+    column = tables.api_keys.c
+    is_alive = or_(column.expires_at.is_(None), column.expires_at > now)
+    return connection.execute(select(func.count()).where(column.user_id == user_id, column.revoked_at.is_(None), is_alive)).scalar_one()
 
 
 def touch(connection: Connection, key_id: str, now: float) -> None:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, exists, insert, literal, select, update
+from sqlalchemy import Connection, and_, exists, func, insert, literal, select, update
 
 from danlu.store import tables
 from danlu.store.ids import new_id
@@ -56,6 +56,11 @@ class Delivery:
 
 SUBSCRIPTIONS = Noun(tables.subscriptions, Subscription, prefix="sub")
 DELIVERIES = Noun(tables.deliveries, Delivery, prefix="dlv")
+
+
+def num_subscriptions(connection: Connection, project_id: str) -> int:
+    """How many addresses a project tells."""
+    return connection.execute(select(func.count()).where(tables.subscriptions.c.project_id == project_id)).scalar_one()
 
 
 def collect(connection: Connection, *, now: float | None = None) -> int:

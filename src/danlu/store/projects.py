@@ -25,6 +25,11 @@ class Project:
 PROJECTS = Noun(tables.projects, Project, prefix="prj")
 
 
+def num_made_by(connection: Connection, user_id: str) -> int:
+    """How many projects there are that a user has made."""
+    return connection.execute(select(func.count()).where(tables.projects.c.created_by == user_id)).scalar_one()
+
+
 def num_waiting_jobs(connection: Connection, project_id: str) -> int:
     """How many jobs of a project are in the queue and have not started."""
     mine = tables.jobs.c

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Table, delete, insert, select, update
+from sqlalchemy import Connection, Select, Table, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from danlu.errors import ConflictError, NotFoundError, OutdatedError
@@ -18,6 +18,9 @@ from danlu.store.ids import new_id
 
 T = TypeVar("T")
 MAX_PAGE = 200
+MAX_PAGE_CHARS = 8_000_000
+"""Of a noun whose rows can be large: a page has fewer of them, instead of filling the memory of who asks and who answers."""
+READ_AT_ONCE = 10
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Noun(Generic[T]):
     table: Table
     make: Callable[..., T]
     prefix: str
+    weigh: Callable[[T], int] | None = None
+    """About how many characters a row has, where people decide how many."""
 
     def __post_init__(self) -> None:
         names = {field.name for field in fields(self.make)}  # type: ignore[arg-type]
@@ -88,13 +93,32 @@ class Noun(Generic[T]):
             rows = connection.execute(query.where(self.table.c.id > rows[-1]["id"])).mappings().all() if len(rows) == batch else []
 
     def page(self, connection: Connection, *, limit: int = 50, after: str | None = None, **where: Any) -> Page[T]:
-        """Return up to `limit` of those with these values, newest first; a value that is a list means any of it."""
+        """Return up to `limit` of those with these values, newest first; a value that is a list means any of it.
+
+        A page of large rows ends earlier, when it has `MAX_PAGE_CHARS`.
+        """
         limit = max(1, min(limit, MAX_PAGE))
-        query = select(self.table).where(*self._equal(where)).order_by(self.table.c.id.desc()).limit(limit + 1)
+        query = select(self.table).where(*self._equal(where)).order_by(self.table.c.id.desc())
         if after is not None:
             query = query.where(self.table.c.id < after)
-        items = [self.make(**row) for row in connection.execute(query).mappings()]
+        if self.weigh is not None:
+            return self._light_page(connection, query, limit, self.weigh)
+        items = [self.make(**row) for row in connection.execute(query.limit(limit + 1)).mappings()]
         return Page(items[:limit], items[limit - 1].id if len(items) > limit else None)  # type: ignore[attr-defined]
+
+    def _light_page(self, connection: Connection, query: Select[Any], limit: int, weigh: Callable[[T], int]) -> Page[T]:
+        items: list[Any] = []
+        chars = 0
+        while True:
+            older = query.where(self.table.c.id < items[-1].id) if items else query
+            found = [self.make(**row) for row in connection.execute(older.limit(READ_AT_ONCE)).mappings()]
+            for item in found:
+                chars += weigh(item)
+                if items and (len(items) == limit or chars > MAX_PAGE_CHARS):
+                    return Page(items, items[-1].id)
+                items.append(item)
+            if len(found) < READ_AT_ONCE:
+                return Page(items, None)
 
     def update(self, connection: Connection, id: str, *, version: int | None = None, **values: Any) -> T:
         """Change one and return it.

@@ -92,6 +92,8 @@ def backup(database: Database, target: Path) -> None:
             source.backup(copy)
         check(staging)
         staging.replace(target)
+        for suffix in ("-wal", "-shm"):  # what reading it in WAL mode leaves beside it
+            staging.with_name(staging.name + suffix).unlink(missing_ok=True)
 
 
 def check(path: Path) -> None:

@@ -41,6 +41,12 @@ def reserved_bytes(connection: Connection, project_id: str) -> int:
     return int(connection.execute(query).scalar_one())
 
 
+def num_open(connection: Connection, project_id: str) -> int:
+    """How many uploads are under way."""
+    column = tables.uploads.c
+    return connection.execute(select(func.count()).where(column.project_id == project_id, column.state == "open")).scalar_one()
+
+
 def expired(connection: Connection, now: float) -> list[Upload]:
     """Uploads whose time is over, finished ones too."""
     rows = connection.execute(select(tables.uploads).where(tables.uploads.c.expires_at < now).limit(1000)).mappings()

@@ -77,8 +77,12 @@ class Tally:
     """The most often shown first."""
 
 
-VOTES = Noun(votes, Vote, prefix="vot")
-RATINGS = Noun(ratings, Rating, prefix="rtg")
+def _chars(messages: list[dict[str, Any]], *texts: str | None) -> int:
+    return sum(len(message["content"]) for message in messages) + sum(len(text or "") for text in texts)
+
+
+VOTES = Noun(votes, Vote, prefix="vot", weigh=lambda vote: _chars(vote.messages, *(answer["text"] for answer in vote.answers)))
+RATINGS = Noun(ratings, Rating, prefix="rtg", weigh=lambda rating: _chars(rating.messages, rating.answer, rating.correction))
 
 
 def count(connection: Connection, project_id: str) -> Tally:

@@ -20,7 +20,7 @@ from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 from nicegui import ui
 
-from danlu.errors import DanluError, InternalError, SignInError
+from danlu.errors import DanluError, ForbiddenError, InternalError, SignInError
 from danlu.services.platform import views
 from danlu.services.platform.access import Actor
 from danlu.services.platform.platform import Platform
@@ -30,6 +30,8 @@ from danlu.web.session import GetActor, Session, aside
 
 logger = logging.getLogger(__name__)
 BUILD_SECONDS = 20.0
+MAX_OPEN_PAGES = 200
+"""Of one user. Each is held in memory, for a minute also when nobody has looked at it."""
 MARK = (
     '<svg width="24" height="24" viewBox="0 0 24 24" aria-hidden="true"><rect width="24" height="24" rx="6" fill="var(--accent)"/>'
     '<path d="M7 9h10M8 9c0 6 1 8 4 8s4-2 4-8M9.5 17.5L8.5 20M14.5 17.5l1 2.5M12 4c1.5 1.5-1.5 2 0 3.5" fill="none" '
@@ -89,6 +91,10 @@ class Studio:
         assert self.get_actor is not None, "pages are shown after `mount`"
         return self.get_actor(request)
 
+    def has_many_pages(self, user_id: str | None) -> bool:
+        """Whether a user has as many pages open as one may."""
+        return sum(visit.user_id == user_id for visit in list(self.open_pages.values())) >= MAX_OPEN_PAGES
+
     async def visit(self, request: Request) -> Session:
         """Begin a visit.
 
@@ -127,10 +133,15 @@ def page(path: str, *, title: str, nav: str = "") -> Callable[[Callable[[Session
             except SignInError:
                 ui.context.client.delete()  # nobody will look at it
                 return RedirectResponse(f"/sign-in?next={quote(_address(request), safe='/')}", status_code=303)
-            except DanluError as error:  # the database is away
-                _refused(Session(STUDIO.opened(), request, STUDIO.actor, views.View()), error)
+            except DanluError as error:
+                unknown = Session(STUDIO.opened(), request, STUDIO.actor, views.View())
+                if isinstance(error, ForbiddenError):  # an API key: how the studio looks is for people
+                    return _turned_away(unknown, "only_people", 403)
+                _refused(unknown, error)  # the database is away
                 return None
             actor = await aside(lambda: s.actor)
+            if STUDIO.has_many_pages(actor.user_id):
+                return _turned_away(s, "many_pages", 429)
             s.user_id = actor.user_id
             page_id = ui.context.client.id
             STUDIO.open_pages[page_id] = s
@@ -159,6 +170,12 @@ def page(path: str, *, title: str, nav: str = "") -> Callable[[Callable[[Session
         return build
 
     return register
+
+
+def _turned_away(s: Session, word: str, status: int) -> Response:
+    """What somebody gets in place of a page, of which nothing stays in memory."""
+    ui.context.client.delete()
+    return Response(s.t(f"error.{word}"), status, media_type="text/plain")
 
 
 def _refused(s: Session, error: DanluError) -> None:

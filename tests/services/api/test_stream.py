@@ -183,3 +183,32 @@ def test_a_stream_ends_when_the_right_is_taken_away(server: str, platform: Platf
             members.remove(connection, project_id, "usr_bob")
         assert "event: end" not in list(lines)  # the run goes on: only the right is gone
     assert httpx.get(address, headers=headers).status_code == 404
+
+
+def test_one_user_never_has_all_streams(server: str, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "MAX_STREAMS_OF_ONE", 1)
+    run_id = make_run(platform)
+    address = f"{server}{API}/runs/{run_id}/events/stream"
+    with platform.database.writing() as connection:
+        row = {"name": "x", "is_admin": True, "is_active": True, "preferences": {}, "created_at": 0.0, "updated_at": 0.0, "version": 1}
+        for name in ("ann", "bob"):
+            connection.execute(insert(tables.users).values(row | {"id": f"usr_{name}", "name": name, "name_key": name}))
+    people = {name: Actor(user_id=f"usr_{name}", name=name, is_signed_in=True, is_operator=True) for name in ("ann", "bob")}
+    one, same, other = ({"Authorization": f"Bearer {keys.create_key(platform, people[name], keys.NewKey(name='k')).secret}"} for name in ("ann", "ann", "bob"))
+
+    with httpx.stream("GET", address, headers=one, timeout=60) as first:
+        lines = first.iter_lines()  # kept: the stream ends with it
+        assert next(lines) == "retry: 2000"
+        with httpx.stream("GET", address, headers=same, timeout=60) as refused:
+            assert refused.status_code == 503 and "DL763" in next(refused.iter_lines())
+        with httpx.stream("GET", address, headers=other, timeout=60) as second:
+            assert second.status_code == 200
+
+    def is_let_in() -> bool:
+        with httpx.stream("GET", address, headers=same, timeout=60) as again:
+            return again.status_code == 200
+
+    end = time.monotonic() + 30
+    while not is_let_in():  # as soon as the server has noticed that the first one is gone
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -95,7 +95,9 @@ CODES: dict[str, CodeWords] = {
     "DL733": CodeWords("请求太多", "不能靠反复尝试猜出密码，一个程序也不能占满整个服务器。", "按提示等一会儿；管理员可用 DANLU_RATE_LIMIT 设置上限。"),
     "DL734": CodeWords("请求太大", "内存和磁盘由大家共用，不能在检查之前就被一个请求占满。", "一次少发一些；文件请分块上传。"),
     "DL735": CodeWords(
-        "项目的额度已用完", "队列由大家共用，管理员限制每个项目可排队的任务数。", "等任务结束、取消一些，或申请提高上限（DANLU_MAX_WAITING_JOBS）。"
+        "项目或用户的额度已用完",
+        "队列、磁盘和内存由大家共用：排队的任务、项目、密钥、上传和通知地址都有数量上限。",
+        "等任务结束、删除不需要的，或申请提高上限（DANLU_MAX_WAITING_JOBS、DANLU_MAX_PROJECTS）。",
     ),
     "DL736": CodeWords("不接受这种内容", "表单可以由任何网站发来；接口只接受 JSON，以及文件的分块。", "发送 Content-Type: application/json。"),
     "DL737": CodeWords(

@@ -111,7 +111,7 @@ class EngineState:
     started_at: float | None
 
 
-@operation("POST", "/projects/{project_id}/chat", right="reviewer", status=200, own_transaction=True, is_logged=False)
+@operation("POST", "/projects/{project_id}/chat", right="reviewer", status=200, own_transaction=True, is_logged=False, is_long=True)
 def answer(call: Call, project_id: str, body: Question) -> Answer:
     """Ask a model and wait for its whole answer; it is loaded first where it is not.
 

@@ -13,8 +13,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from danlu import bundled
-from danlu.errors import ConflictError, ForbiddenError, NotFoundError, UnknownNameError
+from danlu.errors import ConflictError, ForbiddenError, NotFoundError, TooLargeError, UnknownNameError
 from danlu.models.catalogue import EMBEDDED
 from danlu.recipe.load import validate
 from danlu.recipe.recipe import Recipe
@@ -26,6 +28,8 @@ from danlu.store.datasets import DATASET_VERSIONS, DATASETS, DatasetVersion
 from danlu.store.engine import Connection
 from danlu.store.runs import MODELS, RUNS, Run, home_of
 
+MAX_RECIPE_BYTES = 100_000
+"""Of a recipe as JSON. It is stored with its run, twice, and lists of runs hold it: what is larger is data, and belongs into a dataset."""
 LOCAL = "local/"
 """Base models that an administrator has put into `models` of the home folder go by `local/NAME`."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w.-]{1,100})?")
@@ -68,9 +72,11 @@ def find_inputs(platform: Platform, connection: Connection, actor: Actor, projec
 
     Raises:
         RecipeError: it has mistakes; all of them are told.
+        TooLargeError: it is no recipe any more.
         NotFoundError: this project has no such dataset or run.
         ForbiddenError: it names a path that this user may not name.
     """
+    check_size(values)
     written = validate(dict(values), source="recipe")
     search = _Search(platform, connection, actor, project_id)
     pinned = written.to_dict()
@@ -89,6 +95,22 @@ def find_inputs(platform: Platform, connection: Connection, actor: Actor, projec
     found = search.found
     found.recipe = validate(pinned, source="recipe")
     return found
+
+
+def check_size(values: Mapping[str, Any]) -> None:
+    """Refuse a recipe, or what a sweep tries, that is larger than anybody writes one.
+
+    Raises:
+        TooLargeError: it is.
+    """
+    try:
+        size = len(orjson.dumps(values, default=str))
+    except orjson.JSONEncodeError:  # nested without end, or a key that is none: what checks the recipe says so
+        return
+    if size > MAX_RECIPE_BYTES:
+        raise TooLargeError(
+            f"this recipe has {size:,} bytes", why=f"{MAX_RECIPE_BYTES:,} bytes are the limit", fix="leave out what is no setting; data belongs into a dataset"
+        )
 
 
 def run_of(connection: Connection, project_id: str, name: str) -> Run:

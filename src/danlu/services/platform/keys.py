@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 from danlu.errors import NotFoundError, SignInError
 from danlu.recipe.base import StrictModel
+from danlu.services.platform import quotas
 from danlu.services.platform.access import Actor, Role, role_in
 from danlu.services.platform.file_names import clean_name
 from danlu.services.platform.operations import Call, operation
@@ -82,9 +83,11 @@ def create_key(call: Call, body: NewKey) -> MadeKey:
 
     Raises:
         NotFoundError: there is no such project, or the user is no member of it.
+        QuotaError: the user has as many as one may.
     """
     if call.actor.user_id is None:
         raise SignInError("an API key needs a user", why="in single-user mode programs on this machine need no key", fix="make a user first")
+    quotas.check_keys(call.connection, call.actor.user_id, time.time())
     if body.project_id is not None and role_in(call.connection, call.actor, body.project_id) is None:
         raise NotFoundError("there is no such project", why="the id is mistyped, or you are no member of it", fix="list the projects and take an id from there")
     secret = new_token().replace("_", "-")

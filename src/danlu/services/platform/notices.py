@@ -13,6 +13,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -22,7 +23,7 @@ from pydantic import Field, field_validator
 
 from danlu.errors import DanluError, RequestError
 from danlu.recipe.base import StrictModel
-from danlu.services.platform import mail
+from danlu.services.platform import mail, quotas
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
 from danlu.store import notices
@@ -97,7 +98,9 @@ def create_subscription(call: Call, project_id: str, body: NewSubscription) -> M
     Raises:
         RequestError: the address is none that something could be sent to.
         ConflictError: no mail server is set.
+        QuotaError: the project tells as many addresses as one may.
     """
+    quotas.check_subscriptions(call.connection, project_id)
     if body.channel == "webhook":
         _check_url(body.address)
     else:
@@ -150,7 +153,11 @@ def deliver(platform: Platform, *, post: Post | None = None, now: Callable[[], f
     with platform.database.writing() as connection:
         notices.collect(connection, now=now())
         due = notices.claim(connection, now=now(), lease_seconds=LEASE_SECONDS)
-    return sum(_send(platform, delivery, post, now) for delivery in due)
+    if not due:
+        return 0
+    # All at once: a receiver that takes its time keeps neither the others nor this thread's other chores (the watch on the disk) waiting for long.
+    with ThreadPoolExecutor(max_workers=len(due), thread_name_prefix="danlu-notices") as threads:
+        return sum(threads.map(lambda delivery: _send(platform, delivery, post, now), due))
 
 
 def _poster(platform: Platform) -> Post:

@@ -80,6 +80,8 @@ class Operation(Generic[P, R]):
     own_transaction: bool = False
     is_logged: bool = True
     """Whether the audit log gets a line (never for reading)."""
+    is_long: bool = False
+    """Whether it waits for a model: a door lets it do so where it keeps nobody waiting."""
 
     def __call__(self, platform: Platform, actor: Actor, *args: P.args, **kwargs: P.kwargs) -> R:
         """Check the right, do it, write the audit log.
@@ -188,13 +190,13 @@ OPERATIONS: dict[str, Operation[..., Any]] = {}
 
 
 def operation(
-    verb: Verb, path: str, *, right: Right, status: int | None = None, own_transaction: bool = False, is_logged: bool = True
+    verb: Verb, path: str, *, right: Right, status: int | None = None, own_transaction: bool = False, is_logged: bool = True, is_long: bool = False
 ) -> Callable[[Callable[Concatenate[Call, P], R]], Operation[P, R]]:
     """Make a function an operation."""
 
     def register(function: Callable[Concatenate[Call, P], R]) -> Operation[P, R]:
         code = status or {"POST": 201, "DELETE": 204}.get(verb, 200)
-        made = Operation(verb, path, right, function, code, own_transaction, is_logged)
+        made = Operation(verb, path, right, function, code, own_transaction, is_logged, is_long)
         if OPERATIONS.setdefault(made.name, made) is not made:
             raise ValueError(f"two operations are named {made.name}")
         return made

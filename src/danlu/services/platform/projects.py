@@ -6,6 +6,7 @@ from pydantic import Field
 
 from danlu.errors import ConflictError
 from danlu.recipe.base import StrictModel
+from danlu.services.platform import quotas
 from danlu.services.platform.access import Role, visible_projects
 from danlu.services.platform.file_names import Name
 from danlu.services.platform.operations import Call, operation
@@ -45,7 +46,12 @@ class Membership(StrictModel):
 
 @operation("POST", "/projects", right="user")
 def create_project(call: Call, body: NewProject) -> Project:
-    """Make a project; whoever makes it administers it."""
+    """Make a project; whoever makes it administers it.
+
+    Raises:
+        QuotaError: the user has made as many as one may.
+    """
+    quotas.check_projects(call.platform, call.connection, call.actor)
     made = PROJECTS.insert(call.connection, name=body.name, description=body.description, created_by=call.actor.user_id, is_archived=False)
     if call.actor.user_id is not None:
         members.set_role(call.connection, made.id, call.actor.user_id, "admin")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ def attempt(scope: str, *identity: str | None, most: int, seconds: int) -> None:
     """
     from limits import RateLimitItemPerSecond
 
-    if not _limiter().hit(RateLimitItemPerSecond(most, seconds, namespace=scope), *(part or "" for part in identity)):
+    if not _limiter().hit(RateLimitItemPerSecond(most, seconds, namespace=scope), *map(counted, identity)):
         raise too_many(seconds)
 
 
@@ -43,7 +44,7 @@ def check(scope: str, *identity: str | None, most: int, seconds: int) -> None:
     """
     from limits import RateLimitItemPerSecond
 
-    if not _limiter().test(RateLimitItemPerSecond(most, seconds, namespace=scope), *(part or "" for part in identity)):
+    if not _limiter().test(RateLimitItemPerSecond(most, seconds, namespace=scope), *map(counted, identity)):
         raise too_many(seconds)
 
 
@@ -51,7 +52,18 @@ def forget(scope: str, *identity: str | None, most: int, seconds: int) -> None:
     """Begin to count anew."""
     from limits import RateLimitItemPerSecond
 
-    _limiter().clear(RateLimitItemPerSecond(most, seconds, namespace=scope), *(part or "" for part in identity))
+    _limiter().clear(RateLimitItemPerSecond(most, seconds, namespace=scope), *map(counted, identity))
+
+
+def counted(part: str | None) -> str:
+    """What somebody is counted by: of an IPv6 address its first 64 bits, since whoever has one of such a network has all 2^64 of them."""
+    if part is None or ":" not in part:
+        return part or ""
+    try:
+        address = ipaddress.IPv6Address(part.partition("%")[0])
+    except ValueError:
+        return part
+    return str(address.ipv4_mapped or ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
 
 
 def attempt_sign_in(home: str, name_key: str, address: str | None) -> None:

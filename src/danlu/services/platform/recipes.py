@@ -23,7 +23,7 @@ from danlu.recipe.load import parse_yaml, validate
 from danlu.recipe.recipe import Recipe, SplitConfig
 from danlu.recipe.recommend import Goal
 from danlu.services.forecasts import free_device
-from danlu.services.platform.inputs import find_inputs
+from danlu.services.platform.inputs import MAX_RECIPE_BYTES, check_size, find_inputs
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.platform import Platform
 from danlu.services.platform.runs import check_starts
@@ -42,7 +42,7 @@ class RecipeText(StrictModel):
 
     recipe: dict[str, Any] | None = None
     """As plain values."""
-    text: str | None = Field(None, max_length=1_000_000)
+    text: str | None = Field(None, max_length=MAX_RECIPE_BYTES)
     """As YAML."""
 
 
@@ -102,7 +102,12 @@ class PreviewedRun:
 
 @operation("POST", "/recipes/check", right="user", status=200, is_logged=False)
 def check_recipe(call: Call, body: RecipeText) -> CheckedRecipe:
-    """Check a recipe and tell every mistake; return it whole, as values and as YAML."""
+    """Check a recipe and tell every mistake; return it whole, as values and as YAML.
+
+    Raises:
+        TooLargeError: it is larger than anybody writes one; to read it would keep a processor busy.
+    """
+    check_size(body.recipe or {})
     try:
         if (body.recipe is None) == (body.text is None):
             raise RecipeError("give either recipe or text", why="one of them is checked", fix="leave the other out")

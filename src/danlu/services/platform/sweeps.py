@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from danlu.errors import ConflictError, NoEffectError, NotFoundError, RecipeError
+from danlu.errors import ConflictError, NoEffectError, NotFoundError, RecipeError, TooLargeError
 from danlu.recipe.base import StrictModel
 from danlu.recipe.load import validate, with_settings
 from danlu.recipe.recipe import Recipe
 from danlu.recipe.sweep import SweepConfig, ranges_to_search, values_to_try
 from danlu.services.platform import sweep_members
-from danlu.services.platform.inputs import check_is_here, run_of
+from danlu.services.platform.inputs import check_is_here, check_size, run_of
 from danlu.services.platform.operations import Call, operation
 from danlu.services.platform.runs import Start, carrier, start
 from danlu.services.platform.watching import Curve
@@ -152,6 +152,7 @@ def submit_sweep(call: Call, project_id: str, body: NewSweep) -> Run:
         RecipeError: the recipe, the search, or a member does not validate.
     """
     config = _config(body.sweep)
+    check_size(body.recipe)
     written = validate(body.recipe, source="recipe")
     for settings in config.members() if config.set else config.ends():
         with_settings(written, settings)
@@ -165,13 +166,14 @@ def preview_sweep(call: Call, project_id: str, body: SweepPreview) -> PreviewedS
     Raises:
         RecipeError: the recipe has mistakes.
     """
+    check_size(body.recipe)
     written = validate(body.recipe, source="recipe")
     worth = values_to_try(written.to_dict()), ranges_to_search(written.to_dict())
     if not body.sweep:
         return PreviewedSweep(False, [], 0, [], [], None, *worth)
     try:
         config = _config(body.sweep)
-    except (RecipeError, NoEffectError) as error:
+    except (RecipeError, NoEffectError, TooLargeError) as error:
         return PreviewedSweep(False, [f"{error.what}\n{error.why}"], 0, [], [], None, *worth)
     members = config.members() if config.set else []
     mistakes = _mistakes(written, members or config.ends())
@@ -256,9 +258,11 @@ def _config(values: dict[str, Any]) -> SweepConfig:
     """What a sweep tries.
 
     Raises:
+        TooLargeError: it is no list of settings any more.
         RecipeError: it cannot be understood.
         NoEffectError: it would try too much, or what members share.
     """
+    check_size(values)
     try:
         config = SweepConfig.model_validate(values)
     except ValidationError as error:

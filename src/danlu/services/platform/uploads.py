@@ -24,7 +24,7 @@ from danlu.artifacts import Stored
 from danlu.errors import ConflictError, NotFoundError, UploadError
 from danlu.files import fsync_dir, storage_errors
 from danlu.recipe.base import StrictModel
-from danlu.services.platform import access
+from danlu.services.platform import access, quotas
 from danlu.services.platform.access import Actor
 from danlu.services.platform.datasets import add_version
 from danlu.services.platform.file_names import DatasetName, safe_file_name
@@ -67,6 +67,7 @@ def begin_upload(call: Call, project_id: str, body: NewUpload) -> Upload:
         NoRoomError: it would not fit.
         NotFoundError: there is no such dataset in this project.
         ConflictError: the name is taken.
+        QuotaError: too many uploads of the project are under way.
     """
     file_name = safe_file_name(body.file_name)
     with call.platform.database.writing() as connection:
@@ -74,6 +75,7 @@ def begin_upload(call: Call, project_id: str, body: NewUpload) -> Upload:
             raise NotFoundError(
                 "there is no such dataset in this project", why="the id is mistyped, or it belongs elsewhere", fix="list the datasets of this project"
             )
+        quotas.check_uploads(connection, project_id)
         check_quota(connection, call.platform, project_id, body.size_bytes)
         made = UPLOADS.insert(
             connection,

@@ -78,9 +78,14 @@ class NewPairs(StrictModel):
 
 @operation("POST", "/projects/{project_id}/votes", right="reviewer")
 def create_vote(call: Call, project_id: str, body: NewVote) -> Vote:
-    """Keep which answer was found better."""
+    """Keep which answer was found better.
+
+    Raises:
+        NoRoomError: the disk is as full as it may be.
+    """
     if body.winner is not None and body.winner >= len(body.answers):
         raise NotFoundError(f"there is no answer {body.winner}", why=f"{len(body.answers)} were shown, counted from 0", fix="name one of them, or none")
+    call.platform.artifacts.check_room(0)
     values = body.model_dump(mode="json")
     return VOTES.insert(call.connection, project_id=project_id, created_by=call.actor.user_id, **values)
 
@@ -102,7 +107,11 @@ def create_rating(call: Call, project_id: str, body: NewRating) -> Rating:
     """Keep what someone thinks of an answer, with the model that wrote it; of the same answer, one's newest opinion replaces the earlier one.
 
     A correction stays until another one is given.
+
+    Raises:
+        NoRoomError: the disk is as full as it may be.
     """
+    call.platform.artifacts.check_room(0)
     connection, values, created_by = call.connection, body.model_dump(mode="json"), call.actor.user_id
     same = RATINGS.all(connection, project_id=project_id, created_by=created_by, model=body.model, answer=body.answer)
     before = next((one for one in same if one.messages == values["messages"]), None)
