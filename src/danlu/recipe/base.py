@@ -43,6 +43,11 @@ class MethodConfig(StrictModel):
         return False
 
     @property
+    def moves_base(self) -> bool:
+        """Whether switching the adapter off leaves other weights than those before training: whole models, and starts taken out of the base."""
+        return not self.makes_adapter
+
+    @property
     def quantisation(self) -> Quantisation | None:
         """How the base model is quantised when it is loaded; None for not at all."""
         return None

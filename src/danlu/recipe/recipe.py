@@ -368,6 +368,12 @@ class Recipe(StrictModel):
             raise ValueError(f"training.compute int8 is for plain lora on the fast path, and {found[0]}; remove training.compute")
 
     @property
+    def holds_reference_model(self) -> bool:
+        """Whether a second model is held that says what the first one was before training: an online loss asks it about every new answer."""
+        has_divergence = self.objective.is_online and bool(getattr(self.objective, "beta", 0.0))
+        return has_divergence and (self.method.moves_base or self.start_from is not None)
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of the canonical JSON; compare resolved recipes only."""
         return hashlib.sha256(orjson.dumps(self.to_dict(), option=orjson.OPT_SORT_KEYS)).hexdigest()

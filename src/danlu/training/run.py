@@ -94,7 +94,7 @@ def run(
     loop = Loop(recipe, run_dir, reporter, model, nll, world.device, world, _train_set(recipe, run_dir, model_dir))
     loop.process_bytes = process_bytes
     if recipe.objective.is_online:
-        loop.rollouts = _rollouts(recipe, run_dir, reporter, nll, model_dir, world)
+        loop.rollouts = _rollouts(recipe, run_dir, reporter, nll, model_dir, world, start)
     if after_step is not None:
         loop.after_step = after_step
     loop.until = until
@@ -110,15 +110,19 @@ def _train_set(recipe: Recipe, run_dir: RunDir, model_dir: Path) -> TokenFile | 
     return OnDemand(recipe, run_dir, ChatRenderer(tokenizer))
 
 
-def _rollouts(recipe: Recipe, run_dir: RunDir, reporter: Reporter, nll: NllFunction, model_dir: Path, world: World) -> Rollouts:
-    """Who lets the model answer; with a second model as reference where no adapter can be switched off."""
+def _rollouts(
+    recipe: Recipe, run_dir: RunDir, reporter: Reporter, nll: NllFunction, model_dir: Path, world: World, start: Path | None
+) -> Rollouts:
+    """Who lets the model answer; with a second model as reference where an adapter that is switched off does not leave the model before training."""
     tokenizer = load_tokenizer(model_dir)
     add_new_tokens(tokenizer, recipe.data.new_tokens)
     renderer, reference = ChatRenderer(tokenizer), None
-    # An adapter that is switched off leaves the base model, unless its start was taken out of the base weights (PiSSA).
-    is_base_at_hand = recipe.method.makes_adapter and getattr(recipe.method, "init", None) != "pissa"
-    if recipe.objective.beta and not is_base_at_hand:  # type: ignore[attr-defined]
-        reference = base_model(recipe, model_dir, world.device)[0].requires_grad_(False).eval()
+    if recipe.holds_reference_model:
+        reference, new_ids = base_model(recipe, model_dir, world.device, start)
+        if start is not None and recipe.method.makes_adapter:
+            reference = with_method(recipe, reference, new_ids)
+            load_start(reference, start)
+        reference.requires_grad_(False).eval()
     return Rollouts(recipe, run_dir, reporter, renderer, nll, reference, world)
 
 
