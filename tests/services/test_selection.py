@@ -12,6 +12,7 @@ from danlu.recipe.base import METRICS
 from danlu.recipe.load import load_recipe
 from danlu.recipe.placement import Placement
 from danlu.recipe.sweep import SweepConfig
+from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
 from danlu.services import pipeline
 from danlu.services.runs import run
@@ -45,7 +46,7 @@ def test_the_kept_weights_are_those_whose_answers_score_best(tmp_path: Path, sma
         assert scorer(recipe, run_dir, small_model)(model) == pytest.approx(stored)
     with pytest.raises(NoEffectError, match="cannot be measured while several processes train"):
         (run_dir.path / "training.json").unlink()
-        pipeline.carry_out(recipe, run_dir, pipeline.Reporter(run_dir), Placement(processes=2))
+        pipeline.carry_out(recipe, run_dir, Reporter(run_dir), Placement(processes=2))
 
 
 def test_pairs_may_be_judged_by_how_many_are_told_right(tmp_path: Path, small_model: Path) -> None:
