@@ -109,6 +109,32 @@ def test_it_stops_early_and_ends_with_the_best_weights(trial: MakeTrial) -> None
     assert again.restore_best() == best and same(again.model, loop.model)
 
 
+def test_the_best_step_and_the_stop_can_follow_a_metric_instead_of_the_loss(trial: MakeTrial) -> None:
+    """The loss falls at every validation; the metric rises until step 6 only. Stopped in between, it ends the same."""
+    scores = {3: 0.2, 6: 0.5, 9: 0.4, 12: 0.5}
+    training = {"validate_every_steps": 3, "early_stopping_patience": 2, "best_by": "rouge_l"}
+
+    def loop_of(one: Any) -> Loop:
+        loop: Loop = one.loop()
+        loop.score = lambda model: scores[loop.state.step] if not model.training else 0.0
+        return loop
+
+    one, stopped = (trial(name, optim={"max_steps": 60}, training=training) for name in ("whole", "stopped"))
+    loop = loop_of(one)
+    assert loop.run() == "stopped_early"
+
+    losses = {step: loss for step, _, loss in one.lines if loss is not None}
+    assert list(losses) == [3, 6, 9, 12] and min(losses, key=losses.__getitem__) == 12
+    assert (loop.state.best_step, loop.state.best_loss, loop.state.best_value) == (6, losses[6], -0.5)
+    assert "no better validation rouge_l" in one.events("early_stop")[0]["message"]
+    first = loop_of(stopped)
+    first.until = 7
+    assert first.run() == "paused"
+    again = loop_of(stopped)
+    assert again.run() == "stopped_early" and again.state.best_step == 6
+    assert again.restore_best() == loop.restore_best() == 6 and same(again.model, loop.model)
+
+
 def test_without_validation_rows_the_last_weights_are_kept(trial: MakeTrial) -> None:
     one = trial(num_validation=0)
     loop = one.loop()

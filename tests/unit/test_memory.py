@@ -194,3 +194,14 @@ def test_writing_the_answers_can_hold_more_than_learning_from_them() -> None:
     written = recipe(objective={"type": "grpo", "num_answers": 8}, optim={"micro_batch_tokens": 64}, data={"max_seq_len": 1024})
 
     assert peak_memory(shape, written, LENGTHS.tokens, LENGTHS.labels).phase == "generation"
+
+
+def test_a_second_model_that_says_what_was_before_is_counted() -> None:
+    shape = ModelShape.from_config(CONFIG)
+
+    def weights(method: str, **values: Any) -> int:
+        written = recipe(objective={"type": "grpo", "beta": 0.1}, method=method, data={"max_seq_len": 1024}, **values)
+        return peak_memory(shape, written, LENGTHS.tokens, LENGTHS.labels).weights_bytes
+
+    one = weights("lora")
+    assert [weights("full"), weights("lora", start_from="before"), weights("prompt_tuning")] == [2 * one, 2 * one, one]

@@ -122,6 +122,10 @@ def test_learning_rates_that_cannot_work_are_refused(write: Write, value: str) -
         ({"method": "prompt_tuning", "export": ["merged"]}, "export merged is not possible after method prompt_tuning"),
         ({"optim": {"scheduler": "cosine", "scheduler_power": 3}}, "set scheduler to polynomial"),
         ({"optim": {"optimizer": "adafactor", "beta1": 0.8}}, "have no effect with adafactor"),
+        ({"training": {"best_by": "reward_accuracy"}}, "is not measured with objective sft; use loss, bleu, chrf"),
+        ({"training": {"best_by": "rouge_l"}, "objective": "dpo"}, "use loss, reward_accuracy, reward_margin"),
+        ({"training": {"best_by": "rouge_l"}, "data": {"split": {"validation": 0}}}, "best_by has no effect without a validation split"),
+        ({"training": {"best_by": "chrf", "keep_best": False, "early_stopping_patience": None}}, "best_by has no effect when keep_best is false"),
         ({"data": {"new_tokens": ["<a>"]}, "method": "p_tuning"}, "data.new_tokens would not be learnt by method p_tuning"),
     ],
 )

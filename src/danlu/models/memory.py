@@ -273,7 +273,7 @@ class Plan:
 
     def parts(self, *, process_bytes: int | None, cache_bytes: int, stored_bytes_per_weight: float | None) -> MemoryParts:
         """The parts at the moment when their sum is largest."""
-        weights, gradients = self.weights_bytes(), 4 * self.trained.num_parameters // self.num_shards
+        weights, gradients = self.weights_bytes() * (2 if self.recipe.holds_reference_model else 1), 4 * self.trained.num_parameters // self.num_shards
         # Tied to how the weights lie in their files: other number formats are held twice while they are converted.
         stored = self.compute_bytes if stored_bytes_per_weight is None else stored_bytes_per_weight
         conversion = 0 if stored == self.compute_bytes else int(stored * self.shape.num_parameters)

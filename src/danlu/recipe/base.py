@@ -43,6 +43,11 @@ class MethodConfig(StrictModel):
         return False
 
     @property
+    def moves_base(self) -> bool:
+        """Whether switching the adapter off leaves other weights than those before training: whole models, and starts taken out of the base."""
+        return not self.makes_adapter
+
+    @property
     def quantisation(self) -> Quantisation | None:
         """How the base model is quantised when it is loaded; None for not at all."""
         return None
@@ -82,6 +87,8 @@ class ObjectiveConfig(StrictModel):
     """Whether the result gives a text a score instead of going on with it."""
     suites: ClassVar[tuple[str, ...]] = ("heldout", "retention")
     """What is measured before and after when the recipe does not say."""
+    validation_numbers: ClassVar[tuple[str, ...]] = ()
+    """What it measures at a validation beside the loss, of which more is better."""
     headlines: ClassVar[tuple[str, ...]] = ("nll_per_token",)
     """The metric that the verdict rests on: the first of these that was measured."""
 

@@ -244,6 +244,9 @@ class TrainingConfig(StrictModel):
     """Stop after this many validations without improvement; `auto` takes 3 where there is a validation split, null never stops early."""
     keep_best: bool = True
     """End with the weights of the best validation instead of the last step (needs a validation split)."""
+    best_by: str = Field("loss", min_length=1)
+    """What tells the best validation, for kept weights and early stopping: `loss`; a number of the objective (`reward_accuracy` of `dpo`); with
+    `sft` a metric of generated text (`rouge_l`): the first 32 validation rows are answered each time, up to `evaluation.max_new_tokens`."""
     sample_every_steps: Annotated[int, Field(ge=1)] | Auto | None = "auto"
     """Steps between samples: answers to a few fixed prompts, kept as events. `auto` gives about five rounds; null for none."""
     sample_prompts: list[Annotated[str, Field(min_length=1)]] = Field(default=[], max_length=16)
@@ -355,6 +358,25 @@ class Recipe(StrictModel):
             raise ValueError("data.system has no effect with objective pretrain; remove it")
         return self
 
+    @model_validator(mode="after")
+    def _best_can_be_told(self) -> Self:
+        name, training = self.training.best_by, self.training
+        if name == "loss":
+            return self
+        fits = ["loss", *self.objective.validation_numbers, *(METRICS if self.objective.needs == "messages" else ())]
+        if name not in fits:
+            raise ValueError(f"training.best_by {name} is not measured with objective {self.objective.type}; use {', '.join(fits)}")
+        if not self.data.split.has_validation:
+            raise ValueError("training.best_by has no effect without a validation split; remove it, or set data.split.validation above 0")
+        if not training.keep_best and training.early_stopping_patience is None:
+            raise ValueError("training.best_by has no effect when keep_best is false and early_stopping_patience is null; remove it, or change one of them")
+        return self
+
+    @property
+    def scores_answers(self) -> bool:
+        """Whether a metric of generated text tells the best validation."""
+        return self.training.best_by not in ("loss", *self.objective.validation_numbers)
+
     def _int8_has_frozen_weights(self) -> None:
         if self.training.compute != "int8":
             return
@@ -366,6 +388,12 @@ class Recipe(StrictModel):
         found = [reason for reason, is_true in reasons.items() if is_true]
         if found:
             raise ValueError(f"training.compute int8 is for plain lora on the fast path, and {found[0]}; remove training.compute")
+
+    @property
+    def holds_reference_model(self) -> bool:
+        """Whether a second model is held that says what the first one was before training: an online loss asks it about every new answer."""
+        has_divergence = self.objective.is_online and bool(getattr(self.objective, "beta", 0.0))
+        return has_divergence and (self.method.moves_base or self.start_from is not None)
 
     @property
     def fingerprint(self) -> str:

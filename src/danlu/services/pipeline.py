@@ -23,7 +23,7 @@ from danlu.recipe.recipe import Recipe
 from danlu.recipe.recommend import Facts, recommend, resolve, with_values
 from danlu.reporter import Reporter
 from danlu.run_dir import RunDir
-from danlu.services import forecasts, machine, processes, rounds, samples, tokenising
+from danlu.services import forecasts, machine, processes, rounds, samples, selection, tokenising
 from danlu.services.datasets import find_dataset
 from danlu.settings import Settings
 from danlu.training.coach import Coach
@@ -332,6 +332,12 @@ def _train(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path, 
     if recipe.training.sample_every_steps and (is_launched or placement.processes > 1):
         en = "no samples are made while several processes train: they would wait for the one that writes"
         reporter.event("warning", en, name="no_samples", en=en, zh="多进程训练时不生成样例：其他进程会等待写作的进程")
+    if recipe.scores_answers and (is_launched or placement.processes > 1):
+        raise NoEffectError(
+            f"training.best_by {recipe.training.best_by} cannot be measured while several processes train",
+            why="the others would wait for the one that writes the answers",
+            fix="set training.best_by to loss, or train in one process",
+        )
     if not is_launched and not (run_dir.path / "training.json").exists():
         _foresee(recipe, run_dir, base_dir, placement)
     if is_launched:
@@ -340,7 +346,8 @@ def _train(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path, 
         return processes.train_in_processes(recipe, run_dir, reporter, model_dir=base_dir, device=device(), placement=placement)
     can_answer = recipe.training.sample_every_steps and not recipe.objective.makes_reward_model
     sampler = Sampler(recipe, run_dir, reporter, samples.answerer(recipe, run_dir, base_dir)) if can_answer else None
-    return train(recipe, run_dir, reporter, model_dir=base_dir, device=device(), after_step=sampler)
+    score = selection.scorer(recipe, run_dir, base_dir) if recipe.scores_answers else None
+    return train(recipe, run_dir, reporter, model_dir=base_dir, device=device(), after_step=sampler, score=score)
 
 
 def _evaluate(recipe: Recipe, run_dir: RunDir, reporter: Reporter, base_dir: Path) -> None:

@@ -81,6 +81,12 @@ class Sweep:
     def add(self, name: str, settings: dict[str, Any]) -> Candidate:
         """Make (or find) a member: claim its folder and carry out its data stage."""
         written = with_settings(self.written, settings)
+        if written.training.best_by != "loss":
+            raise NoEffectError(
+                f"a sweep cannot go by training.best_by {written.training.best_by}",
+                why="members are ranked by their validation loss",
+                fix="remove training.best_by",
+            )
         run_dir = RunDir.create(self.folder / "runs" / name)
         candidate = Candidate(name, settings, written, run_dir)
         runs.claim(run_dir, written, runs.local_paths(written, self.paths))

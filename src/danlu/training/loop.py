@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -34,28 +34,13 @@ from danlu.training.parallel import World, part_like, whole
 from danlu.training.probe import peak_memory_bytes
 from danlu.training.recovery import Recovery
 from danlu.training.signals import stop_signals
+from danlu.training.state import LoopState, lower_is_better
 
 if TYPE_CHECKING:
     from danlu.training.rollout import Rollouts
 
 MAX_VALIDATION_TOKENS = 100_000
 """A validation looks at the first examples up to this many tokens, so that it stays a small part of the run."""
-
-
-@dataclass
-class LoopState:
-    """The loop's own numbers; stored in every checkpoint."""
-
-    step: int = 0
-    num_tokens: int = 0
-    num_label_tokens: int = 0
-    training_seconds: float = 0.0
-    best_step: int | None = None
-    best_loss: float | None = None
-    validations_without_gain: int = 0
-    micro_batch_tokens: int = 0
-    resumed_at: list[int] = field(default_factory=list)
-    num_processes: int = 1
 
 
 class Loop:
@@ -91,6 +76,8 @@ class Loop:
         """Pause after this step (a rung of a sweep)."""
         self.rollouts: Rollouts | None = None
         """Who lets the model write what is trained on, for objectives that learn so."""
+        self.score: Callable[[nn.Module], float] | None = None
+        """Mean of the metric that `training.best_by` names, over answers of the model."""
         self.after_step: Callable[[Loop], None] = lambda loop: None
         """Called before the first step and after every one, in the main process; must leave the weights and the loop as they are."""
 
@@ -138,7 +125,7 @@ class Loop:
                 is_over = self._is_patience_over() and not is_last
                 if is_over:
                     patience = self.recipe.training.early_stopping_patience
-                    self.reporter.event("early_stop", f"no better validation loss for {patience} validations", step=self.state.step)
+                    self.reporter.event("early_stop", f"no better validation {self.recipe.training.best_by} for {patience} validations", step=self.state.step)
                 reason = "by signal" if self.world.any(stop.is_set()) else self.pause_reason()
                 if is_last or is_over or reason or self.world.from_main(self._is_save_due()):
                     self._save()
@@ -300,8 +287,11 @@ class Loop:
     def _validate(self) -> None:
         self.model.eval()
         loss, numbers = self._validated() if self.rollouts is None else self.rollouts.validate(self.model, self.validation_set)
+        if self.score is not None:
+            numbers = {**numbers, self.recipe.training.best_by: self.score(self.model)}
         self.model.train()
-        is_best = math.isfinite(loss) and (self.state.best_loss is None or loss < self.state.best_loss)
+        value = lower_is_better(self.recipe, loss, numbers)
+        is_best = math.isfinite(loss) and math.isfinite(value) and (self.state.lowest is None or value < self.state.lowest)
         self.reporter.metrics(step=self.state.step, validation_loss=loss, is_best=is_best, **{f"validation_{name}": value for name, value in numbers.items()})
         if not is_best:
             self.state.validations_without_gain += 1
@@ -310,7 +300,7 @@ class Loop:
         content = checkpoint.Checkpoint(checkpoint.trained_weights(self.model), {}, {"step": self.state.step})
         # A fault that passes shall not cost the best weights; what could not be kept cannot be the best that is kept.
         if not self.recipe.training.keep_best or self._try_save("best", content, tries=2):
-            self.state.best_loss, self.state.best_step = loss, self.state.step
+            self.state.best_loss, self.state.best_value, self.state.best_step = loss, value, self.state.step
 
     def _validated(self) -> tuple[float, dict[str, float]]:
         """Loss of the first validation examples, and what else the objective measured."""

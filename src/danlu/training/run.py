@@ -53,11 +53,13 @@ def run(
     world: World | None = None,
     after_step: Callable[[Loop], None] | None = None,
     until: int | None = None,
+    score: Callable[[Any], float] | None = None,
 ) -> str:
     """Train, or go on training; return `finished`, `stopped_early` or `paused`.
 
     Does nothing when training.json says that it is done. Every process of a `world` calls it with a device of its own.
-    `after_step` may look at the model between steps (samples). `until` pauses after that step.
+    `after_step` may look at the model between steps (samples). `until` pauses after that step. `score` is the metric that
+    `training.best_by` names, where that is one of generated text.
     """
     world = world or World(torch.device(device))
     if world.from_main((run_dir.path / RESULT).exists()):
@@ -72,6 +74,7 @@ def run(
             why="each process writes answers of its own, and needs the whole model for it",
             fix="start the run without sharding",
         )
+    assert score is not None or not recipe.scores_answers, "who trains by a metric of generated text has to bring it"
     reporter.stage("training")
     if world.device.type == "cpu":
         keep_freed_memory()
@@ -94,10 +97,10 @@ def run(
     loop = Loop(recipe, run_dir, reporter, model, nll, world.device, world, _train_set(recipe, run_dir, model_dir))
     loop.process_bytes = process_bytes
     if recipe.objective.is_online:
-        loop.rollouts = _rollouts(recipe, run_dir, reporter, nll, model_dir, world)
+        loop.rollouts = _rollouts(recipe, run_dir, reporter, nll, model_dir, world, start)
     if after_step is not None:
         loop.after_step = after_step
-    loop.until = until
+    loop.until, loop.score = until, score
     return complete(loop, loop.run(), model_dir)
 
 
@@ -110,15 +113,17 @@ def _train_set(recipe: Recipe, run_dir: RunDir, model_dir: Path) -> TokenFile | 
     return OnDemand(recipe, run_dir, ChatRenderer(tokenizer))
 
 
-def _rollouts(recipe: Recipe, run_dir: RunDir, reporter: Reporter, nll: NllFunction, model_dir: Path, world: World) -> Rollouts:
-    """Who lets the model answer; with a second model as reference where no adapter can be switched off."""
+def _rollouts(recipe: Recipe, run_dir: RunDir, reporter: Reporter, nll: NllFunction, model_dir: Path, world: World, start: Path | None) -> Rollouts:
+    """Who lets the model answer; with a second model as reference where an adapter that is switched off does not leave the model before training."""
     tokenizer = load_tokenizer(model_dir)
     add_new_tokens(tokenizer, recipe.data.new_tokens)
     renderer, reference = ChatRenderer(tokenizer), None
-    # An adapter that is switched off leaves the base model, unless its start was taken out of the base weights (PiSSA).
-    is_base_at_hand = recipe.method.makes_adapter and getattr(recipe.method, "init", None) != "pissa"
-    if recipe.objective.beta and not is_base_at_hand:  # type: ignore[attr-defined]
-        reference = base_model(recipe, model_dir, world.device)[0].requires_grad_(False).eval()
+    if recipe.holds_reference_model:
+        reference, new_ids = base_model(recipe, model_dir, world.device, start)
+        if start is not None and recipe.method.makes_adapter:
+            reference = with_method(recipe, reference, new_ids)
+            load_start(reference, start)
+        reference.requires_grad_(False).eval()
     return Rollouts(recipe, run_dir, reporter, renderer, nll, reference, world)
 
 
@@ -129,7 +134,9 @@ def complete(loop: Loop, outcome: str, model_dir: Path) -> str:
         return outcome
     best_step = loop.restore_best()
     if best_step is not None:
-        loop.reporter.event("best", f"the weights of step {best_step} are kept: its validation loss was the lowest", step=best_step)
+        name = loop.recipe.training.best_by
+        why = "its validation loss was the lowest" if name == "loss" else f"its validation {name} was the best"
+        loop.reporter.event("best", f"the weights of step {best_step} are kept: {why}", step=best_step)
     model = loop.model
     weights = trained_weights(model)
     if not loop.world.is_main:

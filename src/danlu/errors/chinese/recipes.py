@@ -151,6 +151,18 @@ SENTENCES: tuple[tuple[str, str], ...] = (
         "method.init 为 random 时目标 {} 没有可以开始的模型；使用 init pretrained",
     ),
     (
+        "training.best_by {} is not measured with objective {}; use {}",
+        "目标 {1} 不测量 training.best_by 所写的 {0}；可用：{2}",
+    ),
+    (
+        "training.best_by has no effect without a validation split; remove it, or set data.split.validation above 0",
+        "没有验证集时 training.best_by 不起作用；去掉它，或把 data.split.validation 设为大于 0",
+    ),
+    (
+        "training.best_by has no effect when keep_best is false and early_stopping_patience is null; remove it, or change one of them",
+        "keep_best 为 false 且 early_stopping_patience 为 null 时 training.best_by 不起作用；去掉它，或改其中之一",
+    ),
+    (
         "training.early_stopping_patience has no effect without a validation split; remove it, or set data.split.validation above 0",
         "没有验证集时 training.early_stopping_patience 不起作用；去掉它，或把 data.split.validation 设为大于 0",
     ),

@@ -32,6 +32,11 @@ class LoRA(LowRank):
     """`default`: B is zero. `pissa`: A and B start as the principal part of each weight, which learns faster; `pissa_niter_16` finds it
     approximately, in seconds instead of minutes on large models. The adapter is saved as ordinary LoRA of twice the rank."""
 
+    @property
+    def moves_base(self) -> bool:
+        """PiSSA takes its start out of the base weights."""
+        return self.init != "default"
+
     @model_validator(mode="after")
     def _init_fits(self) -> Self:
         if self.init != "default" and self.use_dora:

@@ -35,6 +35,7 @@ class DPO(ObjectiveConfig):
     learning_rate_factor: ClassVar[float] = 0.1
     suites: ClassVar[tuple[str, ...]] = ("preference", "heldout", "retention")
     headlines: ClassVar[tuple[str, ...]] = ("preference_accuracy",)
+    validation_numbers: ClassVar[tuple[str, ...]] = ("reward_accuracy", "reward_margin")
     type: Literal["dpo"] = "dpo"
     beta: float = Field(0.1, gt=0)
     """Pull toward the model before training. Raise it when answers deteriorate, lower it when nothing changes."""

@@ -32,6 +32,7 @@ class ORPO(ObjectiveConfig):
     learning_rate_factor: ClassVar[float] = 0.2
     suites: ClassVar[tuple[str, ...]] = ("preference", "heldout", "retention")
     headlines: ClassVar[tuple[str, ...]] = ("preference_accuracy",)
+    validation_numbers: ClassVar[tuple[str, ...]] = ("reward_accuracy", "reward_margin")
     type: Literal["orpo"] = "orpo"
     weight: float = Field(0.1, gt=0)
     """Weight of the odds ratio beside the likelihood of the chosen answer (lambda in the paper)."""

@@ -36,6 +36,7 @@ class Reward(ObjectiveConfig):
     learning_rate_factor: ClassVar[float] = 0.5
     suites: ClassVar[tuple[str, ...]] = ("preference",)
     headlines: ClassVar[tuple[str, ...]] = ("preference_accuracy",)
+    validation_numbers: ClassVar[tuple[str, ...]] = ("reward_accuracy", "reward_margin")
     type: Literal["reward"] = "reward"
     margin: float = Field(0.0, ge=0)
     """By how much the chosen answer should score higher."""

@@ -31,6 +31,7 @@ class SimPO(ObjectiveConfig):
     learning_rate_factor: ClassVar[float] = 0.1
     suites: ClassVar[tuple[str, ...]] = ("preference", "heldout", "retention")
     headlines: ClassVar[tuple[str, ...]] = ("preference_accuracy",)
+    validation_numbers: ClassVar[tuple[str, ...]] = ("reward_accuracy", "reward_margin")
     type: Literal["simpo"] = "simpo"
     beta: float = Field(2.0, gt=0)
     """Scale of the difference of mean log-likelihoods; the paper uses 2.0 to 2.5."""

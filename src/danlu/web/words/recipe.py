@@ -58,6 +58,7 @@ HELP_ZH = {
     "training.checkpoint_every_steps": "另外每隔多少步保存一次检查点。",
     "training.early_stopping_patience": "连续这么多次验证没有改善就停止；留空不提前停止。",
     "training.keep_best": "以验证最好的权重结束，而不是最后一步的权重。",
+    "training.best_by": "凭什么判断哪次验证最好：loss、目标的数字（dpo 的 reward_accuracy），用 sft 时也可以是生成指标（rouge_l，每次答前 32 行）。",
     "training.sample_every_steps": "每隔多少步试答几个固定问题；留空不试答。",
     "training.sample_prompts": "试答的问题；留空取验证集的前三个。",
     "training.sample_max_new_tokens": "试答的最大长度。",
