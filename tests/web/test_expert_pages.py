@@ -202,8 +202,18 @@ def test_runs_are_put_side_by_side_and_one_is_run_again_as_it_was(window: Window
     assert page.locator("tr:has-text('method.rank') td").all_inner_texts()[:2] == ["method.rank", "5"]
     assert "Same in all" in page.inner_text("main")
 
+    begun = RECIPE | {"name": "begun", "changes": {"method.rank": 3}}
+    views.save_draft(platform, OWNER, "new_run", Draft(values=begun))
     page.click("a:has-text('rank five')")
     page.click("text=Run again with changes")
+    page.click("text=Keep what I began", timeout=WAIT)
+    page.wait_for_selector("text=What should it learn from?", timeout=WAIT)
+    kept = views.get_draft(platform, OWNER, "new_run").values
+    assert page.url.endswith("/new-run") and {name: kept[name] for name in begun} == begun
+    page = window.go(f"/new-run?from={other.id}")
+    page.wait_for_selector("text=You have already begun something here", timeout=WAIT)
+    assert views.get_draft(platform, OWNER, "new_run").values == kept  # nothing is replaced before it was asked
+    page.click("text=Replace it with the copy")
     rank = page.locator("input[aria-label='method.rank']")
     rank.wait_for(timeout=WAIT)
     assert (rank.input_value(), page.locator("input[aria-label='optim.learning_rate']").input_value()) == ("5", "0.0075")
@@ -211,5 +221,30 @@ def test_runs_are_put_side_by_side_and_one_is_run_again_as_it_was(window: Window
     assert views.get_draft(platform, OWNER, "new_run").values["changes"]["method.rank"] == 5
     page = window.go(f"/runs/compare?runs={other.id},run_none")
     assert page.locator("[role=alert]").count() == 1
-    runs.stop_run(platform, OWNER, other.id, Stop(outcome="discard"))
     views.save_draft(platform, OWNER, "new_run", Draft())
+
+    views.save_draft(platform, OWNER, "new_sweep", Draft(values=RECIPE | {"name": "begun"}))
+    page = window.go(f"/sweeps/new?from={other.id}")
+    page.wait_for_selector("text=You have already begun something here", timeout=WAIT)
+    assert views.get_draft(platform, OWNER, "new_sweep").values["name"] == "begun"
+    page.click("text=Replace it with the copy")
+    page.wait_for_selector("main >> text=Start the sweep", timeout=WAIT)
+    assert page.url.endswith("/sweeps/new") and views.get_draft(platform, OWNER, "new_sweep").values["name"] == ""
+    views.save_draft(platform, OWNER, "new_sweep", Draft())
+
+
+def test_a_run_that_succeeded_has_its_buttons_on_one_line_and_can_be_deleted(window: Window, studio: Served, platform: Platform) -> None:
+    other = runs.submit_run(platform, OWNER, studio.project_id, NewRun(recipe=RECIPE, name="not wanted"))
+    with platform.database.writing() as connection:
+        (job,) = JOBS.all(connection, run_id=other.id)
+        JOBS.update(connection, job.id, state="succeeded", finished_at=1e9)
+        RUNS.update(connection, other.id, state="succeeded", finished_at=1e9)
+    page = window.go(f"/runs/{other.id}")
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.wait_for_selector("main .dl-btn:has-text('Delete run')", timeout=WAIT)
+    assert len(set(page.locator("main .dl-head .dl-btn").evaluate_all("found => found.map(e => Math.round(e.getBoundingClientRect().top))"))) == 1
+    page.click("main .dl-btn:has-text('Delete run')")
+    assert "exports (0)" in page.inner_text(".dl-dialog")
+    page.click(".dl-dialog .dl-btn.danger")
+    page.wait_for_url("**/runs", timeout=WAIT)
+    assert other.id not in {run.id for run in runs.list_runs(platform, OWNER, studio.project_id).items} and window.said == []

@@ -29,8 +29,8 @@ _TEXTS = {
     ),
     "too_few_test_rows": (
         "Only {num_examples} held-out examples: the verdict is not conclusive. "
-        "Give at least {minimum}, better 50, by raising data.split.test or by adding data.",
-        "留出样例只有 {num_examples} 条，结论不可靠。请提高 data.split.test 或增加数据，至少 {minimum} 条，最好 50 条。",
+        "Give at least {minimum}, better 50: raise the share of rows kept for the test (data.split.test), or add data.",
+        "留出样例只有 {num_examples} 条，结论不可靠。请提高留作测试的比例（data.split.test）或增加数据，至少 {minimum} 条，最好 50 条。",
     ),
     "test_rows_dropped": (
         "{num_dropped} held-out rows could not be scored; the first because: {first_reason}.",
@@ -44,9 +44,9 @@ _TEXTS = {
     ),
     "chosen_less_likely": (
         "The chosen answers became less likely themselves ({base:.2f} to {tuned:.2f} nats per token): the model may prefer them and still not write them. "
-        "Lower the learning rate or raise beta, or fine-tune on the chosen answers first (sft, or orpo).",
+        "Lower the learning rate or raise the pull toward the model before training (objective.beta), or fine-tune on the chosen answers first (sft, or orpo).",
         "被选中的回答本身变得更不可能（每词元 {base:.2f} → {tuned:.2f} 奈特）：模型可能更倾向于它们，却不会写出来。"
-        "可降低学习率或提高 beta，或先用被选中的回答做 sft（或用 orpo）。",
+        "可降低学习率，或加大向训练前的模型拉回的力度（objective.beta），或先用被选中的回答做 sft（或用 orpo）。",
     ),
     "retention_forgotten": (
         "General ability was lost: the loss on general conversations rose by {percent:.1f} %. "
@@ -60,14 +60,18 @@ _TEXTS = {
     ),
     "generation_cut": (
         "{num_cut} of {num_generated} answers of the tuned model were cut at {max_new_tokens} tokens; metrics of text see only "
-        "their beginning. Raise {setting}.",
-        "微调模型的 {num_generated} 个回答中有 {num_cut} 个在 {max_new_tokens} 个词元处被截断，文本指标只看到开头。可提高 {setting}。",
+        "their beginning. Raise {name} ({setting}).",
+        "微调模型的 {num_generated} 个回答中有 {num_cut} 个在 {max_new_tokens} 个词元处被截断，文本指标只看到开头。可提高{name}（{setting}）。",
     ),
     "degenerate_generations": (
         "{num_loops} of {num_generated} answers of the tuned model end in a loop, repeating the same words. "
         "Usually the model is too small or undertrained, or the learning rate was too high.",
         "微调模型的 {num_generated} 个回答中有 {num_loops} 个陷入重复循环。通常是模型太小、训练不足或学习率过高。",
     ),
+}
+_SETTINGS = {
+    "evaluation.max_new_tokens": ("the longest answer when measuring", "评测时回答的最大长度"),
+    "objective.max_completion_tokens": ("the longest answer in training", "训练时回答的最大长度"),
 }
 
 
@@ -88,7 +92,8 @@ def find(
 def _caveat(code: str, **numbers: Any) -> Caveat:
     en, zh = _TEXTS[code]
     chinese = {key: in_chinese(value) if isinstance(value, str) else value for key, value in numbers.items()}
-    return {"code": code, "en": en.format(**numbers), "zh": zh.format(**chinese), "numbers": numbers}
+    en_name, zh_name = _SETTINGS.get(numbers.get("setting", ""), ("", ""))
+    return {"code": code, "en": en.format(**numbers, name=en_name), "zh": zh.format(**chinese, name=zh_name), "numbers": numbers}
 
 
 def _test_rows(heldout: dict[str, Any] | None) -> Iterator[Caveat]:

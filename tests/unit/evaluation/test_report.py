@@ -2,10 +2,12 @@ import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from danlu.evaluation import caveats
 from danlu.evaluation.report import build
 from danlu.evaluation.report.charts import nice_ticks
 from danlu.evaluation.report.curves import smoothed, thinned
@@ -219,3 +221,20 @@ def test_long_curves_are_thinned_without_losing_their_ends() -> None:
 def test_ticks_cover_the_range_with_few_round_numbers(low: float, high: float) -> None:
     ticks = nice_ticks(low, high, 5)
     assert ticks[0] <= low and ticks[-1] >= high and 2 <= len(ticks) <= 8
+
+
+def test_warnings_name_settings_in_words_and_their_paths_only_beside_them(tmp_path: Path) -> None:
+    generation = {"examples": [{}] * 10, "num_cut": {"base": 0, "tuned": 9}, "num_loops": {"base": 0, "tuned": 9}, "max_new_tokens": 8}
+    run_dir = RunDir(tmp_path)
+    forgotten = {"label": "forgotten", "relative": 0.5, "ci": [0.4, 0.6]}
+    less_likely = {"chosen_likelihood": {"label": "regressed", "base": 1.0, "tuned": 2.0}}
+
+    told = []
+    for more in ({}, {"scores": []}):
+        heldout = {"num_examples": 3, "dropped": [], "generation": generation} | more
+        told += caveats.find(run_dir, heldout=heldout, retention=forgotten, memorised=None, metrics=less_likely, keep_best=False)
+
+    path = re.compile(r"\b(?:data|evaluation|objective|optim|training|method)\.\w+(?:\.\w+)*")
+    named = [(told[i]["code"], language, found) for i in range(len(told)) for language in ("en", "zh") for found in path.finditer(told[i][language])]
+    assert {found.group() for _, _, found in named} >= {"data.split.test", "evaluation.max_new_tokens", "objective.max_completion_tokens", "objective.beta"}
+    assert [one for one in named if one[2].string[one[2].start() - 1] not in "(\uff08"] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, ClassVar, Self, cast, get_args
 
 from nicegui import ui
@@ -17,7 +18,7 @@ from danlu.services.platform.operations import Operation
 from danlu.services.platform.recipes import Preview, PreviewedRun
 from danlu.services.platform.views import Draft
 from danlu.store.projects import Project
-from danlu.web.components.elements import Text, box, icon
+from danlu.web.components.elements import Text, box, button, card, icon, paragraph
 from danlu.web.components.fields import choice, text_field
 from danlu.web.components.messages import guarded, in_language, toast
 from danlu.web.rights import rights_in
@@ -42,6 +43,11 @@ class Entered:
     """Recipe of an earlier run, until what it differs in from what is recommended stands in `changes`."""
     CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {"goal": tuple(GOALS), "priority": get_args(Priority)}
     """What can stand in fields that are chosen among few."""
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether something was entered that would be missed."""
+        return bool(self.dataset or self.name or self.changes or self.copied)
 
     @classmethod
     def from_draft(cls, values: dict[str, Any]) -> Self:
@@ -80,6 +86,16 @@ class StartForm:
     async def keep(self) -> None:
         """Remember what was entered."""
         await self.s.do(views.save_draft, self.draft_name, Draft(values=vars(self.entered)))
+
+    def ask_to_replace(self, place: ui.element, go_on: Callable[[bool], Awaitable[None]]) -> None:
+        """Ask whether what was entered before gives way to what the address names. Until that is answered neither is lost."""
+        s, entered = self.s, self.entered
+        told = s.t("new_run.replace_text", data=entered.dataset or "\u2013", model=entered.base_model, number=len(entered.changes))
+        with place, card(s.t("new_run.replace_title")):
+            paragraph(told)
+            with box("dl-row"):
+                button(s.t("new_run.replace_keep"), guarded(s, partial(go_on, False)), classes="primary")
+                button(s.t("new_run.replace_do"), guarded(s, partial(go_on, True)))
 
     async def took_address(self) -> None:
         """What the address named is entered: from now on it is changed here, and a reload does not take it from there again."""

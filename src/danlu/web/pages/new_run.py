@@ -59,15 +59,14 @@ async def show(s: Session) -> None:
     if s.query("dataset"):
         form.entered.choose(dataset=str(s.query("dataset")))
         form.entered.step = "model"
-    elif s.query("from"):
-        await form.take_from(str(s.query("from")), s.query("changes"))
-    elif s.query("base"):
+    elif s.query("base") and not s.query("from"):
         form.entered.choose(base_model=str(s.query("base")))
         form.entered.step = "model" if form.entered.dataset else "data"  # the data is asked for first where none was chosen
-    if s.request.query_params:
-        await form.took_address()
     form.body = box("dl-col wide")
-    await form.draw()
+    if s.query("from") and form.entered.is_begun:
+        form.ask_to_replace(form.body, form.begin)
+    else:
+        await form.begin(True)
 
 
 class Form(StartForm):
@@ -86,7 +85,15 @@ class Form(StartForm):
         self.schema: SchemaForm | None = None
         self.rows = DataSettings(s, project, Doors(self._change, self._change_all))
 
-    async def take_from(self, run_id: str, changes: str | None) -> None:
+    async def begin(self, takes_run: bool) -> None:
+        """Draw the page, with the run that the address names where it is taken."""
+        if takes_run and self.s.query("from"):
+            await self._take_from(str(self.s.query("from")), self.s.query("changes"))
+        if self.s.request.query_params:
+            await self.took_address()
+        await self.draw()
+
+    async def _take_from(self, run_id: str, changes: str | None) -> None:
         """Begin with the recipe of an earlier run, and what its coach recommends."""
         run = await self.s.do(runs.get_run, run_id)
         entered = self.entered

@@ -90,7 +90,25 @@ class Form(StartForm):
         """Counts previews, so that an old answer never replaces a newer one."""
 
     async def begin(self) -> None:
-        """Take what the address names, and draw the page."""
+        """Take what the address names, and draw the page; where that would replace what was entered before, ask first."""
+        self.place = box("dl-col wide")
+        if self.entered.is_begun and (self.s.query("from") or self.s.query("draft") == "new-run"):
+            self.ask_to_replace(self.place, self._draw)
+        else:
+            await self._draw(True)
+
+    async def _draw(self, takes_address: bool) -> None:
+        if takes_address:
+            await self._take_address()
+        if self.s.request.query_params:
+            await self.took_address()
+        own = [dataset.name for dataset in (await self.s.do(datasets.list_datasets, self.project.id, limit=200)).items]
+        known = [model.name for model in await self.s.do(models.list_base_models)]
+        self.place.clear()
+        with self.place:
+            await self._parts(own, known)
+
+    async def _take_address(self) -> None:
         s, entered = self.s, self.entered
         if s.query("dataset"):
             self.entered = EnteredSweep(dataset=str(s.query("dataset")), base_model=entered.base_model, goal=entered.goal)
@@ -98,10 +116,9 @@ class Form(StartForm):
             await self._take_from(str(s.query("from")))
         elif s.query("draft") == "new-run":
             self.entered = EnteredSweep.from_draft((await s.do(views.get_draft, "new_run")).values)
-        if s.request.query_params:
-            await self.took_address()
-        own = [dataset.name for dataset in (await s.do(datasets.list_datasets, self.project.id, limit=200)).items]
-        known = [model.name for model in await s.do(models.list_base_models)]
+
+    async def _parts(self, own: list[str], known: list[str]) -> None:
+        s = self.s
         with box("dl-split"):
             with box("dl-col wide"):
                 with card(s.t("sweeps.what")):

@@ -9,7 +9,7 @@ from nicegui import ui
 from pydantic import ValidationError
 
 from danlu.errors import ConflictError, error_from
-from danlu.services.platform import chat, models, runs, sweeps, watching
+from danlu.services.platform import chat, exports, models, runs, sweeps, watching
 from danlu.services.platform.models import NewModel
 from danlu.services.platform.runs import Stop
 from danlu.store.runs import Run
@@ -101,7 +101,11 @@ class View:
                     self._buttons()
             recipe = run.resolved or run.recipe
             pairs = [(s.t("run.base"), run.base_model), (s.t("run.data"), str(recipe["dataset"])), (s.t("run.method"), _type(recipe.get("method")))]
-            facts([(name, value.rpartition("/")[2] if value.startswith("/") else value) for name, value in pairs])
+            with box("dl-row between"):
+                shown = [(name, value.rpartition("/")[2] if value.startswith("/") else value) for name, value in pairs]
+                facts(shown).style("flex: 1 1 420px")
+                with box("dl-row dl-noprint"):
+                    self._more_buttons()
             if self.is_sweep:
                 note(s.t("sweeps.this_is"))
             if run.error:
@@ -121,14 +125,29 @@ class View:
             button(s.t("run.continue"), guarded(s, partial(s.do, runs.resume_run, run.id)), classes="primary", symbol="play_arrow")
         if run.state in ("queued", "running") and may(runs.stop_run):
             button(s.t("run.stop"), guarded(s, partial(ask_to_stop, s, run.id, "/runs")), classes="danger")
+        if run.state in ("paused", "failed", "cancelled") and may(runs.stop_run):
+            button(s.t("run.discard"), guarded(s, self._discard), classes="danger")
+
+    def _more_buttons(self) -> None:
+        """What is done seldom, beside the facts: one line would not hold all."""
+        s, run, may = self.s, self.run, self.rights.may
         if self.is_sweep:
             button(s.t("sweeps.open"), href=f"/sweeps/{run.id}", symbol="tune")
         elif may(sweeps.submit_sweep):
             button(s.t("sweeps.try_settings"), href=f"/sweeps/new?from={run.id}", classes="quiet")
         if may(runs.submit_run):
             button(s.t("run.again"), href=f"/new-run?from={run.id}", classes="quiet")
-        if run.state in ("paused", "failed", "cancelled") and may(runs.stop_run):
-            button(s.t("run.discard"), guarded(s, self._discard), classes="danger")
+        if run.state == "succeeded" and may(runs.delete_run):
+            button(s.t("run.delete"), guarded(s, self._delete), classes="quiet", symbol="delete")
+
+    async def _delete(self) -> None:
+        """Delete the run, after saying what goes with it. A model that came out of it, or a round that starts from it, keeps it."""
+        s, run = self.s, self.run
+        found = await s.do(exports.list_exports, run.project_id, run_id=run.id)
+        count = f"{len(found.items)}+" if found.next else str(len(found.items))
+        if await confirm(s, s.t("run.delete_title"), s.t("run.delete_text", exports=count), do=s.t("run.delete"), danger=True):
+            await s.do(runs.delete_run, run.id)
+            ui.navigate.to("/runs")
 
     async def _discard(self) -> None:
         s = self.s

@@ -53,6 +53,13 @@ WORDS = {
     "priority": ("Priority", "优先级"),
     "recommended": ("Recommended values", "推荐值"),
     "recommended_text": ("Chosen for your data, this model and this machine. Change any of them.", "根据你的数据、模型和本机选定，都可以改。"),
+    "replace_do": ("Replace it with the copy", "用副本替换"),
+    "replace_keep": ("Keep what I began", "保留已填内容"),
+    "replace_text": (
+        "Data: {data}. Model: {model}. Settings you changed: {number}. It has not been started; the copy would take its place.",
+        "数据：{data}。模型：{model}。已更改的设置：{number} 项。它还没有开始；副本会取代它。",
+    ),
+    "replace_title": ("You have already begun something here", "这里已有未提交的内容"),
     "search": ("Find a setting", "查找设置"),
     "start": ("Start the run", "开始训练"),
     "start_mistakes": ("Put the mistakes right first; they are told above.", "请先改正上面列出的错误。"),

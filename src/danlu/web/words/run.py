@@ -20,6 +20,13 @@ WORDS = {
     "curve_rate": ("Learning rate", "学习率"),
     "curve_speed": ("Tokens per second", "每秒词元"),
     "data": ("Data", "数据"),
+    "delete": ("Delete run", "删除训练"),
+    "delete_text": (
+        "The run is deleted with its checkpoints, proof, log and exports ({exports}). Ratings of its answers stay. "
+        "A run with a registered model, or from which another run starts, is not deleted. This cannot be undone.",
+        "这次训练会连同检查点、证明、日志和导出（{exports} 个）一起删除，无法恢复。对其回答的评分会保留。已登记为模型、或有其他训练以它为起点时不会删除。",
+    ),
+    "delete_title": ("Delete this run?", "删除这次训练？"),
     "discard": ("Discard", "丢弃"),
     "discard_text": ("The run is deleted with all its files. This cannot be undone.", "这次训练及其全部文件都会删除，无法恢复。"),
     "discard_title": ("Discard this run?", "丢弃这次训练？"),
