@@ -139,5 +139,6 @@ class Window:
         """Wait until the page stands and hears the server: one that is left before complains, and forgets what was entered."""
         self.page.wait_for_selector("main .dl-page > *")
         self.page.wait_for_function("window.socket?.connected && document.fonts.status === 'loaded'")
-        self.page.wait_for_function("!document.querySelector('main .q-spinner') && [...document.querySelectorAll('.dl-chart')].every(e => e.firstChild)")
+        self.page.wait_for_function("!document.querySelector('main .q-spinner')")
+        self.page.wait_for_function("[...document.querySelectorAll('.dl-chart')].every(e => e.firstChild || !e.checkVisibility())")
         return self.page

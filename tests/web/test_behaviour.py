@@ -89,6 +89,10 @@ def test_a_run_moves_in_every_tab_without_a_reload(browser: Any, studio: Served,
     for tab, told in zip(tabs, ("Step 2 of 3", "\u7b2c 2 \u6b65\uff0c\u5171 3 \u6b65"), strict=True):
         tab.page.wait_for_selector(f"text={told}", timeout=WAIT)
         assert "2.25" in tab.page.inner_text("main") and "3.125" in tab.page.inner_text("main")
+    window.page.wait_for_selector(".dl-chart:not(.small) canvas", timeout=WAIT)
+    assert not window.page.locator(".dl-chart.small canvas").count(), "nobody has unfolded these"
+    window.page.click("text=More curves")
+    window.page.wait_for_function("[...document.querySelectorAll('.dl-chart.small')].every(e => e.querySelector('canvas'))", timeout=WAIT)
     with platform.database.writing() as connection:  # what was foretold before the start comes after it
         RUNS.update(connection, run.id, summary={"forecast": {"training_seconds": 7800.0}})
     for tab, told in zip(tabs, ("2 h 10 min", "2 \u5c0f\u65f6 10 \u5206"), strict=True):

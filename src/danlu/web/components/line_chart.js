@@ -21,13 +21,15 @@ export default {
   },
   methods: {
     async begin() {
-      const { echarts } = await import("nicegui-echart");
+      this.library = await import("nicegui-echart");
       if (this.isGone) return;
-      this.chart = echarts.init(this.$el, null, { renderer: "canvas" });
-      this.observer = new ResizeObserver(() => this.chart.resize());
+      this.observer = new ResizeObserver(() => { if (this.chart) this.chart.resize(); else if (this.$el.clientWidth) this.open(); });
       this.observer.observe(this.$el);
       this.scheme = matchMedia("(prefers-color-scheme: dark)");
       this.scheme.addEventListener("change", this.draw);
+    },
+    open() { // what is folded away is not drawn before somebody unfolds it
+      this.chart = this.library.echarts.init(this.$el, null, { renderer: "canvas" });
       this.draw();
     },
     append(added) {
@@ -44,6 +46,7 @@ export default {
     set_smooth(value) { this.isSmooth = value; this.draw(); },
     async png(name) {
       await this.begun;
+      if (!this.chart) this.open();
       window.danlu.save(name, "image/png", this.chart.getDataURL({ pixelRatio: 2, backgroundColor: window.danlu.token("--surface") }));
     },
     csv(name) {

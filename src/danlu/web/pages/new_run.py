@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -132,7 +133,7 @@ class Form(StartForm):
             else:
                 await self._review()
 
-    def _data(self, own: list[Dataset]) -> None:
+    def _data(self, own: Sequence[Dataset]) -> None:
         s = self.s
         with box("dl-row between"):
             Text(s.t("new_run.choose_data"), "h2")
