@@ -30,7 +30,7 @@ from danlu.web.session import GetActor, Session, aside
 
 logger = logging.getLogger(__name__)
 BUILD_SECONDS = 20.0
-MAX_OPEN_PAGES = 200
+MAX_OPEN_PAGES = 400
 """Of one user. Each is held in memory, for a minute also when nobody has looked at it."""
 MARK = (
     '<svg width="24" height="24" viewBox="0 0 24 24" aria-hidden="true"><rect width="24" height="24" rx="6" fill="var(--accent)"/>'
