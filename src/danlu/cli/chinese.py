@@ -6,7 +6,7 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     (r"forecast: (\d+) steps, at most ([\d.]+) minutes, ([\d.]+) GiB", r"预计：\1 步，最多 \2 分钟，\3 GiB 内存"),
     (r"no better validation loss for (\d+) validations", r"连续 \1 次验证没有改善，提前停止"),
     (r"no better validation (.+) for (\d+) validations", r"连续 \2 次验证 \1 没有改善，提前停止"),
-    (r"the weights of step (\d+) are kept: its validation loss was the lowest", r"保留第 \1 步的权重：它的验证损失最低"),
+    (r"the weights of step (\d+) are kept: its validation loss was the (?:best|lowest)", r"保留第 \1 步的权重：它的验证损失最低"),
     (r"the weights of step (\d+) are kept: its validation (.+) was the best", r"保留第 \1 步的权重：它的验证 \2 最好"),
     (r"no example of step (\d+) can be used: it changes nothing", r"第 \1 步没有可用的样例：这一步不改变任何权重"),
     (r"going on with run (.+)", r"继续运行 \1"),

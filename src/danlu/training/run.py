@@ -135,8 +135,7 @@ def complete(loop: Loop, outcome: str, model_dir: Path) -> str:
     best_step = loop.restore_best()
     if best_step is not None:
         name = loop.recipe.training.best_by
-        why = "its validation loss was the lowest" if name == "loss" else f"its validation {name} was the best"
-        loop.reporter.event("best", f"the weights of step {best_step} are kept: {why}", step=best_step)
+        loop.reporter.event("best", f"the weights of step {best_step} are kept: its validation {name} was the best", step=best_step)
     model = loop.model
     weights = trained_weights(model)
     if not loop.world.is_main:
