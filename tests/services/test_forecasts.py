@@ -1,5 +1,6 @@
 """Forecast and recommend as services: what they tell agrees with what a run then does."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ from danlu.data.convert import examples
 from danlu.data.count import TokenCounter
 from danlu.errors import ModelError, OutOfMemoryError
 from danlu.files import read_json, read_jsonl
+from danlu.models import memory
 from danlu.models.load import load_tokenizer
+from danlu.models.shape import ModelShape
 from danlu.recipe.load import load_recipe
 from danlu.recipe.recipe import Recipe
+from danlu.services.base_models import usual_run
 from danlu.services.datasets import find_dataset
-from danlu.services.forecasts import forecast_run, recommend_run
+from danlu.services.forecasts import device, forecast_run, recommend_run
 from danlu.services.runs import run
 from models import recipe_values, write_model
 
@@ -128,6 +132,28 @@ def test_a_config_without_sizes_is_told(small_model: Path, rows_file: Path, tmp_
 
     with pytest.raises(ModelError, match="vocab_size is 0"):
         forecast_run(load_recipe(values=recipe_values(model, rows_file)))
+
+
+def test_badge_recommendation_forecast_and_run_ask_one_formula(small_model: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = memory.Plan.parts
+
+    def with_a_petabyte(plan: memory.Plan, **measured: Any) -> memory.MemoryParts:
+        return replace(known(plan, **measured), activations_bytes=10**15)
+
+    recipe = Recipe.model_validate(recipe_values(small_model, rows_file))
+    asked = {"badge": usual_run, "recommendation": recommend_run, "forecast": forecast_run}
+    shape, place = ModelShape.from_config(read_json(small_model / "config.json")), device()
+
+    def fits() -> dict[str, Any]:
+        usual_run.cache_clear()
+        return {name: ask(shape, place)[0].fit if ask is usual_run else ask(recipe).forecast.fit for name, ask in asked.items()}  # type: ignore[operator]
+
+    assert fits() == dict.fromkeys(asked, "fits")
+    monkeypatch.setattr(memory.Plan, "parts", with_a_petabyte)
+    assert fits() == dict.fromkeys(asked, "too_big")
+    with pytest.raises(OutOfMemoryError, match="this run would need at least"):
+        run(recipe, run_dir=tmp_path / "run")
+    usual_run.cache_clear()
 
 
 def test_what_is_recommended_runs_as_it_is(rows_file: Path, tmp_path: Path) -> None:
