@@ -86,6 +86,17 @@ def test_the_main_pages_show_well(browser: Any, studio: Served) -> None:
     window.context.close()
 
 
+def test_a_printed_proof_shows_all_of_its_table(browser: Any, studio: Served) -> None:
+    window = Window(browser, studio)
+    page = window.go(PAGES["proof"](studio))
+    page.set_viewport_size({"width": 688, "height": 900})  # a sheet of A4 without its margins
+    page.emulate_media(media="print")
+    right = "Math.max(...[...document.querySelectorAll('.dl-table td, .dl-table th')].map(e => e.getBoundingClientRect().right))"
+    assert page.evaluate(right) <= page.evaluate("document.querySelector('.dl-page').getBoundingClientRect().right")
+    assert not page.locator(".dl-nav").is_visible()
+    window.context.close()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_every_page_shows_well(browser: Any, studio: Served, language: str) -> None:
