@@ -1,4 +1,4 @@
-"""Places for parts of files, which are held in memory: so many at a time for everybody, and no user has more than half of them. Holds no operations."""
+"""Places for what takes memory or threads (parts of files, operations, answers of models): so many at a time, of which nobody has all. Holds no operations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 NUM_AT_A_TIME = 8
-"""Parts that are held in memory; more wait."""
+"""Parts of files that are held in memory; more wait."""
 NUM_OF_A_USER = 4
 """Who sends slowly does not keep the others waiting."""
 
